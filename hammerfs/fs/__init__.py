@@ -1,0 +1,1 @@
+"""Floor 5: inodes, directories, file data and history, and the flusher that makes them durable."""
