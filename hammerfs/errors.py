@@ -54,9 +54,7 @@ class CorruptionError(HammerError):
 class DeviceError(HammerError):
     """Reading, writing or flushing a backing device failed."""
 
-    def __init__(
-        self, action: str, name: str, offset: int, size: int, cause: OSError | str
-    ) -> None:
+    def __init__(self, action: str, name: str, offset: int, size: int, cause: OSError | str) -> None:
         self.action = action
         self.name = name
         self.offset = offset

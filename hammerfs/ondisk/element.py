@@ -91,9 +91,7 @@ class InternalElement(NamedTuple):
         return pack_key(self.localization, self.obj_id, self.rec_type, self.key, self.create_tid)
 
 
-def pack_key(
-    localization: Localization, obj_id: ObjId, rec_type: int, key: int, create_tid: Tid
-) -> bytes:
+def pack_key(localization: Localization, obj_id: ObjId, rec_type: int, key: int, create_tid: Tid) -> bytes:
     """The ordering key of an element; a create_tid of 0 orders last, as on disk."""
     return KEY.pack(
         localization,
@@ -106,9 +104,7 @@ def pack_key(
 
 def base_key(localization: Localization, obj_id: ObjId, rec_type: int, key: int) -> bytes:
     """The first 22 bytes of a packed key: the record, whatever its version."""
-    return KEY.pack(localization, (obj_id + SIGN) & _MASK64, rec_type, (key + SIGN) & _MASK64, 0)[
-        :BASE_KEY_SIZE
-    ]
+    return KEY.pack(localization, (obj_id + SIGN) & _MASK64, rec_type, (key + SIGN) & _MASK64, 0)[:BASE_KEY_SIZE]
 
 
 def at_tid(base: bytes, tid: Tid) -> bytes:
@@ -196,7 +192,5 @@ def record_element(
 
 ROOT_LEFT_BOUNDARY = BASE.pack(MIN_OBJID, MIN_KEY, 1, 1, 0, 0, BTREE_NONE, 0)
 """Base of the leftmost boundary of the whole tree (`hammer_vfs_mount: root_btree_beg`)."""
-ROOT_RIGHT_BOUNDARY = BASE.pack(
-    MAX_OBJID, MAX_KEY, MAX_TID, 0, MAX_RECTYPE, 0, BTREE_NONE, MAX_LOCALIZATION
-)
+ROOT_RIGHT_BOUNDARY = BASE.pack(MAX_OBJID, MAX_KEY, MAX_TID, 0, MAX_RECTYPE, 0, BTREE_NONE, MAX_LOCALIZATION)
 """Base of the rightmost boundary of the whole tree."""

@@ -15,9 +15,7 @@ class Structure:
 
     def __init__(self, raw: bytes | bytearray | memoryview, base: int = 0) -> None:
         if len(raw) - base < self.SIZE:
-            raise ValueError(
-                f"{type(self).__name__} needs {self.SIZE} bytes, got {len(raw) - base}"
-            )
+            raise ValueError(f"{type(self).__name__} needs {self.SIZE} bytes, got {len(raw) - base}")
         self.raw = raw
         self.base = base
 

@@ -65,9 +65,7 @@ class RedoBody(NamedTuple):
 
 def _finish(version: int, kind: int, head: bytes, payload: bytes, size: int) -> bytes:
     covered = head[HEAD_SIZE:] + payload
-    covered = covered.ljust(size - HEAD_SIZE - TAIL_SIZE, b"\0") + TAIL.pack(
-        TAIL_SIGNATURE, kind, size
-    )
+    covered = covered.ljust(size - HEAD_SIZE - TAIL_SIZE, b"\0") + TAIL.pack(TAIL_SIGNATURE, kind, size)
     function = crc.function_for(version)
     checksum = function(head[:CRC_OFFSET]) ^ function(covered)
     return head[:CRC_OFFSET] + checksum.to_bytes(4, "little") + covered
@@ -126,9 +124,7 @@ def format_buffer(version: int, seq: int) -> bytes:
     return b"".join(dummy_record(version, (seq + i) & 0xFFFFFFFF) for i in range(sectors))
 
 
-def parse(
-    version: int, data: bytes | bytearray | memoryview, start: int, limit: int
-) -> FifoRecord | None:
+def parse(version: int, data: bytes | bytearray | memoryview, start: int, limit: int) -> FifoRecord | None:
     """The record that begins at `start`, which must end at or before `limit`; None when there is no valid one."""
     if limit - start < TAIL_SIZE:
         return None

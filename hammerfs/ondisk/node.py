@@ -18,11 +18,15 @@ _EMPTY = b"\0" * NODE_SIZE
 
 
 class NodeHeader(NamedTuple):
-    """A node's header.  `kind` is BTREE_INTERNAL, BTREE_LEAF or BTREE_DELETED; `parent` is 0 at the root."""
+    """A node's header.
+
+    `kind` is BTREE_INTERNAL, BTREE_LEAF or BTREE_DELETED; `element_count` leaves out an internal node's right boundary;
+    `parent` is 0 at the root.
+    """
 
     crc: int
     parent: Offset
-    count: int
+    element_count: int
     kind: int
     mirror_tid: Tid
 
@@ -33,13 +37,9 @@ def unpack_header(raw: bytes | bytearray | memoryview, base: int = 0) -> NodeHea
     return NodeHeader(stored, parent, count, kind, mirror_tid)
 
 
-def pack_node(
-    version: int, parent: Offset, count: int, kind: int, mirror_tid: Tid, elements: bytes
-) -> bytes:
+def pack_node(version: int, parent: Offset, count: int, kind: int, mirror_tid: Tid, elements: bytes) -> bytes:
     """A whole node of 4096 bytes with its CRC; `elements` is the joined element array."""
-    body = (HEADER.pack(0, 0, parent, count, kind, 0, 0, 0, 0, 0, 0, mirror_tid) + elements).ljust(
-        NODE_SIZE, b"\0"
-    )
+    body = (HEADER.pack(0, 0, parent, count, kind, 0, 0, 0, 0, 0, 0, mirror_tid) + elements).ljust(NODE_SIZE, b"\0")
     assert len(body) == NODE_SIZE
     checksum = crc.function_for(version)(memoryview(body)[4:])
     return checksum.to_bytes(4, "little") + body[4:]

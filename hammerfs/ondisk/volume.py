@@ -80,9 +80,7 @@ class VolumeHeader(Structure):
 
     def blockmap(self, zone: int) -> BlockmapEntry:
         """The blockmap entry of a zone; writes go to this header."""
-        return BlockmapEntry(
-            self.raw, self.base + BLOCKMAP_ARRAY_OFFSET + zone * BLOCKMAP_ENTRY_SIZE
-        )
+        return BlockmapEntry(self.raw, self.base + BLOCKMAP_ARRAY_OFFSET + zone * BLOCKMAP_ENTRY_SIZE)
 
     def undo_bigblock(self, index: int) -> Offset:
         """Zone-2 address of the UNDO FIFO's `index`th big-block, 0 when unassigned."""
@@ -102,9 +100,7 @@ class VolumeHeader(Structure):
 
     def update_crc(self) -> None:
         """Set vol_crc from the rest of the header."""
-        self.vol_crc = crc.split_crc(
-            crc.function_for(self.vol_version), self.copy(), VOLUME_CRC_OFFSET
-        )
+        self.vol_crc = crc.split_crc(crc.function_for(self.vol_version), self.copy(), VOLUME_CRC_OFFSET)
 
     def crc_ok(self) -> bool:
         """Whether vol_crc matches; informational only."""
