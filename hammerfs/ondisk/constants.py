@@ -55,6 +55,13 @@ VOLUME_SIGNATURE_REVERSED: Final = 0x313052C54D4D41C8
 FSTYPE_STRING: Final = "DragonFly HAMMER"
 FSTYPE_UUID: Final = "61dc63ac-6e38-11dc-8513-01301bb8a9f5"
 VOL_JUNK_SIZE: Final = BUFSIZE * 16
+"""Where the boot area begins: the volume header has these bytes to itself."""
+BOOT_AREA_MIN: Final = 32 * 1024
+BOOT_AREA_MAX: Final = 256 << 20
+MEMORY_LOG_MIN: Final = 256 * 1024
+MEMORY_LOG_MAX: Final = 64 << 30
+LABEL_SIZE: Final = 64
+"""Bytes of a label field, its closing NUL included."""
 VOLUME_VERSION_MIN: Final = 1
 VOLUME_VERSION_MAX: Final = 7
 VOLUME_VERSION_DEFAULT: Final = 7
