@@ -1,0 +1,62 @@
+"""`hammerfs VERB`: finds the command, imports its module and nothing else, and runs it.
+
+Start-up matters: scripts call these commands by the hundred, and the FUSE stack alone takes longer to import than a
+check of a small image takes to run.  So each verb's module is imported only when that verb was asked for; the list of
+verbs that `--help` prints comes from the table here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+from hammerfs import __version__
+from hammerfs.cli.errors import EXIT_ERROR, guarded
+from hammerfs.cli.verb import Verb
+
+VERBS: dict[str, tuple[str, str]] = {
+    "mount": ("hammerfs.cli.mount", "mount a file system"),
+    "umount": ("hammerfs.cli.umount", "unmount and return after the last byte is on disk"),
+    "check": ("hammerfs.cli.check", "verify everything, read-only"),
+    "show": ("hammerfs.cli.show", "print the B-tree"),
+    "show-undo": ("hammerfs.cli.show_undo", "print the UNDO/REDO FIFO"),
+    "blockmap": ("hammerfs.cli.blockmap", "print the freemap"),
+    "checkmap": ("hammerfs.cli.checkmap", "compare the freemap with what is in use"),
+}
+
+
+def build_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser with every verb's name and the arguments of the chosen one."""
+    parser = argparse.ArgumentParser(prog="hammerfs", description="DragonFly BSD's HAMMER file system on Linux.")
+    parser.add_argument("--version", action="version", version=f"hammerfs {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, (_, summary) in VERBS.items():
+        if name == chosen:
+            load(name).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser
+
+
+def load(name: str) -> Verb:
+    """Import the module behind a verb."""
+    return cast(Verb, importlib.import_module(VERBS[name][0]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `hammerfs` command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    known = chosen if chosen in VERBS else None
+    if not arguments:
+        build_parser(None).print_help(sys.stderr)
+        return EXIT_ERROR
+    args = build_parser(known).parse_args(arguments)
+    return guarded("hammerfs", lambda: load(args.verb).run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

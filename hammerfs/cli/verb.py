@@ -1,0 +1,30 @@
+"""What a command module offers to the dispatcher, and the arguments that many commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Protocol, TypeAlias
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+class Verb(Protocol):
+    """A module of this package that implements one command."""
+
+    def add_parser(self, subparsers: Subparsers) -> None:
+        """Declare the command's arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; returns the exit code.  A HammerError becomes one sentence and its own exit code."""
+
+
+def add_specials(parser: argparse.ArgumentParser) -> None:
+    """The volumes of one file system, in any order."""
+    parser.add_argument(
+        "specials", metavar="SPECIAL", nargs="+", help="image file or block device; all volumes of one file system"
+    )
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Silence progress reports."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="report no progress")
