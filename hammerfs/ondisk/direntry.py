@@ -1,9 +1,9 @@
 """Directory entries: their data (16 bytes and the name) and the name hashes that key them.
 
-Algorithm 0: CRC-32 of the name, masked positive, in the upper word.  Algorithm 1 (version 6 and up): the upper word is the
-sum of the CRC-32s of the segments between `. - _ ~`, the lower word holds the whole name's CRC folded to 16 bits in its upper
-half.  The rest of the lower word counts collisions.  A directory keeps the algorithm of its creation; 2 and 3 are
-reserved by the format and no implementation writes them (`hammer_direntry_namekey`).
+Algorithm 0: CRC-32 of the name, masked positive, in the upper word.  Algorithm 1 (version 6 and up): the upper word is
+the sum of the CRC-32s of the segments between `. - _ ~`, the lower word holds the whole name's CRC folded to 16 bits in
+its upper half.  The rest of the lower word counts collisions.  A directory keeps the algorithm of its creation; 2 and 3
+are reserved by the format and no implementation writes them (`hammer_direntry_namekey`).
 """
 
 from __future__ import annotations

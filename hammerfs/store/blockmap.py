@@ -1,0 +1,220 @@
+"""Space: append-only allocation per zone, reservations for the front end, delayed reuse of what was freed.
+
+Each zone fills one big-block after the other from its append point.  The front end reserves data space without touching
+any meta-data; when the flusher inserts the record it finalizes the reservation in the freemap.  A reservation that is
+never finalized leaves a gap, which is given back with its big-block.
+
+A big-block that became entirely free may still be needed: a crash can bring back the state before the cycle that freed
+it, until the header written in the cycle after that has become durable.  So it waits for DELAY_CYCLES more cycles
+(INV-1).  Source: `hammer_blockmap.c: hammer_blockmap_reserve, _finalize, _free, hammer_reserve_setdelay`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hammerfs.errors import NoSpaceError
+from hammerfs.ondisk.address import Offset, bigblock_of, to_zone, zone_of
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_MASK,
+    BIGBLOCK_SIZE,
+    BUFMASK,
+    BUFSIZE,
+    DATA_ALIGN,
+    RECORD_ZONES,
+    XBUFSIZE,
+    ZONE_LARGE_DATA,
+    ZONE_SMALL_DATA,
+)
+from hammerfs.store.freemap import FreeMap
+from hammerfs.store.rootvolume import RootVolume
+
+DELAY_CYCLES = 2
+"""Cycles after the one that freed a big-block before it may be written again."""
+
+
+@dataclass(slots=True)
+class _Claim:
+    """What keeps a big-block from being handed out: outstanding reservations, a delay, or being a zone's append point.
+
+    zone -- the zone that may still append to it
+    append_off -- first byte not yet reserved; BIGBLOCK_SIZE when nothing may be appended
+    pending -- bytes reserved and neither finalized nor released
+    release_cycle -- cycle at whose end a freed big-block may be reused; 0 when it is not waiting
+    """
+
+    zone: int
+    append_off: int
+    pending: int = 0
+    release_cycle: int = 0
+
+
+def aligned(size: int) -> int:
+    """`size` rounded up to the allocation unit."""
+    return (size + DATA_ALIGN - 1) & -DATA_ALIGN
+
+
+def data_zone(size: int) -> int:
+    """The zone of file data of `size` bytes."""
+    return ZONE_LARGE_DATA if size >= BUFSIZE else ZONE_SMALL_DATA
+
+
+class Blockmap:
+    """Allocation state of a mounted file system.
+
+    on_reuse -- called with a big-block that leaves its delay, so that caches forget its old content
+    """
+
+    def __init__(self, freemap: FreeMap, root: RootVolume, on_reuse: Callable[[Offset], None]) -> None:
+        self._freemap = freemap
+        self._root = root
+        self._on_reuse = on_reuse
+        self._claims: dict[Offset, _Claim] = {}
+        self._current: dict[int, Offset] = {}
+        self._delayed: dict[Offset, int] = {}
+        self._unowned = 0
+        self.cycle = 1
+        self.reserved_bytes = 0
+
+    # --- front end ------------------------------------------------------------------------------
+    def reserve(self, zone: int, size: int) -> Offset:
+        """Set `size` bytes of `zone` aside; raises NoSpaceError when no big-block can hold them."""
+        size = (size + DATA_ALIGN - 1) & -DATA_ALIGN
+        assert zone in RECORD_ZONES
+        assert 0 < size <= XBUFSIZE
+        bigblock = self._current.get(zone)
+        if bigblock is None:
+            bigblock = self._enter_first(zone)
+        claim = self._claims[bigblock]
+        start = self._fit(claim.append_off, size)
+        if start + size > BIGBLOCK_SIZE:
+            bigblock, claim, start = self._advance(zone, bigblock, size)
+        claim.append_off = start + size
+        claim.pending += size
+        self.reserved_bytes += size
+        offset = to_zone(zone, bigblock + start)
+        self._root.next_offset[zone] = offset + size
+        return offset
+
+    def release(self, offset: Offset, size: int) -> None:
+        """Give a reservation up; its bytes stay unused until the big-block is free as a whole."""
+        self._settle(bigblock_of(offset), aligned(size))
+
+    # --- back end -------------------------------------------------------------------------------
+    def finalize(self, offset: Offset, size: int) -> None:
+        """Turn a reservation into an allocation."""
+        size = (size + DATA_ALIGN - 1) & -DATA_ALIGN
+        bigblock = bigblock_of(offset)
+        if self._freemap.take(bigblock, zone_of(offset), (offset & BIGBLOCK_MASK) + size, size):
+            self._root.free_bigblocks -= 1
+            self._unowned -= 1
+        self._settle(bigblock, size)
+
+    def alloc(self, zone: int, size: int) -> Offset:
+        """Allocate at once; for the back end, which holds no reservations."""
+        offset = self.reserve(zone, size)
+        self.finalize(offset, size)
+        return offset
+
+    def free(self, offset: Offset, size: int) -> None:
+        """Give allocated bytes back; a big-block that becomes free waits before it is reused."""
+        bigblock = bigblock_of(offset)
+        zone = zone_of(offset)
+        if not self._freemap.give(bigblock, zone, aligned(size)):
+            return
+        self._root.free_bigblocks += 1
+        claim = self._claims.get(bigblock)
+        if claim is None:
+            claim = self._claims[bigblock] = _Claim(zone, BIGBLOCK_SIZE)
+        claim.release_cycle = self.cycle + DELAY_CYCLES
+        self._delayed[bigblock] = claim.release_cycle
+        self._unowned += 1
+
+    def end_cycle(self) -> None:
+        """A cycle's header and meta-data were written: count it, and let go of big-blocks that waited long enough."""
+        due = [bigblock for bigblock, release in self._delayed.items() if release <= self.cycle]
+        self.cycle += 1
+        for bigblock in due:
+            del self._delayed[bigblock]
+            claim = self._claims[bigblock]
+            claim.release_cycle = 0
+            if self._current.get(claim.zone) == bigblock:
+                continue
+            self._drop_if_idle(bigblock, claim)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether freed big-blocks still wait for cycles to pass."""
+        return bool(self._delayed)
+
+    @property
+    def allocatable_bigblocks(self) -> int:
+        """Free big-blocks that neither wait nor are spoken for by a reservation."""
+        return self._root.free_bigblocks - self._unowned
+
+    # --- placement ------------------------------------------------------------------------------
+    @staticmethod
+    def _fit(start: int, size: int) -> int:
+        """Where `size` bytes may begin at or after `start`: small ones do not cross a 16 KiB buffer."""
+        if size <= BUFSIZE:
+            if (start ^ (start + size - 1)) & ~BUFMASK:
+                return (start + BUFMASK) & ~BUFMASK
+            return start
+        return (start + BUFMASK) & ~BUFMASK
+
+    def _enter_first(self, zone: int) -> Offset:
+        """Take up a zone where the volume header says that it stopped."""
+        start = self._root.next_offset[zone]
+        bigblock = bigblock_of(start)
+        wanted = start & BIGBLOCK_MASK
+        for candidate in self._freemap.candidates(bigblock, zone):
+            if candidate in self._claims:
+                continue
+            floor = wanted if candidate == bigblock else 0
+            return self._adopt(zone, candidate, floor)
+        raise NoSpaceError(f"no big-block left for zone {zone}")
+
+    def _adopt(self, zone: int, bigblock: Offset, floor: int) -> Offset:
+        entry = self._freemap.layer2(bigblock)
+        append_off = entry.append_off
+        if entry.zone == zone:
+            append_off = max(append_off, floor)
+        else:
+            self._unowned += 1
+        self._claims[bigblock] = _Claim(zone, append_off)
+        self._current[zone] = bigblock
+        return bigblock
+
+    def _advance(self, zone: int, full: Offset, size: int) -> tuple[Offset, _Claim, int]:
+        """Move a zone's append point to the next big-block with room for `size` bytes."""
+        for candidate in self._freemap.candidates(full + BIGBLOCK_SIZE, zone):
+            if candidate in self._claims:
+                continue
+            start = self._fit(self._freemap.layer2(candidate).append_off, size)
+            if start + size > BIGBLOCK_SIZE:
+                continue
+            del self._current[zone]
+            claim = self._claims[full]
+            claim.append_off = BIGBLOCK_SIZE
+            self._adopt(zone, candidate, 0)
+            self._drop_if_idle(full, claim)
+            return candidate, self._claims[candidate], start
+        raise NoSpaceError(f"no big-block left for zone {zone}")
+
+    # --- claims ---------------------------------------------------------------------------------
+    def _settle(self, bigblock: Offset, size: int) -> None:
+        claim = self._claims[bigblock]
+        claim.pending -= size
+        self.reserved_bytes -= size
+        assert claim.pending >= 0
+        if not claim.pending and self._current.get(claim.zone) != bigblock:
+            self._drop_if_idle(bigblock, claim)
+
+    def _drop_if_idle(self, bigblock: Offset, claim: _Claim) -> None:
+        if claim.pending or claim.release_cycle:
+            return
+        del self._claims[bigblock]
+        if self._freemap.layer2(bigblock).zone == 0:
+            self._unowned -= 1
+            self._on_reuse(bigblock)

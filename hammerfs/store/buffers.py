@@ -1,0 +1,169 @@
+"""Meta-data buffers: 16 KiB pieces of zone 2, cached, changed in memory only, written by the flusher only.
+
+Two ways lead into a buffer.  `modify` changes bytes that a synced state may refer to: their old content goes to the
+UNDO FIFO first.  `modify_noundo` fills space allocated in this cycle, which no synced state refers to.  Neither writes
+to a device; `flush` does, and its caller must have put a barrier behind the UNDO records (INV-2 in docs/recovery.md).
+
+Dirty buffers are pinned, clean ones are evicted least recently used first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+from hammerfs.ondisk.address import Offset, to_zone2
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFMASK, BUFSIZE, NODE_SIZE
+from hammerfs.ondisk.crc import Buffer
+from hammerfs.store.volumes import VolumeSet
+
+_DIFF_CHUNK = 512
+_MAX_VECTOR = 64
+
+
+class UndoLog(Protocol):
+    """Where the old content of modified bytes goes."""
+
+    def log(self, offset: Offset, old: Buffer) -> bool: ...
+
+
+class MetaBuffers:
+    """The cache of meta-data buffers of one mounted file system.
+
+    volumes -- where buffers are read from and flushed to
+    undo -- receives old contents; None on a mount that never modifies
+    limit -- clean buffers kept at most
+    """
+
+    def __init__(self, volumes: VolumeSet, undo: UndoLog | None, limit: int) -> None:
+        self._volumes = volumes
+        self._undo = undo
+        self._limit = max(limit, 8)
+        self._clean: OrderedDict[int, bytearray] = OrderedDict()
+        self._dirty: dict[int, bytearray] = {}
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Bytes pinned by modified buffers."""
+        return len(self._dirty) * BUFSIZE
+
+    def read(self, offset: Offset, size: int) -> bytes:
+        """`size` bytes at a direct-translated offset; the range must not cross a buffer boundary."""
+        start = offset & BUFMASK
+        base = to_zone2(offset) - start
+        buffer = self._dirty.get(base)
+        if buffer is None:
+            buffer = self._clean.get(base)
+            if buffer is None:
+                buffer = self._load(base)
+            else:
+                self._clean.move_to_end(base)
+        assert start + size <= BUFSIZE
+        return bytes(buffer[start : start + size])
+
+    def modify(self, offset: Offset, new: Buffer) -> None:
+        """Replace bytes in place, after logging what stood there."""
+        start = offset & BUFMASK
+        base = to_zone2(offset) - start
+        buffer = self._writable(base)
+        self._replace_under_undo(buffer, base, start, start + len(new), new)
+
+    def modify_noundo(self, offset: Offset, new: Buffer) -> None:
+        """Fill bytes that were allocated in this cycle.
+
+        An allocation at a buffer's first byte starts a buffer that was never used: append-only allocation means that
+        nothing in it is referred to, so it needs no read.
+        """
+        start = offset & BUFMASK
+        base = to_zone2(offset) - start
+        buffer = self._dirty.get(base)
+        if buffer is None:
+            if start == 0:
+                self._clean.pop(base, None)
+                buffer = self._dirty[base] = bytearray(BUFSIZE)
+            else:
+                buffer = self._writable(base)
+        buffer[start : start + len(new)] = new
+
+    def modify_node(self, offset: Offset, raw: bytes, fresh: bool) -> None:
+        """Replace a B-tree node; only the ranges that differ cost UNDO, and a fresh node none."""
+        if fresh:
+            self.modify_noundo(offset, raw)
+            return
+        start = offset & BUFMASK
+        base = to_zone2(offset) - start
+        buffer = self._writable(base)
+        for at in range(0, NODE_SIZE, _DIFF_CHUNK):
+            new = raw[at : at + _DIFF_CHUNK]
+            position = start + at
+            old = buffer[position : position + _DIFF_CHUNK]
+            if old != new:
+                low, high = differing_range(old, new)
+                self._replace_under_undo(buffer, base, position + low, position + high, new[low:high])
+
+    def flush(self) -> int:
+        """Write every dirty buffer, neighbours together; returns the bytes written.  No barrier."""
+        written = 0
+        run: list[bytearray] = []
+        run_base = 0
+        for base in sorted(self._dirty):
+            if run and (base != run_base + len(run) * BUFSIZE or len(run) == _MAX_VECTOR):
+                self._volumes.write_vector(run_base, run)
+                run = []
+            if not run:
+                run_base = base
+            run.append(self._dirty[base])
+            written += BUFSIZE
+        if run:
+            self._volumes.write_vector(run_base, run)
+        self._clean.update(self._dirty)
+        self._dirty.clear()
+        self._evict()
+        return written
+
+    def invalidate(self, bigblock: Offset) -> None:
+        """Forget the clean buffers of a big-block that changes its owner."""
+        first = to_zone2(bigblock)
+        if len(self._clean) < BIGBLOCK_SIZE // BUFSIZE:
+            stale = [base for base in self._clean if first <= base < first + BIGBLOCK_SIZE]
+        else:
+            stale = [base for base in range(first, first + BIGBLOCK_SIZE, BUFSIZE) if base in self._clean]
+        for base in stale:
+            del self._clean[base]
+
+    def _load(self, base: int) -> bytearray:
+        buffer = bytearray(self._volumes.read(base, BUFSIZE))
+        self._clean[base] = buffer
+        if len(self._clean) > self._limit:
+            self._clean.popitem(last=False)
+        return buffer
+
+    def _writable(self, base: int) -> bytearray:
+        buffer = self._dirty.get(base)
+        if buffer is None:
+            buffer = self._clean.pop(base, None)
+            if buffer is None:
+                buffer = bytearray(self._volumes.read(base, BUFSIZE))
+            self._dirty[base] = buffer
+        return buffer
+
+    def _replace_under_undo(self, buffer: bytearray, base: int, low: int, high: int, new: Buffer) -> None:
+        assert self._undo is not None, "modification of a read-only mount"
+        self._undo.log(base + low, bytes(buffer[low:high]))
+        buffer[low:high] = new
+
+    def _evict(self) -> None:
+        while len(self._clean) > self._limit:
+            self._clean.popitem(last=False)
+
+
+def differing_range(old: Buffer, new: Buffer) -> tuple[int, int]:
+    """The smallest half-open byte range in which two different, equally long strings differ.
+
+    One XOR of two big integers finds both ends; a loop over bytes would cost thirty times as much.
+    """
+    difference = int.from_bytes(old, "little") ^ int.from_bytes(new, "little")
+    assert difference, "equal strings have no differing range"
+    low = ((difference & -difference).bit_length() - 1) // 8
+    high = (difference.bit_length() + 7) // 8
+    return low, high

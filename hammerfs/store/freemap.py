@@ -1,0 +1,155 @@
+"""The freemap: who owns each 8 MiB big-block and how much of it is free.
+
+Entries are decoded and verified when first needed, changed as objects and written back, CRCs and all, by `sync` under
+UNDO: thousands of allocations in one big-block cost one UNDO record.  Nothing is read at mount, so a mount costs the
+same whatever the size.  Source: `hammer_blockmap.c`, `hammer_disk.h`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hammerfs.errors import CorruptionError
+from hammerfs.ondisk.address import Offset, encode, layer1_offset, layer2_offset, volume_of
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_SIZE,
+    BUFMASK,
+    BUFSIZE,
+    LAYER1_ENTRY_SIZE,
+    LAYER2_ENTRY_SIZE,
+    LAYER2_SPAN,
+    ZONE_FREEMAP,
+    ZONE_RAW_BUFFER,
+)
+from hammerfs.ondisk.freemap import Layer1, Layer2, layer1_crc_ok, layer2_crc_ok
+from hammerfs.store.buffers import MetaBuffers
+from hammerfs.store.volumes import VolumeSet
+
+_ENTRIES_PER_BUFFER = BUFSIZE // LAYER2_ENTRY_SIZE
+_CLEAN_LIMIT = 4096
+
+
+class FreeMap:
+    """Layer 1 and layer 2 of a mounted file system, keyed by zone-2 offsets of big-blocks."""
+
+    def __init__(self, volumes: VolumeSet, buffers: MetaBuffers) -> None:
+        self._version = volumes.version
+        self._buffers = buffers
+        self._layer1_base = volumes.root.header.blockmap(ZONE_FREEMAP).phys_offset
+        self._layer1: dict[int, Layer1] = {}
+        self._layer2: dict[Offset, Layer2] = {}
+        self._dirty1: set[int] = set()
+        self._dirty2: set[Offset] = set()
+        self._spans = [
+            (number, volume.header.vol_buf_end - volume.header.vol_buf_beg)
+            for number, volume in sorted(volumes.volumes.items())
+        ]
+
+    def layer1(self, offset: Offset) -> Layer1:
+        """The verified layer-1 entry that covers `offset`."""
+        position = layer1_offset(offset)
+        entry = self._layer1.get(position)
+        if entry is None:
+            raw = self._buffers.read(self._layer1_base + position, LAYER1_ENTRY_SIZE)
+            if not layer1_crc_ok(self._version, raw):
+                raise CorruptionError("freemap layer-1 entry with a bad CRC", offset=self._layer1_base + position)
+            entry = self._layer1[position] = Layer1.unpack(raw)
+        return entry
+
+    def layer2(self, bigblock: Offset) -> Layer2:
+        """The verified layer-2 entry of a big-block; change it only through `own`, `take` and `give`."""
+        entry = self._layer2.get(bigblock)
+        if entry is None:
+            where = self._layer2_address(bigblock)
+            raw = self._buffers.read(where, LAYER2_ENTRY_SIZE)
+            if not layer2_crc_ok(self._version, raw):
+                raise CorruptionError("freemap layer-2 entry with a bad CRC", offset=where)
+            entry = Layer2.unpack(raw)
+            if entry.bytes_free > BIGBLOCK_SIZE or entry.append_off > BIGBLOCK_SIZE:
+                raise CorruptionError("freemap layer-2 entry with impossible counts", offset=where)
+            self._layer2[bigblock] = entry
+        return entry
+
+    def take(self, bigblock: Offset, zone: int, end: int, size: int) -> bool:
+        """Account `size` bytes ending at `end` within a big-block to `zone`; True when this took a free big-block."""
+        entry = self.layer2(bigblock)
+        fresh = entry.zone == 0
+        if fresh:
+            self._count_free(bigblock, -1)
+            entry.zone = zone
+        elif entry.zone != zone:
+            raise CorruptionError(f"big-block of zone {entry.zone} allocated in zone {zone}", offset=bigblock)
+        entry.bytes_free -= size
+        entry.append_off = max(entry.append_off, end)
+        self._dirty2.add(bigblock)
+        return fresh
+
+    def give(self, bigblock: Offset, zone: int, size: int) -> bool:
+        """Account `size` bytes as free again; True when the whole big-block became free."""
+        entry = self.layer2(bigblock)
+        if entry.zone != zone or entry.bytes_free + size > BIGBLOCK_SIZE:
+            raise CorruptionError(f"{size} bytes freed that zone {zone} does not own", offset=bigblock)
+        entry.bytes_free += size
+        self._dirty2.add(bigblock)
+        if entry.bytes_free != BIGBLOCK_SIZE:
+            return False
+        entry.zone = 0
+        entry.append_off = 0
+        self._count_free(bigblock, +1)
+        return True
+
+    def candidates(self, start: Offset, zone: int) -> Iterator[Offset]:
+        """Big-blocks from `start` on, once around all volumes, that are free or owned by `zone` and not full."""
+        ordered = [span for span in self._spans if span[0] >= volume_of(start)]
+        ordered += [span for span in self._spans if span[0] <= volume_of(start)]
+        for index, (number, size) in enumerate(ordered):
+            first = start & (1 << 52) - 1 & -BIGBLOCK_SIZE if index == 0 else 0
+            last = min(size, (start & (1 << 52) - 1)) if index == len(ordered) - 1 else size
+            yield from self._candidates_in(number, first, last, zone)
+
+    def _candidates_in(self, volume: int, first: int, last: int, zone: int) -> Iterator[Offset]:
+        position = first
+        while position < last:
+            bigblock = encode(ZONE_RAW_BUFFER, volume, position)
+            span = self.layer1(bigblock)
+            if not span.available:
+                position = (position // LAYER2_SPAN + 1) * LAYER2_SPAN
+                continue
+            where = self._layer2_address(bigblock)
+            index = (where & BUFMASK) // LAYER2_ENTRY_SIZE
+            zones = self._buffers.read(where & ~BUFMASK, BUFSIZE)[::LAYER2_ENTRY_SIZE]
+            for slot in range(index, _ENTRIES_PER_BUFFER):
+                if position >= last:
+                    return
+                bigblock = encode(ZONE_RAW_BUFFER, volume, position)
+                position += BIGBLOCK_SIZE
+                if zones[slot] in (0, zone) or bigblock in self._layer2:
+                    entry = self.layer2(bigblock)
+                    if entry.zone == 0 or (entry.zone == zone and entry.append_off < BIGBLOCK_SIZE):
+                        yield bigblock
+
+    def sync(self) -> None:
+        """Write the changed entries into their buffers, under UNDO."""
+        for position in sorted(self._dirty1):
+            self._buffers.modify(self._layer1_base + position, self._layer1[position].pack(self._version))
+        for bigblock in sorted(self._dirty2):
+            self._buffers.modify(self._layer2_address(bigblock), self._layer2[bigblock].pack(self._version))
+        self._dirty1.clear()
+        self._dirty2.clear()
+        if len(self._layer2) > _CLEAN_LIMIT:
+            self._layer2.clear()
+
+    @property
+    def dirty_entries(self) -> int:
+        """Entries that `sync` will write; each costs an UNDO record of its own."""
+        return len(self._dirty1) + len(self._dirty2)
+
+    def _count_free(self, bigblock: Offset, step: int) -> None:
+        self.layer1(bigblock).blocks_free += step
+        self._dirty1.add(layer1_offset(bigblock))
+
+    def _layer2_address(self, bigblock: Offset) -> Offset:
+        span = self.layer1(bigblock)
+        if not span.available:
+            raise CorruptionError("offset beyond the freemap", offset=bigblock)
+        return span.phys_offset + layer2_offset(bigblock)

@@ -1,0 +1,78 @@
+"""The root volume's changing fields: counters, B-tree root, allocation points, UNDO FIFO indices, next TID.
+
+The front end and the back end change the values here; `sync` writes them into the header under UNDO when a cycle is
+finalized, `point_fifo` sets what needs no UNDO.  The FIFO indices and `vol0_next_tid` are never covered by UNDO records:
+the first say how far to undo, the second keeps a TID that was rolled back from being used again (INV-8).
+"""
+
+from __future__ import annotations
+
+from hammerfs.ondisk.address import Offset, Tid, encode
+from hammerfs.ondisk.constants import MAX_ZONES, RECORD_ZONES, ZONE_RAW_VOLUME, ZONE_UNDO
+from hammerfs.ondisk.volume import BLOCKMAP_ARRAY_OFFSET, BLOCKMAP_ENTRY_SIZE, VolumeHeader
+from hammerfs.store.buffers import UndoLog
+from hammerfs.store.volumes import VolumeSet
+
+_COUNTERS_START = 200
+_COUNTERS_END = 248
+"""vol0_stat_bigblocks up to and including vol0_btree_root; vol0_next_tid begins here."""
+
+
+class RootVolume:
+    """In-memory truth of volume 0's header.
+
+    free_bigblocks, inode_count -- vol0_stat_ counters
+    btree_root -- zone-8 offset of the root node
+    next_offset -- append point per zone
+    next_tid -- highest TID given out
+    """
+
+    def __init__(self, volumes: VolumeSet) -> None:
+        self._volumes = volumes
+        header = volumes.root.header
+        self.free_bigblocks = header.vol0_stat_freebigblocks
+        self.total_bigblocks = header.vol0_stat_bigblocks
+        self.inode_count = header.vol0_stat_inodes
+        self.btree_root: Offset = header.vol0_btree_root
+        self.next_tid: Tid = header.vol0_next_tid
+        self.next_offset = [header.blockmap(zone).next_offset for zone in range(MAX_ZONES)]
+
+    @property
+    def header(self) -> VolumeHeader:
+        """The header as it will be written next."""
+        return self._volumes.root.header
+
+    def sync(self, undo: UndoLog) -> None:
+        """Bring the header up to date; what changes is logged first."""
+        header = self.header
+        before = header.copy()
+        header.vol0_stat_freebigblocks = self.free_bigblocks
+        header.vol0_stat_bigblocks = self.total_bigblocks
+        header.vol0_stat_inodes = self.inode_count
+        header.vol0_btree_root = self.btree_root
+        for zone in RECORD_ZONES:
+            entry = header.blockmap(zone)
+            if entry.next_offset != self.next_offset[zone]:
+                entry.next_offset = self.next_offset[zone]
+                entry.update_crc(header.vol_version)
+        after = header.copy()
+        spans = [(_COUNTERS_START, _COUNTERS_END)]
+        for zone in RECORD_ZONES:
+            start = BLOCKMAP_ARRAY_OFFSET + zone * BLOCKMAP_ENTRY_SIZE
+            spans.append((start, start + BLOCKMAP_ENTRY_SIZE))
+        for start, end in spans:
+            if before[start:end] != after[start:end]:
+                undo.log(encode(ZONE_RAW_VOLUME, 0, start), before[start:end])
+
+    def point_fifo(self, first_offset: Offset, next_offset: Offset) -> bool:
+        """Set the FIFO's indices and the next TID in the header; True when something changed."""
+        header = self.header
+        before = header.copy()
+        entry = header.blockmap(ZONE_UNDO)
+        entry.first_offset = first_offset
+        entry.next_offset = next_offset
+        entry.update_crc(header.vol_version)
+        if header.vol0_next_tid < self.next_tid:
+            header.vol0_next_tid = self.next_tid
+        header.update_crc()
+        return header.copy() != before
