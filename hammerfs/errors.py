@@ -74,6 +74,10 @@ class NoSpaceError(HammerError):
     errno = errno.ENOSPC
 
 
+class UndoExhaustedError(HammerError):
+    """The UNDO FIFO has no room for another record.  The flusher makes room in time; if it did not, that is our bug."""
+
+
 class ReadOnlyError(HammerError):
     """A change was asked of a read-only mount, a slave PFS or a moment in the past."""
 

@@ -1,0 +1,266 @@
+"""The UNDO/REDO FIFO: what meta-data looked like before it was changed, so that a crash can be rolled back.
+
+The FIFO is a ring of big-blocks addressed by zone-3 offsets.  A record never crosses a 512-byte sector; what a sector
+has left is always described by a PAD, even while more records are expected there, so that recovery can walk the FIFO
+whatever the header says.  Each 16 KiB buffer is laid out as numbered DUMMY records when it is entered: their numbers
+never continue ours, so whatever an earlier round left there cannot be taken for the end of this one
+(`hammer_undo.c: hammer_generate_undo, hammer_format_undo`; `hammer_redo.c: hammer_generate_redo`).
+
+Records are made in memory; `flush` writes them, and its caller puts a barrier behind it before any of the meta-data
+goes out (INV-2).  Recovery runs UNDOs backwards, so of several records for one byte the oldest wins: logging a range
+again is always right, leaving it out is right only when this cycle logged all of it before.
+"""
+
+from __future__ import annotations
+
+from hammerfs.errors import UndoExhaustedError
+from hammerfs.ondisk import crc
+from hammerfs.ondisk.address import SHORT_MASK, Offset, encode, zone_of
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_MASK,
+    BIGBLOCK_SIZE,
+    BUFMASK,
+    BUFSIZE,
+    FIFO_HEAD_ALIGN,
+    HEAD_SIGNATURE,
+    HEAD_TYPE_UNDO,
+    TAIL_SIGNATURE,
+    UNDO_ALIGN,
+    ZONE_RAW_BUFFER,
+    ZONE_RAW_VOLUME,
+    ZONE_UNDO,
+)
+from hammerfs.ondisk.crc import Buffer
+from hammerfs.ondisk.fifo import (
+    CRC_OFFSET,
+    HEAD_SIZE,
+    REDO_HEAD_SIZE,
+    TAIL,
+    TAIL_SIZE,
+    UNDO,
+    UNDO_HEAD_SIZE,
+    UNDO_OVERHEAD,
+    RedoBody,
+    format_buffer,
+    pad_record,
+    redo_record,
+)
+from hammerfs.store.volumes import VolumeSet
+
+_FIFO_START = encode(ZONE_UNDO, 0, 0)
+_SEQ_MASK = 0xFFFFFFFF
+_UNDO_ZONES = (ZONE_RAW_VOLUME, ZONE_RAW_BUFFER)
+_SECTOR_MASK = UNDO_ALIGN - 1
+_FORMAT_FLIP = 0x40000000
+"""The numbers of DUMMYs in a new buffer are half the number space away from those in use (`hammer_format_undo`)."""
+_RESERVE = 3 * BUFSIZE
+"""Kept free between the newest record and the oldest: formatting a buffer reaches up to 16 KiB ahead."""
+_PADS = {size: pad_record(size) for size in range(FIFO_HEAD_ALIGN, UNDO_ALIGN, FIFO_HEAD_ALIGN)}
+_HISTORY_UNIT_BITS = 3
+"""What was logged is remembered in units of 8 bytes, the alignment of nearly every field."""
+
+
+class UndoFifo:
+    """The writing end of the FIFO.
+
+    first_offset -- where the next cycle's header will let recovery begin; the flusher moves it
+    next_offset -- where the next record goes
+    seq -- the number it will carry
+    capacity -- bytes in the whole ring
+    """
+
+    def __init__(self, volumes: VolumeSet, first_offset: Offset, next_offset: Offset, seq: int) -> None:
+        self.first_offset = first_offset
+        self.next_offset = next_offset
+        self.seq = seq
+        self._volumes = volumes
+        header = volumes.root.header
+        self.capacity = header.blockmap(ZONE_UNDO).alloc_offset & SHORT_MASK
+        self._bigblocks = [header.undo_bigblock(i) for i in range(self.capacity // BIGBLOCK_SIZE)]
+        self._end = _FIFO_START + self.capacity
+        self._version = header.vol_version
+        self._crc = crc.function_for(self._version)
+        if next_offset == self._end:
+            self.next_offset = _FIFO_START
+        # The buffer that next_offset lies in, and per buffer what flush() must write of it (start, end).
+        self._base = -1
+        self._buffer = bytearray()
+        self._dirty: dict[Offset, tuple[bytearray, int, int]] = {}
+        self._history: dict[int, int] = {}
+
+    @property
+    def used(self) -> int:
+        """Bytes that recovery may still need: from the first_offset in the newest durable header to next_offset.
+
+        A header that was written but has no barrier behind it does not count: a crash may bring the older one back.
+        """
+        return (self.next_offset - self._volumes.undo_first_durable) % self.capacity
+
+    @property
+    def space(self) -> int:
+        """Bytes that may still be laid down before the oldest record still needed would be overwritten."""
+        return self.capacity - self.used
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Bytes that `flush` would write."""
+        return sum(end - start for _, start, end in self._dirty.values())
+
+    def log(self, offset: Offset, old: Buffer) -> bool:
+        """Record that `old` stood at a zone-1 or zone-2 offset; False when this cycle's records cover it already.
+
+        The range lies within one 16 KiB buffer.  UndoExhaustedError is raised before anything is laid down.
+        """
+        size = len(old)
+        assert size > 0, "an UNDO record of nothing"
+        assert zone_of(offset) in _UNDO_ZONES, "UNDO covers volume headers and zone 2 only"
+        assert (offset & BUFMASK) + size <= BUFSIZE, "an UNDO record crosses a buffer"
+        if self._is_covered(offset, size):
+            return False
+        self._require(size)
+        done = 0
+        while done < size:
+            room = self._sector_room(UNDO_OVERHEAD + 1) - UNDO_OVERHEAD
+            piece = old[done : done + room] if size - done > room else old[done:]
+            self._lay_undo(offset + done, piece)
+            done += len(piece)
+        self._remember(offset, size)
+        return True
+
+    def redo_room(self) -> int:
+        """Payload bytes that the next REDO record can take, so that it fits a sector."""
+        overhead = REDO_HEAD_SIZE + TAIL_SIZE
+        room = UNDO_ALIGN - (self.next_offset & _SECTOR_MASK) - overhead
+        return room if room > 0 else UNDO_ALIGN - overhead
+
+    def append_redo(self, body: RedoBody) -> Offset:
+        """Lay down a REDO record of at most 448 bytes of payload (see `redo_room`); returns where it begins."""
+        record = redo_record(self._version, self.seq, body)
+        assert len(record) <= UNDO_ALIGN, "a REDO record crosses a sector"
+        self._require(len(record))
+        self._sector_room(len(record))
+        place = self.next_offset
+        start = place & BUFMASK
+        self._buffer[start : start + len(record)] = record
+        self._advance(start, start + len(record))
+        return place
+
+    def flush(self) -> int:
+        """Write what was laid down since the last flush, oldest first; returns the bytes written.  No barrier.
+
+        The buffer still being filled stays in memory.  Of a buffer written before, only the sectors from the one that
+        was then unfinished on are written again.
+        """
+        written = 0
+        run: list[Buffer] = []
+        run_start = run_end = 0
+        for base, (buffer, start, end) in self._dirty.items():
+            place = self._to_zone2(base) + start
+            if run and place != run_end:
+                self._volumes.write_vector(run_start, run)
+                run = []
+            if not run:
+                run_start = run_end = place
+            run.append(buffer if end - start == BUFSIZE else memoryview(buffer)[start:end])
+            run_end += end - start
+            written += end - start
+        if run:
+            self._volumes.write_vector(run_start, run)
+        self._dirty.clear()
+        return written
+
+    def clear_history(self) -> None:
+        """Begin a new cycle: from here on every range is logged again."""
+        self._history.clear()
+
+    def _lay_undo(self, offset: Offset, data: Buffer) -> None:
+        size = len(data)
+        start = self.next_offset & BUFMASK
+        end = start + UNDO_OVERHEAD + ((size + 7) & ~7)
+        buffer = self._buffer
+        UNDO.pack_into(buffer, start, HEAD_SIGNATURE, HEAD_TYPE_UNDO, end - start, self.seq, 0, offset, size, 0)
+        payload = start + UNDO_HEAD_SIZE
+        tail = end - TAIL_SIZE
+        buffer[payload:tail] = data if tail - payload == size else bytes(data).ljust(tail - payload, b"\0")
+        TAIL.pack_into(buffer, tail, TAIL_SIGNATURE, HEAD_TYPE_UNDO, end - start)
+        checksum = self._crc(buffer[start : start + CRC_OFFSET]) ^ self._crc(buffer[start + HEAD_SIZE : end])
+        buffer[start + CRC_OFFSET : start + HEAD_SIZE] = checksum.to_bytes(4, "little")
+        self._advance(start, end)
+
+    def _advance(self, start: int, end: int) -> None:
+        """Account for a record laid down at start..end of the current buffer, and pad its sector for now."""
+        pad = -end & _SECTOR_MASK
+        if pad:
+            self._buffer[end : end + pad] = _PADS[pad]
+        self.seq = (self.seq + 1) & _SEQ_MASK
+        self._mark(start & ~_SECTOR_MASK, end + pad)
+        self._move_to(self._base + end)
+
+    def _sector_room(self, needed: int) -> int:
+        """Bytes left in the current sector, after giving it up to its PAD when it has less than `needed`."""
+        if self._base != self.next_offset & ~BUFMASK:
+            self._enter()
+        room = UNDO_ALIGN - (self.next_offset & _SECTOR_MASK)
+        if room >= needed:
+            return room
+        start = self.next_offset & BUFMASK
+        self._buffer[start : start + room] = _PADS[room]
+        self._mark(start & ~_SECTOR_MASK, start + room)
+        self._move_to(self.next_offset + room)
+        if self._base != self.next_offset & ~BUFMASK:
+            self._enter()
+        return UNDO_ALIGN
+
+    def _move_to(self, offset: Offset) -> None:
+        self.next_offset = _FIFO_START if offset == self._end else offset
+
+    def _enter(self) -> None:
+        """Make the buffer that next_offset lies in the current one.
+
+        At its beginning nothing of the old content is wanted.  Anywhere else (only after a mount) the records before
+        next_offset are read, and the sectors behind it are laid out anew: after a crash they may hold records whose
+        numbers would one day seem to continue ours.
+        """
+        start = self.next_offset & BUFMASK
+        self._base = self.next_offset - start
+        self._buffer = bytearray(format_buffer(self._version, self.seq ^ _FORMAT_FLIP))
+        keep = (start + _SECTOR_MASK) & ~_SECTOR_MASK
+        if keep:
+            self._buffer[:keep] = self._volumes.read(self._to_zone2(self._base), keep)
+        self._mark(start & ~_SECTOR_MASK, BUFSIZE)
+
+    def _mark(self, start: int, end: int) -> None:
+        entry = self._dirty.get(self._base)
+        if entry is not None:
+            start = min(start, entry[1])
+            end = max(end, entry[2])
+        self._dirty[self._base] = (self._buffer, start, end)
+
+    def _require(self, size: int) -> None:
+        if self.space < size + _RESERVE:
+            raise UndoExhaustedError(
+                f"the UNDO FIFO has {self.space} of {self.capacity} bytes left, {size + _RESERVE} are needed"
+            )
+
+    def _to_zone2(self, zone3_offset: Offset) -> Offset:
+        short = zone3_offset & SHORT_MASK
+        return self._bigblocks[short // BIGBLOCK_SIZE] + (short & BIGBLOCK_MASK)
+
+    def _is_covered(self, offset: Offset, size: int) -> bool:
+        """Whether every unit that the range touches was logged."""
+        logged = self._history.get(offset // BUFSIZE)
+        if logged is None:
+            return False
+        first = (offset & BUFMASK) >> _HISTORY_UNIT_BITS
+        last = ((offset & BUFMASK) + size - 1) >> _HISTORY_UNIT_BITS
+        wanted = ((2 << (last - first)) - 1) << first
+        return logged & wanted == wanted
+
+    def _remember(self, offset: Offset, size: int) -> None:
+        """Note the units that lie in the range as a whole."""
+        unit = 1 << _HISTORY_UNIT_BITS
+        first = ((offset & BUFMASK) + unit - 1) >> _HISTORY_UNIT_BITS
+        end = ((offset & BUFMASK) + size) >> _HISTORY_UNIT_BITS
+        if end > first:
+            key = offset // BUFSIZE
+            self._history[key] = self._history.get(key, 0) | ((1 << (end - first)) - 1) << first
