@@ -139,18 +139,18 @@ def volume_geometry(number: int, size: int, boot_area_size: int, memory_log_size
 
 
 class _Run(NamedTuple):
-    """`count` neighbouring big-blocks with the same layer-2 entry."""
+    """Neighbouring big-blocks with the same layer-2 entry, and how many they are."""
 
-    count: int
+    bigblocks: int
     entry: Layer2
 
 
 @dataclass(frozen=True)
 class FormatLayout:
-    """Where everything of a fresh file system lies; `extents` renders it.
+    """Where everything of a fresh file system lies; `contents` and `headers` render it.
 
-    The caller has made sure that the volumes are large enough (`mkfs.plan`): volume 0 holds its freemap, the UNDO FIFO and
-    the two big-blocks of the root directory, every other volume more than its freemap.
+    The caller has made sure that the volumes are large enough (`mkfs.plan_format`): volume 0 holds its freemap, the
+    UNDO FIFO and the two big-blocks of the root directory, every other volume more than its freemap.
     """
 
     parameters: FormatParameters
@@ -199,16 +199,22 @@ class FormatLayout:
         """Bytes of volume 0 taken by the freemap and the UNDO FIFO, as newfs_hammer reports them."""
         return self.btree_bigblock * BIGBLOCK_SIZE
 
-    def extents(self) -> Iterator[Extent]:
-        """All bytes of the new file system, the volume headers last and volume 0's at the very end.
+    @property
+    def contents_size(self) -> int:
+        """Bytes that `contents` adds up to, within a few thousand: what a progress report counts against."""
+        freemap = sum(volume.freemap_bigblocks for volume in self.volumes)
+        return (freemap + self.parameters.undo_bigblocks) * BIGBLOCK_SIZE
 
-        In that order an interrupted format leaves no header that vouches for what was not written yet.
-        """
+    def contents(self) -> Iterator[Extent]:
+        """Everything but the volume headers."""
         yield from self._undo_fifo()
         yield self._layer1()
         for volume in self.volumes:
             yield from self._layer2(volume)
         yield from self._root_directory()
+
+    def headers(self) -> Iterator[Extent]:
+        """The volume headers, volume 0's last: without it no other volume belongs to anything."""
         for volume in reversed(self.volumes):
             yield Extent(volume.number, 0, self._header(volume))
 
@@ -264,7 +270,7 @@ class FormatLayout:
         version = self.parameters.version
         unavailable = Layer2(ZONE_UNAVAIL, BIGBLOCK_SIZE, 0).pack(version)
         first_layer2 = volume.freemap_bigblocks - volume.layer2_bigblocks
-        runs = [(run.count, run.entry.pack(version)) for run in self._runs(volume)]
+        runs = [(run.bigblocks, run.entry.pack(version)) for run in self._runs(volume)]
         for index in range(volume.layer2_bigblocks):
             entries = bytearray()
             begin, end = index * LAYER2_RADIX, (index + 1) * LAYER2_RADIX
