@@ -78,6 +78,18 @@ class UndoExhaustedError(HammerError):
     """The UNDO FIFO has no room for another record.  The flusher makes room in time; if it did not, that is our bug."""
 
 
+class DuplicateKey(HammerError):
+    """A record with that key is in the B-tree already."""
+
+    errno = errno.EEXIST
+
+
+class MissingKey(HammerError):
+    """The B-tree holds no record with that key."""
+
+    errno = errno.ENOENT
+
+
 class ReadOnlyError(HammerError):
     """A change was asked of a read-only mount, a slave PFS or a moment in the past."""
 

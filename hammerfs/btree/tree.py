@@ -1,0 +1,376 @@
+"""The B-tree: records by packed key, as of any TID, read by everybody and changed by the flusher alone.
+
+A descent costs one bisection and one dictionary lookup per level.  The tree remembers the leaf that it touched last
+and which keys belong there (the finger), so that neighbouring operations skip the descent.  The finger's bounds are
+those of the element that refers to the leaf, hence inside the boundaries of every node above it: a key within them may
+be inserted without a look at the ancestors.
+
+Scans give way to changes: a scan reads one leaf at a time and, when the tree has changed since, finds its place again
+by the key that it delivered last.  So elements may come and go between two `next()` calls; each element that is there
+all the time is delivered once.
+
+Nodes change in memory only.  `sync()` encodes what is dirty and hands it to the store.
+
+Follows `hammer_btree.c` (hammer_btree_lookup, btree_search, hammer_btree_iterate, hammer_btree_insert,
+hammer_btree_delete).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hammerfs.btree.cache import LEVELS, NodeCache, too_deep
+from hammerfs.btree.node import ROOT_LEFT, ROOT_RIGHT, Key, Node
+from hammerfs.btree.nodestore import NodeStore
+from hammerfs.btree.shape import make_room, propagate_mirror_tids, remove_empty_leaf, widen
+from hammerfs.errors import DuplicateKey, MissingKey
+from hammerfs.ondisk.address import Offset, Tid
+from hammerfs.ondisk.constants import ELEMENT_SIZE, LEAF_ELEMENTS, MAX_TID, NODE_HEADER_SIZE, NODE_SIZE, UNDO_ALIGN
+from hammerfs.ondisk.element import BASE_KEY_SIZE, DELETE_TID_OFFSET, element_key, unpack_key
+from hammerfs.ondisk.fifo import UNDO_OVERHEAD
+
+__all__ = ["BTree", "NodeStore", "TreeStatistics"]
+
+_ALIVE = bytes(8)
+_DELETE_END = DELETE_TID_OFFSET + 8
+_NOWHERE = b"\xff" * 31
+"""Above every key: a finger that points to nothing."""
+UNDO_PER_NODE = (NODE_SIZE // (UNDO_ALIGN - UNDO_OVERHEAD) + 2) * UNDO_ALIGN
+"""FIFO bytes that logging one whole node takes at most: pieces end with the FIFO's sectors, the first begins anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeStatistics:
+    """What is in memory, and what was done since the tree was opened."""
+
+    cached_nodes: int
+    dirty_nodes: int
+    fresh_nodes: int
+    reads: int
+    writes: int
+    evictions: int
+    splits: int
+    removals: int
+
+
+class BTree:
+    """The tree under `root_offset`.  `cache_nodes` bounds the clean nodes kept in memory (about 9 KB each).
+
+    Every method may raise CorruptionError when it meets a damaged node, and what the store raises.  Without `mirror`
+    mirror TIDs stop at the leaf (nomirror mounts).
+    """
+
+    __slots__ = ("_cache", "_changes", "_high", "_leaf", "_low", "_nodes")
+
+    def __init__(self, store: NodeStore, root_offset: Offset, *, cache_nodes: int, mirror: bool = True) -> None:
+        self._cache = NodeCache(store, root_offset, cache_nodes, mirror)
+        self._nodes = self._cache.nodes
+        self._changes = 0
+        self._forget_finger()
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def lookup(self, key: Key) -> bytes | None:
+        """The 64-byte element with exactly this key."""
+        leaf = self._leaf if self._low <= key < self._high else self._descend(key)
+        keys = leaf.keys
+        index = bisect_left(keys, key)
+        if index == len(keys) or keys[index] != key:
+            return None
+        elements = leaf.elements
+        if elements is not None:
+            return elements[index]
+        start = NODE_HEADER_SIZE + index * ELEMENT_SIZE
+        return leaf.raw[start : start + ELEMENT_SIZE]
+
+    def find_as_of(self, base: bytes, as_of: Tid) -> bytes | None:
+        """The version visible at `as_of` (MAX_TID: now) of the record whose key begins with the 22 bytes `base`."""
+        key = base + as_of.to_bytes(8, "big")
+        leaf = self._leaf if self._low <= key < self._high else self._descend(key)
+        keys = leaf.keys
+        index = bisect_right(keys, key) - 1
+        while index >= 0:
+            if not keys[index].startswith(base):
+                return None
+            element = leaf.element(index)
+            if _outlives(element, as_of):
+                return element
+            index -= 1
+        if self._low <= base:
+            return None
+        # Older versions may be in leaves to the left.
+        for element in self.scan_reverse(base, key):
+            if _outlives(element, as_of):
+                return element
+        return None
+
+    def last_before(self, key: Key) -> bytes | None:
+        """The element with the greatest key below `key`."""
+        batch, below = self._batch_before(ROOT_LEFT, key)
+        while not batch and below is not None:
+            batch, below = self._batch_before(ROOT_LEFT, below)
+        return batch[0] if batch else None
+
+    def scan(self, low: Key, high: Key) -> Iterator[bytes]:
+        """Elements with low <= key <= high in key order; the tree may change between two of them."""
+        return self._scan(low, high, None)
+
+    def scan_as_of(self, low: Key, high: Key, as_of: Tid) -> Iterator[bytes]:
+        """Like `scan`, but only what is visible at `as_of` (MAX_TID: now)."""
+        return self._scan(low, high, as_of)
+
+    def scan_reverse(self, low: Key, high: Key) -> Iterator[bytes]:
+        """Like `scan`, in descending order."""
+        below: Key | None = _after(high)
+        while below is not None:
+            changes = self._changes
+            batch, below = self._batch_before(low, below)
+            for element in batch:
+                yield element
+                if self._changes != changes:
+                    below = element_key(element)
+                    break
+
+    def _scan(self, low: Key, high: Key, as_of: Tid | None) -> Iterator[bytes]:
+        start: Key | None = low
+        while start is not None:
+            changes = self._changes
+            batch, start = self._batch(start, high, as_of)
+            for element in batch:
+                yield element
+                if self._changes != changes:
+                    start = _after(element_key(element))
+                    break
+
+    def _batch(self, low: Key, high: Key, as_of: Tid | None) -> tuple[list[bytes], Key | None]:
+        """What one leaf contributes to a scan, and the key to go on from (None: nothing more)."""
+        leaf, _, bound = self._seek(low)
+        keys = leaf.keys
+        first = bisect_left(keys, low)
+        end = bisect_right(keys, high, first)
+        elements = leaf.element_range(first, end)
+        if end < len(keys) or (bound is not None and bound > high):
+            bound = None
+        if as_of is None:
+            return elements, bound
+        if as_of == MAX_TID:
+            return [element for element in elements if element[DELETE_TID_OFFSET:_DELETE_END] == _ALIVE], bound
+        stamp = as_of.to_bytes(8, "big")
+        visible = [
+            element
+            for key, element in zip(keys[first:end], elements, strict=True)
+            if key[BASE_KEY_SIZE:] <= stamp and _outlives(element, as_of)
+        ]
+        return visible, bound
+
+    def _batch_before(self, low: Key, below: Key) -> tuple[list[bytes], Key | None]:
+        """What one leaf contributes to a reverse scan of low <= key < below, and the bound to go on from."""
+        leaf, bound, _ = self._seek(below, before=True)
+        keys = leaf.keys
+        first = bisect_left(keys, low)
+        elements = leaf.element_range(first, max(first, bisect_left(keys, below)))
+        elements.reverse()
+        if first or (bound is not None and bound <= low):
+            bound = None
+        return elements, bound
+
+    def _seek(self, key: Key, *, before: bool = False) -> tuple[Node, Key | None, Key | None]:
+        if len(self._nodes) > self._cache.limit:
+            self._evict()
+        return self._cache.seek(key, before=before)
+
+    def _descend(self, key: Key) -> Node:
+        """The leaf whose range holds `key`; the finger moves there."""
+        cache = self._cache
+        nodes = self._nodes
+        if len(nodes) > cache.limit:
+            self._evict()
+        node = cache.root or cache.load_root()
+        parent = None
+        index = 0
+        for _ in LEVELS:
+            children = node.children
+            if not children:
+                break
+            parent = node
+            # Whatever is left of the first boundary belongs to the first child's range, hence the 1.
+            index = bisect_right(node.keys, key, 1) - 1
+            child = nodes.get(children[index])
+            if child is None or child.parent != parent.offset:
+                child = cache.child(parent, index)
+            node = child
+            node.touched = True
+        else:
+            raise too_deep(node)
+        if parent is None:
+            self._low, self._high = ROOT_LEFT, ROOT_RIGHT
+        else:
+            keys = parent.keys
+            self._low = keys[index]
+            self._high = keys[index + 1] if index + 1 < len(keys) else parent.right_key
+        self._leaf = node
+        return node
+
+    # --- changing -------------------------------------------------------------------------------
+
+    def insert(self, key: Key, element: bytes, tid: Tid) -> None:
+        """Add an element whose packed key is `key`; `tid` is the transaction that does it.
+
+        DuplicateKey when the key is there already, NoSpaceError when a new node is needed and there is no space;
+        in both cases nothing has changed.
+        """
+        leaf = self._leaf if self._low <= key < self._high else self._descend_widening(key)
+        keys = leaf.keys
+        index = bisect_left(keys, key)
+        count = len(keys)
+        if index < count and keys[index] == key:
+            raise DuplicateKey(f"the B-tree already holds {_name(key)}")
+        if count >= LEAF_ELEMENTS:
+            leaf, index = self._split(key)
+        if not leaf.changed:
+            self._announce(leaf, key)
+        leaf.keys.insert(index, key)
+        leaf.unpacked().insert(index, element)
+        leaf.last_insert = index
+        if tid > leaf.mirror_tid:
+            leaf.mirror_tid = tid
+        self._changes += 1
+
+    def replace(self, key: Key, element: bytes, tid: Tid) -> None:
+        """Put another element in the place of the one with this very key; MissingKey when there is none."""
+        leaf, index = self._locate(key)
+        if not leaf.changed:
+            self._announce(leaf, key)
+        leaf.unpacked()[index] = element
+        if tid > leaf.mirror_tid:
+            leaf.mirror_tid = tid
+        self._changes += 1
+
+    def remove(self, key: Key, tid: Tid) -> None:
+        """Remove an element for good, with nodes that it leaves empty; MissingKey when there is none.
+
+        A `tid` of 0 leaves mirror TIDs alone, as pruning does.
+        """
+        leaf, index = self._locate(key)
+        if not leaf.changed:
+            self._announce(leaf, key)
+        del leaf.keys[index], leaf.unpacked()[index]
+        if tid > leaf.mirror_tid:
+            leaf.mirror_tid = tid
+        self._changes += 1
+        if not leaf.keys:
+            self._forget_finger()
+            remove_empty_leaf(self._cache, key)
+
+    def _locate(self, key: Key) -> tuple[Node, int]:
+        leaf = self._leaf if self._low <= key < self._high else self._descend(key)
+        index = bisect_left(leaf.keys, key)
+        if index == len(leaf.keys) or leaf.keys[index] != key:
+            raise MissingKey(f"the B-tree does not hold {_name(key)}")
+        return leaf, index
+
+    def _descend_widening(self, key: Key) -> Node:
+        """Like `_descend`, for an insertion: afterwards `key` is inside the boundaries of all nodes on the way."""
+        leaf = self._descend(key)
+        if not self._low <= key < self._high:
+            widen(self._cache, key)
+            leaf = self._descend(key)
+            assert self._low <= key < self._high
+        return leaf
+
+    def _announce(self, leaf: Node, key: Key) -> None:
+        path = self._cache.change_leaf(key)
+        assert path[-1][0] is leaf, "the finger outlived its leaf"
+
+    def _split(self, key: Key) -> tuple[Node, int]:
+        self._forget_finger()
+        self._changes += 1
+        make_room(self._cache, key)
+        leaf = self._descend(key)
+        return leaf, bisect_left(leaf.keys, key)
+
+    # --- to disk, and memory --------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Write every dirty node to the store; afterwards nothing is dirty."""
+        for _ in self.sync_in_steps():
+            pass
+
+    def sync_in_steps(self) -> Iterator[None]:
+        """`sync()` with pauses, in which the tree may be read but must not be changed."""
+        if self._cache.mirror:
+            propagate_mirror_tids(self._cache)
+        yield from self._cache.write_back()
+
+    @property
+    def dirty_nodes(self) -> int:
+        """Nodes that are on disk and that `sync()` may rewrite."""
+        return len(self._cache.dirty) - self._cache.fresh
+
+    @property
+    def fresh_nodes(self) -> int:
+        """Nodes that are not on disk yet."""
+        return self._cache.fresh
+
+    def undo_estimate(self) -> int:
+        """Bytes of UNDO FIFO that `sync()` would need now, at most."""
+        return self.dirty_nodes * UNDO_PER_NODE
+
+    @property
+    def root_offset(self) -> Offset:
+        """Where the root is, or will be after `sync()`."""
+        return self._cache.root_offset
+
+    def invalidate(self, bigblock: Offset) -> None:
+        """Forget the nodes of a big-block, named by any offset in it; none of them may be dirty."""
+        self._forget_finger()
+        self._cache.invalidate(bigblock)
+
+    def drop_clean(self) -> None:
+        """Forget every node that is not dirty."""
+        self._forget_finger()
+        self._cache.drop_clean()
+
+    def statistics(self) -> TreeStatistics:
+        """Counts of the moment."""
+        cache = self._cache
+        return TreeStatistics(
+            cached_nodes=len(cache.nodes),
+            dirty_nodes=self.dirty_nodes,
+            fresh_nodes=cache.fresh,
+            reads=cache.reads,
+            writes=cache.writes,
+            evictions=cache.evictions,
+            splits=cache.splits,
+            removals=cache.removals,
+        )
+
+    def _evict(self) -> None:
+        self._forget_finger()
+        self._cache.evict()
+
+    def _forget_finger(self) -> None:
+        # The finger holds on to a node object; it must never outlive that object's place in the cache.
+        self._low = self._high = _NOWHERE
+        self._leaf = Node(0, 0, 0)
+
+
+def _outlives(element: bytes, as_of: Tid) -> bool:
+    """Whether an element that was created by `as_of` had not been deleted by then."""
+    deleted = element[DELETE_TID_OFFSET:_DELETE_END]
+    return deleted == _ALIVE or as_of < int.from_bytes(deleted, "little")
+
+
+def _after(key: Key) -> Key:
+    """A bound above `key` and below every other key that is greater."""
+    return key + b"\0"
+
+
+def _name(key: Key) -> str:
+    parts = unpack_key(key)
+    return (
+        f"record type {parts.rec_type:#04x} of object {parts.obj_id & MAX_TID:016x}, key {parts.key & MAX_TID:016x}, "
+        f"created {parts.create_tid:016x}, localization {parts.localization:08x}"
+    )
