@@ -77,7 +77,7 @@ class PagedDevice(ABC):
         """Memory is as stable as it gets."""
         self._latch.check("barrier", 0, self._size)
 
-    def prefetch(self, offset: int, size: int) -> None:
+    def prefetch(self, offset: int, size: int) -> None:  # noqa: B027 -- memory has nothing to fetch
         pass
 
     @abstractmethod

@@ -119,6 +119,11 @@ class VolumeSet:
         volume.device.write_vector(place, chunks)
         self._unsettled.add(volume.number)
 
+    def covers(self, offset: Offset, size: int) -> bool:
+        """Whether a range lies within a volume's buffer area."""
+        reader = self._readers[(offset >> 52) & 0xFF]
+        return reader is not None and (offset & SHORT_MASK) + size <= reader[2]
+
     def write_header(self, volume: Volume | None = None) -> None:
         """Write a volume's header (the root's by default) with a fresh checksum; durable after the next `barrier`."""
         volume = volume or self.root
