@@ -11,7 +11,7 @@ import pytest
 
 from hammerfs.device.file import FileDevice
 from hammerfs.device.overlay import OverlayDevice
-from hammerfs.ondisk.constants import ZONE_UNDO
+from hammerfs.ondisk.address import to_zone2
 from hammerfs.store.recovery import RecoveryResult, recover_stage1
 from hammerfs.store.undo import UndoFifo
 from hammerfs.store.volumes import VolumeSet
@@ -98,7 +98,7 @@ def test_what_we_log_after_the_originals_fifo_continues_it(golden_original: Unpa
     image = OverlayDevice(FileDevice(str(golden_original("g1-basic.img")), writable=False))
     volumes = VolumeSet.open([image])
     clean = recover_stage1(volumes, collapse=True)
-    target = volumes.root.header.blockmap(ZONE_UNDO).phys_offset or 0x2000000000800000
+    target = to_zone2(volumes.root.header.vol0_btree_root)
     old = volumes.read(target, 64)
     fifo = UndoFifo(volumes, clean.first_offset, clean.next_offset, clean.seq)
     fifo.log(target, old)
