@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
+from hammerfs.errors import CorruptionError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import MAX_MASTERS
 from hammerfs.ops.check_btree import TreeWalk
@@ -43,7 +44,8 @@ def check_devices(devices: Sequence[Device], progress: Progress | None = None, d
     check_headers(volumes, report)
     active = check_undo(ImageReader(volumes), report, progress)
     if active is not None and active.size:
-        _recover(volumes, active, report)
+        _note_pending(active, report)
+    _recover(volumes, report)
     _check_contents(volumes, report, progress, data)
     return report
 
@@ -69,10 +71,15 @@ def _note_pending(active: ActiveRange, report: Report) -> None:
     )
 
 
-def _recover(volumes: VolumeSet, active: ActiveRange, report: Report) -> None:
-    """Roll back in memory, so that what follows sees what the next mount would."""
-    _note_pending(active, report)
-    recover_stage1(volumes)
+def _recover(volumes: VolumeSet, report: Report) -> None:
+    """Roll back in memory, so that what follows sees what the next mount would; what prevents that is a problem."""
+    try:
+        result = recover_stage1(volumes, collapse=False)
+    except CorruptionError as error:
+        report.problem("UNDO FIFO", "", f"recovery is not possible: {error}")
+        return
+    if result.redo_sync_offset is not None:
+        report.note("UNDO FIFO", result.redo_sync_offset, "a mount for writing would run REDO from here on")
 
 
 def _check_contents(volumes: VolumeSet, report: Report, progress: Progress, data: bool) -> None:

@@ -47,7 +47,7 @@ class ActiveRange:
 
 
 def check_undo(reader: ImageReader, report: Report, progress: Progress) -> ActiveRange | None:
-    """Verify the FIFO; None when it is too damaged to say what is active."""
+    """Verify the FIFO; None when the header does not say where it begins."""
     entry = reader.volumes.root.header.blockmap(ZONE_UNDO)
     size = entry.alloc_offset - BASE
     for name, offset in (("first_offset", entry.first_offset), ("next_offset", entry.next_offset)):
@@ -61,8 +61,7 @@ def check_undo(reader: ImageReader, report: Report, progress: Progress) -> Activ
             entry.first_offset, entry.next_offset, (entry.next_offset - entry.first_offset) % max(size, 1)
         )
     else:
-        if not _check_sectors(fifo, report, progress):
-            return None
+        _check_sectors(fifo, report, progress)
         active = fifo.active_range(entry.first_offset)
     _check_active(fifo, active, report)
     return active
@@ -86,7 +85,10 @@ class _Fifo:
         """The record at an offset, which may reach up to the end of its sector (its buffer before version 4)."""
         start = offset & BUFMASK
         boundary = (start // self.limit + 1) * self.limit
-        return parse(self.reader.version, self.buffer(offset), start, boundary)
+        try:
+            return parse(self.reader.version, self.buffer(offset), start, boundary)
+        except HammerError:
+            return None  # told when the sectors were verified, or as a range that cannot be followed
 
     def forward(self, offset: Offset) -> Iterator[tuple[Offset, FifoRecord]]:
         """Records from `offset` on, around the ring once at most, until one cannot be parsed."""
@@ -131,9 +133,8 @@ class _Fifo:
         return ActiveRange(first, BASE if end == self.end else end, size)
 
 
-def _check_sectors(fifo: _Fifo, report: Report, progress: Progress) -> bool:
-    """Every sector of the FIFO; False when one is not as it must be."""
-    intact = True
+def _check_sectors(fifo: _Fifo, report: Report, progress: Progress) -> None:
+    """Every sector of the FIFO, active or not."""
     for base in range(BASE, fifo.end, BUFSIZE):
         progress.advance(BUFSIZE)
         try:
@@ -141,14 +142,11 @@ def _check_sectors(fifo: _Fifo, report: Report, progress: Progress) -> bool:
             raw = fifo.reader.read_uncached(place, BUFSIZE)
         except HammerError as error:
             report.problem(KIND, base, str(error))
-            intact = False
             continue
         for start in range(0, BUFSIZE, UNDO_ALIGN):
             fault = _sector_fault(fifo.reader.version, raw, start, report)
             if fault is not None:
                 report.problem(KIND, base + fault[0], fault[1])
-                intact = False
-    return intact
 
 
 def _sector_fault(version: int, raw: bytes, start: int, report: Report) -> tuple[int, str] | None:

@@ -2,7 +2,8 @@
 
 For every big-block of zones 8 to 11, `bytes_free` is 8 MiB less what is in use, each reference counted: records that
 share data by dedup count as often as they refer to it, which may take `bytes_free` below zero.  `append_off` lies
-beyond everything in use.  Source: `hammer_blockmap.c` (`hammer_blockmap_free`, `hammer_blockmap_dedup`), hammer(8) checkmap.
+beyond everything in use.  Source: `hammer_blockmap.c` (`hammer_blockmap_free`, `hammer_blockmap_dedup`), hammer(8)
+checkmap.
 """
 
 from __future__ import annotations

@@ -1,0 +1,27 @@
+"""`hammerfs show`: print the B-tree in the manner of hammer(8) show."""
+
+from __future__ import annotations
+
+import argparse
+
+from hammerfs.cli.report_lines import print_lines
+from hammerfs.cli.specials import reading_volumes
+from hammerfs.cli.verb import Subparsers, add_specials
+from hammerfs.ops.show import show_lines
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command's arguments."""
+    parser = subparsers.add_parser(
+        "show",
+        help="print the B-tree",
+        description="Print the B-tree, node by node, as it is on disk: recovery is not run first.",
+    )
+    add_specials(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 0."""
+    with reading_volumes(args.specials) as volumes:
+        print_lines(show_lines(volumes))
+    return 0

@@ -1,0 +1,73 @@
+"""The lines that hammer(8) show prints below a leaf element: what its data says, by record type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hammerfs.ondisk.constants import (
+    FIXKEY_SYMLINK,
+    RECTYPE_DIRENTRY,
+    RECTYPE_FIX,
+    RECTYPE_INODE,
+    RECTYPE_PFS,
+    RECTYPE_SNAPSHOT,
+)
+from hammerfs.ondisk.direntry import ENTRY_HEADER_SIZE, unpack_entry
+from hammerfs.ondisk.element import LeafElement
+from hammerfs.ondisk.inode import InodeData
+from hammerfs.ondisk.pfs import PFS_DATA_SIZE, SNAPSHOT_DATA_SIZE, PfsData, SnapshotData
+
+_INDENT = " " * 17
+
+
+def record_lines(element: LeafElement, data: bytes) -> Iterator[str]:
+    """The record's data in words; nothing for types that hammer(8) does not spell out, or data cut short."""
+    kind = element.rec_type
+    if kind == RECTYPE_INODE:
+        yield from _inode_lines(data)
+    elif kind == RECTYPE_DIRENTRY and len(data) >= ENTRY_HEADER_SIZE:
+        entry = unpack_entry(data)
+        yield f'{_INDENT}dir-entry objid={_hex(entry.obj_id)} lo={entry.localization:08x} name="{_padded(entry.name)}"'
+    elif kind == RECTYPE_FIX and element.key == FIXKEY_SYMLINK:
+        yield f'{_INDENT}fix-symlink name="{_padded(data)}"'
+    elif kind == RECTYPE_PFS:
+        yield from _pfs_lines(data)
+    elif kind == RECTYPE_SNAPSHOT and len(data) >= SNAPSHOT_DATA_SIZE:
+        snapshot = SnapshotData(data)
+        yield f'{_INDENT}snapshot tid={snapshot.tid:016x} label="{_c_string(snapshot.label)}"'
+
+
+def _inode_lines(data: bytes) -> Iterator[str]:
+    inode = InodeData.unpack(data)
+    yield (
+        f"{_INDENT}inode size={inode.size} nlinks={inode.nlinks} mode={inode.mode:05o} uflags={inode.uflags:08x} "
+        f"caps={inode.cap_flags:02x} pobjid={_hex(inode.parent_obj_id)} ot={inode.obj_type:02x}"
+    )
+    symlink = f' symlink="{_c_string(inode.symlink)}"' if inode.symlink[:1] != b"\0" else ""
+    yield (f"{_INDENT}      ctime={inode.ctime:016x} mtime={inode.mtime:016x} atime={inode.atime:016x}{symlink}")
+
+
+def _pfs_lines(data: bytes) -> Iterator[str]:
+    pfs = PfsData(data.ljust(PFS_DATA_SIZE, b"\0"))
+    yield f"{_INDENT}pfs sync_beg_tid={pfs.sync_beg_tid:016x} sync_end_tid={pfs.sync_end_tid:016x}"
+    yield f"{_INDENT}    shared_uuid={pfs.shared_uuid}"
+    yield f"{_INDENT}    unique_uuid={pfs.unique_uuid}"
+    snapshots = f' snapshots="{_c_string(pfs.snapshots)}"' if pfs.snapshots[:1] != b"\0" else ""
+    yield f'{_INDENT}    mirror_flags={pfs.mirror_flags:08x} label="{_c_string(pfs.label)}"{snapshots}'
+
+
+def _hex(number: int) -> str:
+    return f"{number & ((1 << 64) - 1):016x}"
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _padded(raw: bytes) -> str:
+    """A name that ends at its length; one cut short by a NUL is padded to it on the left, as printf does."""
+    return _text(raw.split(b"\0", 1)[0].rjust(len(raw)))
+
+
+def _c_string(raw: bytes) -> str:
+    return _text(raw.split(b"\0", 1)[0])
