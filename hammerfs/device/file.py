@@ -58,11 +58,12 @@ class FileDevice:
         return self._size
 
     def read(self, offset: int, size: int) -> bytes:
+        if offset < 0 or size < 0:
+            raise DeviceError("read", self._name, offset, size, "not a range of the device")
         try:
             data = os.pread(self._fd, size, self._base + offset)
-        except (OSError, ValueError) as error:
-            cause = error if isinstance(error, OSError) else "not a range of the device"
-            raise DeviceError("read", self._name, offset, size, cause) from error
+        except OSError as error:
+            raise DeviceError("read", self._name, offset, size, error) from error
         if len(data) != size:
             return self._read_rest(offset, size, data)
         return data

@@ -7,6 +7,7 @@ of a parent that may be gone, in which case whoever has the file open is named i
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 
@@ -64,14 +65,13 @@ def _openers(status: os.stat_result) -> list[int]:
 
 def _has_open(pid: int, status: os.stat_result) -> bool:
     try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            try:
-                if os.path.samestat(entry.stat(), status):
-                    return True
-            except OSError:
-                continue
+        descriptors = os.listdir(f"/proc/{pid}/fd")
     except OSError:
         return False
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{descriptor}"), status):
+                return True
     return False
 
 
