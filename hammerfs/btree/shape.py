@@ -5,8 +5,8 @@ after each step the tree is whole.  Space is allocated before a step's first cha
 whole, too.
 
 Follows `hammer_btree.c` (btree_split_leaf, btree_split_internal, the boundary corrections in btree_search,
-btree_remove, hammer_btree_mirror_propagate).  Other than there, a node split by insertions in ascending order keeps what it has, so
-that appending fills nodes; and a root with a single child gives way to it.
+btree_remove, hammer_btree_mirror_propagate).  Other than there, a node split by insertions in ascending order keeps
+what it has, so that appending fills nodes; and a root with a single child gives way to it.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _DELETE_END = DELETE_TID_OFFSET + 8
 _NOWHERE = b"\xff" * 31
 """Above every key: a finger that points to nothing."""
 UNDO_PER_NODE = (NODE_SIZE // (UNDO_ALIGN - UNDO_OVERHEAD) + 2) * UNDO_ALIGN
-"""FIFO bytes that logging one whole node takes at most: pieces end with the FIFO's sectors, the first begins anywhere."""
+"""FIFO bytes for the old content of one node, at most: pieces end with FIFO sectors, the first begins anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
