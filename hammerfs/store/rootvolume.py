@@ -1,8 +1,8 @@
 """The root volume's changing fields: counters, B-tree root, allocation points, UNDO FIFO indices, next TID.
 
 The front end and the back end change the values here; `sync` writes them into the header under UNDO when a cycle is
-finalized, `point_fifo` sets what needs no UNDO.  The FIFO indices and `vol0_next_tid` are never covered by UNDO records:
-the first say how far to undo, the second keeps a TID that was rolled back from being used again (INV-8).
+finalized, `point_fifo` sets what needs no UNDO.  The FIFO indices and `vol0_next_tid` are never covered by UNDO
+records: the first say how far to undo, the second keeps a TID that was rolled back from being used again (INV-8).
 """
 
 from __future__ import annotations
@@ -74,5 +74,4 @@ class RootVolume:
         entry.update_crc(header.vol_version)
         if header.vol0_next_tid < self.next_tid:
             header.vol0_next_tid = self.next_tid
-        header.update_crc()
         return header.copy() != before

@@ -18,7 +18,7 @@ from typing import NoReturn, TypeAlias
 
 from hammerfs.device.base import Device
 from hammerfs.errors import CorruptionError, NotHammerError
-from hammerfs.ondisk.address import SHORT_MASK, Offset
+from hammerfs.ondisk.address import SHORT_MASK, Offset, encode, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     BUFSIZE,
@@ -30,6 +30,7 @@ from hammerfs.ondisk.constants import (
     VOLUME_SIGNATURE_REVERSED,
     VOLUME_VERSION_MAX,
     VOLUME_VERSION_MIN,
+    ZONE_RAW_BUFFER,
     ZONE_UNDO,
 )
 from hammerfs.ondisk.crc import Buffer
@@ -94,7 +95,8 @@ class VolumeSet:
         volumes = [_load(device, check_size) for device in devices]
         _check_family(volumes)
         result = cls(volumes)
-        _check_root(result.root)
+        _check_version(result.root)
+        _check_fifo(result)
         return result
 
     def read(self, offset: Offset, size: int) -> bytes:
@@ -235,19 +237,26 @@ def _check_family(volumes: Sequence[Volume]) -> None:
         raise NotHammerError(f"{root.device.name} says the file system has {count} volumes, but {len(seen)} were given")
 
 
-def _check_root(root: Volume) -> None:
-    """Check what only the root volume's header says: the version and the extent of the UNDO FIFO."""
-    name, header = root.device.name, root.header
-    version = header.vol_version
+def _check_version(root: Volume) -> None:
+    version = root.header.vol_version
     if not VOLUME_VERSION_MIN <= version <= VOLUME_VERSION_MAX:
         raise NotHammerError(
-            f"{name} has HAMMER version {version}; versions {VOLUME_VERSION_MIN} to {VOLUME_VERSION_MAX} are supported"
+            f"{root.device.name} has HAMMER version {version}; "
+            f"versions {VOLUME_VERSION_MIN} to {VOLUME_VERSION_MAX} are supported"
         )
-    size = header.blockmap(ZONE_UNDO).alloc_offset - (ZONE_UNDO << 60)
+
+
+def _check_fifo(volumes: VolumeSet) -> None:
+    """Check where the root's header puts the UNDO FIFO: a wrong address would let UNDO records overwrite data."""
+    name, header = volumes.root.device.name, volumes.root.header
+    entry = header.blockmap(ZONE_UNDO)
+    size = entry.alloc_offset - encode(ZONE_UNDO, 0, 0)
     if size <= 0 or size % BIGBLOCK_SIZE or size > MAX_UNDO_BIGBLOCKS * BIGBLOCK_SIZE:
-        raise CorruptionError("impossible size of the UNDO FIFO", offset=header.blockmap(ZONE_UNDO).base, path=name)
+        raise CorruptionError("impossible size of the UNDO FIFO in the volume header", offset=entry.base, path=name)
+    seen: set[Offset] = set()
     for index in range(size // BIGBLOCK_SIZE):
         place = header.undo_bigblock(index)
-        # Zone-2 address of a whole big-block on a big-block boundary; anything else would let UNDO overwrite data.
-        if place >> 60 != 2 or place % BIGBLOCK_SIZE:
+        whole = zone_of(place) == ZONE_RAW_BUFFER and place % BIGBLOCK_SIZE == 0 and place not in seen
+        if not whole or not volumes.covers(place, BIGBLOCK_SIZE):
             raise CorruptionError(f"impossible address {place:016x} of UNDO FIFO big-block {index}", path=name)
+        seen.add(place)

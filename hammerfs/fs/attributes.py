@@ -1,0 +1,112 @@
+"""Attributes of inodes: changing them, and what statfs(2) is told."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, NamedTuple
+
+from hammerfs.errors import CorruptionError, FileOperationError
+from hammerfs.fs import filedata
+from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.metadata import read_record
+from hammerfs.fs.namespace import writable
+from hammerfs.fs.pfs import expand_link
+from hammerfs.ondisk.constants import (
+    BASE_SYMLINK_SIZE,
+    BIGBLOCK_SIZE,
+    BUFSIZE,
+    FIXKEY_SYMLINK,
+    LOCALIZE_MISC,
+    MAX_NAME,
+    OBJTYPE_REGFILE,
+    OBJTYPE_SOFTLINK,
+    RECTYPE_FIX,
+)
+from hammerfs.ondisk.element import base_key, unpack_leaf
+from hammerfs.ondisk.inode import id_to_uuid
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+
+class StatFs(NamedTuple):
+    """Sizes in blocks of `block_size` bytes; `blocks_available` leaves out what is kept for removals and meta-data."""
+
+    block_size: int
+    blocks: int
+    blocks_free: int
+    blocks_available: int
+    files: int
+    files_free: int
+    name_max: int
+
+
+def setattr_(
+    ctx: Context,
+    inode: Inode,
+    *,
+    mode: int | None = None,
+    uid: int | None = None,
+    gid: int | None = None,
+    size: int | None = None,
+    atime_us: int | None = None,
+    mtime_us: int | None = None,
+    ctime_us: int | None = None,
+) -> None:
+    """Change attributes; times in microseconds.  ctime moves to now unless it is given."""
+    writable(ctx, inode)
+    data = inode.data
+    if size is not None:
+        if data.obj_type != OBJTYPE_REGFILE:
+            raise FileOperationError(errno.EISDIR if inode.is_directory else errno.EINVAL)
+        if size > data.size:
+            ctx.space.check_write(BUFSIZE)
+        if size != data.size:
+            filedata.truncate(ctx, inode, size)
+    if mode is not None:
+        data.mode = mode & 0o7777
+    if uid is not None:
+        data.uid = id_to_uuid(uid)
+    if gid is not None:
+        data.gid = id_to_uuid(gid)
+    if atime_us is not None:
+        data.atime = atime_us
+    if mtime_us is not None:
+        data.mtime = mtime_us
+    data.ctime = ctx.clock() if ctime_us is None else ctime_us
+    ctx.dirty.mark(inode, Dirty.INODE)
+
+
+def readlink(ctx: Context, inode: Inode) -> bytes:
+    """A symlink's target."""
+    data = inode.data
+    if data.obj_type != OBJTYPE_SOFTLINK:
+        raise FileOperationError(errno.EINVAL)
+    if data.size <= BASE_SYMLINK_SIZE:
+        return expand_link(ctx, data.symlink[: data.size])
+    key = (RECTYPE_FIX, FIXKEY_SYMLINK)
+    pending = inode.general.get(key)
+    if pending is None and inode.capture is not None:
+        pending = inode.capture.general.get(key)
+    if pending is not None:
+        return pending
+    base = base_key(inode.localization | LOCALIZE_MISC, inode.obj_id, RECTYPE_FIX, FIXKEY_SYMLINK)
+    raw = ctx.tree.find_as_of(base, inode.as_of)
+    if raw is None:
+        raise CorruptionError(f"symlink {inode.obj_id:#x} without a target")
+    return read_record(ctx, unpack_leaf(raw))
+
+
+def statfs(ctx: Context) -> StatFs:
+    """Space as a whole; free space counts in big-blocks, so it moves in steps of 8 MiB."""
+    per_bigblock = BIGBLOCK_SIZE // BUFSIZE
+    available = ctx.space.available // BUFSIZE
+    return StatFs(
+        block_size=BUFSIZE,
+        blocks=ctx.root.total_bigblocks * per_bigblock,
+        blocks_free=max(available, ctx.blockmap.allocatable_bigblocks * per_bigblock),
+        blocks_available=available,
+        files=ctx.root.inode_count + available,
+        files_free=available,
+        name_max=MAX_NAME,
+    )

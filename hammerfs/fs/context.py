@@ -1,0 +1,63 @@
+"""The parts of a mounted file system that every operation needs, wired once at mount."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hammerfs.btree.tree import BTree
+from hammerfs.ondisk import crc
+from hammerfs.ondisk.address import Tid
+from hammerfs.ondisk.constants import MAX_MASTERS
+from hammerfs.store.blockmap import Blockmap
+from hammerfs.store.buffers import MetaBuffers
+from hammerfs.store.datablocks import DataBlocks
+from hammerfs.store.freemap import FreeMap
+from hammerfs.store.rootvolume import RootVolume
+from hammerfs.store.undo import UndoFifo
+from hammerfs.store.volumes import VolumeSet
+
+if TYPE_CHECKING:
+    from hammerfs.fs.flushgroup import DirtyInodes
+    from hammerfs.fs.inodecache import InodeCache
+    from hammerfs.fs.options import MountOptions
+    from hammerfs.fs.space import Space
+
+
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+@dataclass(slots=True)
+class Context:
+    """One mounted file system, taken apart.  Holds no logic but the giving out of TIDs."""
+
+    options: MountOptions
+    volumes: VolumeSet
+    undo: UndoFifo | None
+    buffers: MetaBuffers
+    root: RootVolume
+    freemap: FreeMap
+    blockmap: Blockmap
+    tree: BTree
+    blocks: DataBlocks
+    space: Space
+    inodes: InodeCache
+    dirty: DirtyInodes
+    read_only: bool
+    clock: Callable[[], int] = now_us
+    version: int = field(init=False)
+    checksum: crc.CrcFunction = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.version = self.volumes.version
+        self.checksum = crc.function_for(self.version)
+
+    def alloc_tid(self, count: int = 1) -> Tid:
+        """The first of `count` new TIDs, multiples of 16 (`hammer_alloc_tid`, master id 0)."""
+        tid = (self.root.next_tid + MAX_MASTERS) & -MAX_MASTERS
+        self.root.next_tid = tid + (count - 1) * MAX_MASTERS
+        return tid

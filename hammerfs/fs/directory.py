@@ -1,0 +1,198 @@
+"""Names in directories: what memory adds to and takes away from the B-tree, merged.
+
+An entry's key is its name's hash with a collision count in the low bits, chosen when the entry is made and kept for its
+life, so that it also serves as the readdir cookie: cookies stay valid while entries come and go and get flushed.
+"""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from hammerfs.errors import CorruptionError, FileOperationError, NoSpaceError
+from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.metadata import read_record
+from hammerfs.fs.records import EntryKind, EntryRecord, RecordState, bind
+from hammerfs.ondisk.address import Localization, ObjId
+from hammerfs.ondisk.constants import (
+    CAP_DIR_LOCAL_INO,
+    LOCALIZE_INODE,
+    LOCALIZE_MISC,
+    MAX_KEY,
+    MAX_TID,
+    RECTYPE_DIRENTRY,
+)
+from hammerfs.ondisk.direntry import name_key, unpack_entry
+from hammerfs.ondisk.element import pack_key, unpack_leaf
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+
+class Entry(NamedTuple):
+    """An entry as a directory shows it; `key` doubles as the cookie that continues after it."""
+
+    name: bytes
+    key: int
+    obj_id: ObjId
+    localization: Localization
+    obj_type: int
+
+
+def entry_localization(directory: Inode) -> Localization:
+    """Where a directory keeps its entries: beside inodes from version 2 on (`hammer_dir_localization`)."""
+    kind = LOCALIZE_INODE if directory.data.cap_flags & CAP_DIR_LOCAL_INO else LOCALIZE_MISC
+    return directory.localization | kind
+
+
+def _hash_range(directory: Inode, name: bytes) -> tuple[int, int]:
+    try:
+        return name_key(directory.data.cap_flags, name)
+    except ValueError as error:
+        raise CorruptionError(f"directory {directory.obj_id:#x}: {error}") from None
+
+
+def _scan_disk(ctx: Context, directory: Inode, low: int, high: int) -> Iterator[Entry]:
+    """Entries in the B-tree with keys from `low` to `high` that memory has not deleted."""
+    if not directory.on_disk and directory.capture is None:
+        return
+    localization = entry_localization(directory)
+    first = pack_key(localization, directory.obj_id, RECTYPE_DIRENTRY, low, 1)
+    last = pack_key(localization, directory.obj_id, RECTYPE_DIRENTRY, high, MAX_TID)
+    for raw in ctx.tree.scan_as_of(first, last, directory.as_of):
+        element = unpack_leaf(raw)
+        if element.key in directory.deletes or element.key in directory.add_keys:
+            continue
+        try:
+            obj_id, target_localization, name = unpack_entry(read_record(ctx, element))
+        except ValueError as error:
+            raise CorruptionError(str(error), offset=element.data_offset) from None
+        yield Entry(name, element.key, obj_id, target_localization, element.obj_type)
+
+
+def find(ctx: Context, directory: Inode, name: bytes) -> Entry | None:
+    """The entry called `name`, or None."""
+    record = directory.adds.get(name)
+    if record is not None:
+        return _pending_entry(record)
+    low, high = _hash_range(directory, name)
+    for entry in _scan_disk(ctx, directory, low, high):
+        if entry.name == name:
+            return entry
+    return None
+
+
+def find_or_key(ctx: Context, directory: Inode, name: bytes) -> tuple[Entry | None, int]:
+    """The entry called `name` and 0, or None and the key that a new entry of this name shall have."""
+    record = directory.adds.get(name)
+    if record is not None:
+        return _pending_entry(record), 0
+    low, high = _hash_range(directory, name)
+    taken = set()
+    for entry in _scan_disk(ctx, directory, low, high):
+        if entry.name == name:
+            return entry, 0
+        taken.add(entry.key)
+    return None, _free_key(directory, low, high, taken)
+
+
+def key_for(ctx: Context, directory: Inode, name: bytes) -> int:
+    """The key that a new entry called `name` shall have."""
+    low, high = _hash_range(directory, name)
+    return _free_key(directory, low, high, {entry.key for entry in _scan_disk(ctx, directory, low, high)})
+
+
+def _free_key(directory: Inode, low: int, high: int, taken: set[int]) -> int:
+    key = low
+    while key in taken or key in directory.add_keys or key in directory.deletes:
+        key += 1
+        if key > high:
+            raise NoSpaceError("too many names with one hash")
+    return key
+
+
+def _pending_entry(record: EntryRecord) -> Entry:
+    target = record.target
+    return Entry(record.name, record.key, target.obj_id, target.localization, target.data.obj_type)
+
+
+def add(ctx: Context, directory: Inode, name: bytes, key: int, target: Inode) -> EntryRecord:
+    """Enter `target` under a free name and the key chosen for it."""
+    record = EntryRecord(EntryKind.ADD, directory, name, key, target)
+    directory.adds[name] = record
+    directory.add_keys[key] = record
+    directory.sorted_adds = None
+    target.links[record] = None
+    ctx.space.records += 1
+    if directory.deletes:
+        leaving = [old for old in directory.deletes.values() if old.name == name and old.state is RecordState.SETUP]
+        if leaving:
+            bind([record, *leaving])
+    ctx.dirty.mark(target, Dirty.ENTRIES)
+    return record
+
+
+def remove(ctx: Context, directory: Inode, entry: Entry, target: Inode) -> list[EntryRecord]:
+    """Take an entry away; returns the pending records that this leaves, for binding."""
+    record = directory.adds.get(entry.name)
+    if record is not None:
+        del directory.adds[entry.name]
+        del directory.add_keys[record.key]
+        directory.sorted_adds = None
+        if record.state is RecordState.SETUP:
+            return _cancel(ctx, record)
+    deletion = EntryRecord(EntryKind.DELETE, directory, entry.name, entry.key, target)
+    directory.deletes[entry.key] = deletion
+    target.links[deletion] = None
+    ctx.space.records += 1
+    ctx.dirty.mark(target, Dirty.ENTRIES)
+    return [deletion]
+
+
+def _cancel(ctx: Context, record: EntryRecord) -> list[EntryRecord]:
+    """Undo an addition that never left memory; what was bound to it stays bound together."""
+    record.state = RecordState.DONE
+    record.target.links.pop(record, None)
+    ctx.space.records -= 1
+    together = record.together
+    if together is None:
+        return []
+    together.records.remove(record)
+    return [other for other in together.records if other.state is RecordState.SETUP]
+
+
+def is_empty(ctx: Context, directory: Inode) -> bool:
+    """Whether a directory shows no entry."""
+    return not directory.adds and next(_scan_disk(ctx, directory, 0, MAX_KEY), None) is None
+
+
+def scan(ctx: Context, directory: Inode, cookie: int) -> Iterator[Entry]:
+    """Entries after `cookie`, in key order."""
+    added = directory.sorted_adds
+    if added is None:
+        added = directory.sorted_adds = sorted(directory.adds.values(), key=lambda record: record.key)
+    pending = _added_after(added, cookie)
+    upcoming = next(pending, None)
+    for entry in _scan_disk(ctx, directory, cookie + 1, MAX_KEY):
+        while upcoming is not None and upcoming.key < entry.key:
+            yield upcoming
+            upcoming = next(pending, None)
+        yield entry
+    if upcoming is not None:
+        yield upcoming
+    yield from pending
+
+
+def _added_after(records: list[EntryRecord], cookie: int) -> Iterator[Entry]:
+    for record in records[bisect_right(records, cookie, key=lambda record: record.key) :]:
+        yield _pending_entry(record)
+
+
+def check_name(name: bytes) -> None:
+    """Refuse what no directory can hold."""
+    if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
+        raise FileOperationError(errno.EINVAL, f"impossible name {name!r}")
+    if len(name) > 255:
+        raise FileOperationError(errno.ENAMETOOLONG)

@@ -1,0 +1,301 @@
+"""File contents: dirty blocks in memory, blocks laid down, captures, and the B-tree, in that order of youth.
+
+A block is 16 KiB below the 1 MiB mark of a file and 64 KiB beyond; what is in memory may be shorter, the rest of the
+block is zeros.  Memory holds at most a bounded amount: then whole blocks are laid down in reserved space, which needs
+no meta-data.  Bytes past the end of a file are zero wherever they are stored. Source: `hammer_vnops.c:
+hammer_vop_write, hammer_vop_strategy_write`, `hammer_object.c: hammer_ip_add_bulk`.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from hammerfs.errors import CorruptionError, FileOperationError
+from hammerfs.fs.inode import Dirty, Inode, block_ceiling, block_size, block_start
+from hammerfs.fs.records import DataRecord
+from hammerfs.ondisk import crc
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_SIZE,
+    HBUFSIZE,
+    LOCALIZE_MISC,
+    MAX_FILE_SIZE,
+    MAX_KEY,
+    MAX_TID,
+    RECTYPE_DATA,
+    XBUFSIZE,
+)
+from hammerfs.ondisk.element import LEAF, pack_key
+from hammerfs.store.blockmap import aligned, data_zone
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+_LAY_DOWN_BLOCKS = 64
+"""Dirty blocks of one file in memory before whole ones are laid down."""
+_QUEUE_BYTES = 4 * 1024 * 1024
+_READ_RUN = 1024 * 1024
+
+
+# --- reading ------------------------------------------------------------------------------------
+def read(ctx: Context, inode: Inode, offset: int, size: int) -> bytes:
+    """Up to `size` bytes from `offset`, fewer at the end of the file."""
+    end = min(offset + size, inode.data.size)
+    if offset >= end:
+        return b""
+    if not inode.blocks and not inode.records and inode.capture is None and inode.trunc_off is None:
+        return _read_disk(ctx, inode, offset, end)
+    return _read_merged(ctx, inode, offset, end)
+
+
+def _read_merged(ctx: Context, inode: Inode, offset: int, end: int) -> bytes:
+    pieces: list[bytes] = []
+    disk_from = position = offset
+    while position < end:
+        start = block_start(position)
+        stop = min(start + block_size(start), end)
+        block = _pending_block(ctx, inode, start)
+        if block is not None:
+            if disk_from < position:
+                pieces.append(_read_disk(ctx, inode, disk_from, position))
+            piece = bytes(block[position - start : stop - start])
+            pieces.append(piece.ljust(stop - position, b"\0"))
+            disk_from = stop
+        position = stop
+    if disk_from < end:
+        pieces.append(_read_disk(ctx, inode, disk_from, end))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _pending_block(ctx: Context, inode: Inode, start: int) -> bytes | bytearray | None:
+    """A block as memory knows it, b"" when a truncation emptied it, None when only the disk knows."""
+    block = inode.blocks.get(start)
+    if block is not None:
+        return block
+    record = inode.records.get(start)
+    if record is not None:
+        return ctx.blocks.read(record.data_offset, record.end - record.start)
+    if inode.trunc_off is not None and start >= inode.trunc_off:
+        return b""
+    capture = inode.capture
+    if capture is None:
+        return None
+    block = capture.blocks.get(start)
+    if block is not None:
+        return block
+    record = capture.records.get(start)
+    if record is not None:
+        return ctx.blocks.read(record.data_offset, record.end - record.start)
+    if capture.truncate_at is not None and start >= capture.truncate_at:
+        return b""
+    return None
+
+
+def _extents(ctx: Context, inode: Inode, offset: int, end: int) -> list[tuple[int, int, int, int]]:
+    """Records that overlap a range: (start, end, data_offset, data_crc), ascending."""
+    if not inode.on_disk:
+        return []
+    localization = inode.localization | LOCALIZE_MISC
+    low = pack_key(localization, inode.obj_id, RECTYPE_DATA, offset + 1, 1)
+    high = pack_key(localization, inode.obj_id, RECTYPE_DATA, min(end + XBUFSIZE, MAX_KEY), MAX_TID)
+    found = []
+    for raw in ctx.tree.scan_as_of(low, high, inode.as_of):
+        fields = LEAF.unpack(raw)
+        key, data_offset, data_len, data_crc = fields[1], fields[10], fields[11], fields[12]
+        start = key - data_len
+        if start >= end:
+            break
+        if not 0 < data_len <= BIGBLOCK_SIZE or start < 0:
+            raise CorruptionError(f"data record of {data_len} bytes ending at {key}", offset=data_offset)
+        found.append((start, key, data_offset, data_crc))
+    return found
+
+
+def _read_disk(ctx: Context, inode: Inode, offset: int, end: int) -> bytes:
+    """A range as the B-tree has it in this inode's view; holes are zeros."""
+    extents = _extents(ctx, inode, offset, end)
+    pieces: list[bytes | memoryview] = []
+    position = offset
+    index = 0
+    while index < len(extents):
+        run = _neighbours(extents, index)
+        data = _read_run(ctx, inode, extents[index : index + run])
+        base = 0
+        for start, stop, _, _ in extents[index : index + run]:
+            if start > position:
+                pieces.append(bytes(start - position))
+                position = start
+            upto = min(stop, end)
+            if upto > position:
+                pieces.append(data[base + position - start : base + upto - start])
+                position = upto
+            base += stop - start
+        index += run
+    if position < end:
+        pieces.append(bytes(end - position))
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+
+def _neighbours(extents: list[tuple[int, int, int, int]], first: int) -> int:
+    """How many extents from `first` on lie side by side on disk, up to 1 MiB."""
+    expected = extents[first][2]
+    total = count = 0
+    for start, stop, data_offset, _ in extents[first:]:
+        if data_offset != expected or (count and total + stop - start > _READ_RUN):
+            break
+        total += stop - start
+        expected += stop - start
+        count += 1
+    return count
+
+
+def _read_run(ctx: Context, inode: Inode, extents: list[tuple[int, int, int, int]]) -> memoryview:
+    first = extents[0][2]
+    total = sum(stop - start for start, stop, _, _ in extents)
+    if len(extents) == 1:
+        data = memoryview(ctx.blocks.read(first, total))
+    else:
+        if ctx.blocks.queued_bytes:
+            ctx.blocks.flush()
+        data = memoryview(ctx.volumes.read(first, total))
+    base = 0
+    for start, stop, data_offset, data_crc in extents:
+        piece = data[base : base + stop - start]
+        if ctx.checksum(piece) != data_crc and not crc.matches(ctx.version, data_crc, piece):
+            raise CorruptionError(
+                f"data of object {inode.obj_id:#x} at file offset {start} has a bad CRC", offset=data_offset
+            )
+        base += stop - start
+    return data
+
+
+# --- writing ------------------------------------------------------------------------------------
+def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
+    """Write at `offset`; raises NoSpaceError before anything is changed."""
+    size = len(data)
+    end = offset + size
+    if end > MAX_FILE_SIZE:
+        raise FileOperationError(errno.EFBIG)
+    ctx.space.check_write(size + XBUFSIZE)
+    position = offset
+    while position < end:
+        start = block_start(position)
+        stop = start + block_size(start)
+        upto = min(stop, end)
+        chunk = data if upto - position == size else data[position - offset : upto - offset]
+        if position == start and (upto == stop or upto >= inode.data.size):
+            _put_block(ctx, inode, start, chunk)
+        else:
+            _patch_block(ctx, inode, start, position - start, chunk)
+        position = upto
+    now = ctx.clock()
+    inode.data.mtime = inode.data.ctime = now
+    if end > inode.data.size:
+        inode.data.size = end
+    ctx.dirty.mark(inode, Dirty.DATA | Dirty.INODE)
+    if len(inode.blocks) > _LAY_DOWN_BLOCKS:
+        lay_down_full(ctx, inode)
+    return size
+
+
+def _put_block(ctx: Context, inode: Inode, start: int, content: bytes | bytearray) -> None:
+    """Make `content` a block's dirty content, whatever it was before."""
+    if start not in inode.blocks:
+        ctx.space.dirty_bytes += block_size(start)
+        ctx.space.records += 1
+        _drop_record(ctx, inode, start)
+    inode.blocks[start] = content
+
+
+def _patch_block(ctx: Context, inode: Inode, start: int, at: int, chunk: bytes) -> None:
+    block = inode.blocks.get(start)
+    if not isinstance(block, bytearray):
+        block = bytearray(_content(ctx, inode, start) if block is None else block)
+        _put_block(ctx, inode, start, block)
+    if len(block) < at:
+        block.extend(bytes(at - len(block)))
+    block[at : at + len(chunk)] = chunk
+
+
+def _content(ctx: Context, inode: Inode, start: int) -> bytes | bytearray:
+    """A block's present content up to the end of the file."""
+    end = min(start + block_size(start), inode.data.size)
+    if end <= start:
+        return b""
+    block = _pending_block(ctx, inode, start)
+    if block is None:
+        return _read_disk(ctx, inode, start, end)
+    return block[: end - start]
+
+
+def _drop_record(ctx: Context, inode: Inode, start: int) -> None:
+    record = inode.records.pop(start, None)
+    if record is not None:
+        ctx.blockmap.release(record.data_offset, record.end - record.start)
+        ctx.space.records -= 1
+
+
+def lay_down_full(ctx: Context, inode: Inode) -> None:
+    """Lay the file's whole blocks down; a block still being filled stays in memory."""
+    for start in sorted(inode.blocks):
+        if len(inode.blocks[start]) < block_size(start):
+            continue
+        content = inode.blocks.pop(start)
+        ctx.space.dirty_bytes -= block_size(start)
+        inode.records[start] = lay_down(ctx, start, content, block_size(start))
+    if ctx.blocks.queued_bytes >= _QUEUE_BYTES:
+        ctx.blocks.flush()
+
+
+def lay_down(ctx: Context, start: int, content: bytes | bytearray, length: int) -> DataRecord:
+    """Reserve space for a block, queue it for writing and describe it; zero-padded to `length`."""
+    data = bytes(content) if len(content) == length else bytes(content[:length]).ljust(length, b"\0")
+    data_offset = ctx.blockmap.reserve(data_zone(length), length)
+    ctx.blocks.put(data_offset, data)
+    return DataRecord(start, start + length, data_offset, ctx.checksum(data))
+
+
+def stored_length(start: int, file_size: int) -> int:
+    """Bytes of a block's record: a small file's only block is a fragment, all others are whole."""
+    if start == 0 and file_size <= HBUFSIZE:
+        return aligned(file_size)
+    return block_size(start)
+
+
+# --- truncating ---------------------------------------------------------------------------------
+def truncate(ctx: Context, inode: Inode, size: int) -> None:
+    """Set a file's size; data beyond it is gone, a new part is a hole."""
+    if size > MAX_FILE_SIZE or size < 0:
+        raise FileOperationError(errno.EFBIG if size > 0 else errno.EINVAL)
+    old = inode.data.size
+    if size < old:
+        start = block_start(size)
+        keep = size - start
+        tail = b"" if not keep else bytes(_content(ctx, inode, start)[:keep])
+        discard_from(ctx, inode, block_ceiling(size) if keep else size)
+        if keep and (tail.strip(b"\0") or start in inode.blocks or start in inode.records):
+            _put_block(ctx, inode, start, tail)
+        elif keep:
+            _zero_tail(ctx, inode, start)
+    inode.data.size = size
+    inode.data.mtime = inode.data.ctime = ctx.clock()
+    ctx.dirty.mark(inode, Dirty.DATA | Dirty.INODE)
+
+
+def _zero_tail(ctx: Context, inode: Inode, start: int) -> None:
+    """The kept part of the last block is zeros: if anything is stored there, a zero block has to replace it."""
+    end = start + block_size(start)
+    if _pending_block(ctx, inode, start) is not None or _extents(ctx, inode, start, end):
+        _put_block(ctx, inode, start, b"")
+
+
+def discard_from(ctx: Context, inode: Inode, offset: int) -> None:
+    """Forget everything from a block-aligned offset on, in memory now and on disk with the next flush."""
+    for start in [start for start in inode.blocks if start >= offset]:
+        del inode.blocks[start]
+        ctx.space.dirty_bytes -= block_size(start)
+        ctx.space.records -= 1
+    for start in [start for start in inode.records if start >= offset]:
+        _drop_record(ctx, inode, start)
+    if (inode.disk_end > offset or inode.capture is not None) and (inode.trunc_off is None or offset < inode.trunc_off):
+        inode.trunc_off = offset

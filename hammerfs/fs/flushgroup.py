@@ -1,0 +1,121 @@
+"""Dirty inodes, flush groups, and what has to land together.
+
+An inode that changes enters SETUP and waits here.  A flush group collects inodes; when the flusher starts running it,
+it is captured in one step: from then on the front end changes what the next group will write.  A group that takes
+everything is trivially complete.  A group for one fsync takes the closure of its inodes:
+
+- every pending entry record that refers to the inode, because its link count counts them;
+- the directory of such a record, when the directory itself is not on disk yet;
+- whatever the record is bound to (both halves of a rename, the entry it replaces);
+- for a directory that goes away, the pending removals inside it.
+
+Closures follow a visited set, so cycles between directories moved into each other end like any other walk.
+Sources: `hammer_inode.c: hammer_setup_parent_inodes`, `hammer.h: struct hammer_flush_group`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hammerfs.fs.inode import Dirty, FlushState, Inode, InodeCapture
+from hammerfs.fs.records import EntryRecord, RecordState
+from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
+
+
+class FlushGroup:
+    """Inodes that are flushed as one atomic step.
+
+    seq -- sequence number; groups run in this order
+    closed -- to be flushed as soon as its turn comes
+    running -- captured; nothing joins any more
+    everything -- takes all dirty inodes when it starts to run
+    total_count -- inodes captured; refs -- inodes and records captured and not yet in the B-tree
+    """
+
+    __slots__ = ("closed", "everything", "inodes", "refs", "running", "seq", "total_count", "work")
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+        self.closed = False
+        self.running = False
+        self.everything = False
+        self.inodes: dict[Inode, None] = {}
+        self.total_count = 0
+        self.refs = 0
+        self.work: list[Inode] = []
+
+
+class DirtyInodes:
+    """All inodes with changes that no group has captured: what the next group to run will find."""
+
+    def __init__(self) -> None:
+        self.setup: dict[Inode, None] = {}
+
+    def mark(self, inode: Inode, bits: int) -> None:
+        """Note that an inode differs from disk."""
+        inode.dirty |= bits
+        if inode.state is FlushState.IDLE:
+            inode.state = FlushState.SETUP
+            self.setup[inode] = None
+        elif inode not in self.setup:
+            # In FLUSH: the running group has its capture, this change belongs to the next one.
+            self.setup[inode] = None
+
+    def discard(self, inode: Inode) -> None:
+        """Forget the pending changes of an inode that never needed the disk."""
+        self.setup.pop(inode, None)
+        inode.dirty = 0
+        if inode.state is FlushState.SETUP:
+            inode.state = FlushState.IDLE
+
+
+def closure(seeds: Iterable[Inode]) -> list[Inode]:
+    """`seeds` and every inode whose pending changes must land with theirs."""
+    inodes: dict[Inode, None] = {}
+    records: set[EntryRecord] = set()
+    waiting = list(seeds)
+    while waiting:
+        inode = waiting.pop()
+        if inode in inodes:
+            continue
+        inodes[inode] = None
+        reached = list(inode.links)
+        if inode.data.obj_type == OBJTYPE_DIRECTORY and not inode.data.nlinks:
+            reached += inode.deletes.values()
+        while reached:
+            record = reached.pop()
+            if record in records or record.state is not RecordState.SETUP:
+                continue
+            records.add(record)
+            waiting.append(record.target)
+            if not record.directory.on_disk and record.directory.capture is None:
+                waiting.append(record.directory)
+            if record.together is not None:
+                reached += record.together.records
+    return list(inodes)
+
+
+def capture(inode: Inode) -> None:
+    """Move an inode's pending changes into a capture for the group that starts to run."""
+    taken = InodeCapture()
+    if inode.dirty & Dirty.INODE or not inode.on_disk:
+        taken.data = inode.data.pack()
+    elif inode.dirty & Dirty.TIMES:
+        taken.data = inode.data.pack()
+        taken.times_only = True
+    taken.size = inode.data.size
+    taken.blocks, inode.blocks = inode.blocks, {}
+    taken.records, inode.records = inode.records, {}
+    taken.truncate_at, inode.trunc_off = inode.trunc_off, None
+    if inode.links:
+        taken.links = list(inode.links)
+        inode.links = {}
+        for record in taken.links:
+            record.state = RecordState.FLUSH
+    taken.general, inode.general = inode.general, {}
+    if not inode.data.nlinks:
+        taken.delete = not inode.opens
+        taken.open_orphan = not taken.delete
+    inode.dirty = 0
+    inode.capture = taken
+    inode.state = FlushState.FLUSH

@@ -1,0 +1,72 @@
+"""Inodes in memory: found by identity, loaded from the B-tree, forgotten oldest first when nothing needs them."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from hammerfs.errors import CorruptionError, FileOperationError
+from hammerfs.fs.inode import Inode
+from hammerfs.fs.metadata import read_record
+from hammerfs.ondisk.address import Localization, ObjId, Tid
+from hammerfs.ondisk.constants import INODE_DATA_SIZE, LOCALIZE_INODE, MAX_TID, RECTYPE_INODE
+from hammerfs.ondisk.element import base_key, unpack_leaf
+from hammerfs.ondisk.inode import InodeData
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+
+class InodeCache:
+    """At most `limit` inodes that could be forgotten, and all that cannot."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inodes: dict[tuple[Localization, ObjId, Tid], Inode] = {}
+        self.read_only_pfs: set[Localization] = set()
+
+    def __len__(self) -> int:
+        return len(self._inodes)
+
+    def get(self, ctx: Context, localization: Localization, obj_id: ObjId, as_of: Tid) -> Inode:
+        """The inode in that view; FileOperationError(ENOENT) when the view has none."""
+        inode = self._inodes.get((localization, obj_id, as_of))
+        if inode is None:
+            inode = self._load(ctx, localization, obj_id, as_of)
+            self.add(inode)
+        return inode
+
+    def add(self, inode: Inode) -> None:
+        """Remember an inode; may forget others."""
+        self._inodes[inode.localization, inode.obj_id, inode.as_of] = inode
+        if len(self._inodes) > self._limit:
+            self._evict()
+
+    def forget(self, inode: Inode) -> None:
+        """Drop an inode that was deleted."""
+        self._inodes.pop((inode.localization, inode.obj_id, inode.as_of), None)
+
+    def _evict(self) -> None:
+        """Look at the oldest eighth; what is busy moves to the young end, so that a scan never meets it twice."""
+        oldest = [key for key, _ in zip(self._inodes, range(self._limit // 8 + 1), strict=False)]
+        for key in oldest:
+            inode = self._inodes.pop(key)
+            if not inode.evictable:
+                self._inodes[key] = inode
+
+    def _load(self, ctx: Context, localization: Localization, obj_id: ObjId, as_of: Tid) -> Inode:
+        raw = ctx.tree.find_as_of(base_key(localization | LOCALIZE_INODE, obj_id, RECTYPE_INODE, 0), as_of)
+        if raw is None:
+            raise FileOperationError(errno.ENOENT)
+        element = unpack_leaf(raw)
+        if element.data_len != INODE_DATA_SIZE:
+            raise CorruptionError(
+                f"inode {obj_id:#x} with {element.data_len} bytes of data", offset=element.data_offset
+            )
+        data = InodeData.unpack(read_record(ctx, element))
+        past = as_of != MAX_TID
+        if past or ctx.read_only:
+            # Both are updated in place without a new record, so what stands there may be younger than the view.
+            data.mtime = data.atime = data.ctime
+        read_only = past or ctx.read_only or localization in self.read_only_pfs
+        return Inode(localization, obj_id, as_of, data, on_disk=True, read_only=read_only)

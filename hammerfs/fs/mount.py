@@ -1,0 +1,414 @@
+"""A mounted file system: everything below FUSE behind one face.
+
+Operations are plain synchronous calls on memory and B-tree; only what waits for the flusher is asynchronous.  The face
+holds no rules of its own: each call goes to the module whose subject it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+import trio
+
+from hammerfs.btree.tree import BTree
+from hammerfs.device.base import Device
+from hammerfs.device.overlay import OverlayDevice
+from hammerfs.errors import FileOperationError, NotHammerError
+from hammerfs.fs import attributes, directory, filedata, namespace, pfs, unfinished, xattr
+from hammerfs.fs.attributes import StatFs
+from hammerfs.fs.context import Context, now_us
+from hammerfs.fs.directory import Entry
+from hammerfs.fs.flusher import Flusher
+from hammerfs.fs.flushgroup import DirtyInodes
+from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.inodecache import InodeCache
+from hammerfs.fs.options import FSYNC_BACKGROUND, FSYNC_IGNORED, FSYNC_RELAXED, MountOptions
+from hammerfs.fs.space import Space
+from hammerfs.ondisk.address import Localization, ObjId, Offset, Tid, pfs_localization
+from hammerfs.ondisk.constants import BUFSIZE, MAX_TID, OBJID_ROOT
+from hammerfs.store.blockmap import Blockmap
+from hammerfs.store.buffers import MetaBuffers
+from hammerfs.store.datablocks import DataBlocks
+from hammerfs.store.freemap import FreeMap
+from hammerfs.store.nodestore import ZoneNodeStore
+from hammerfs.store.recovery import recover_stage1
+from hammerfs.store.rootvolume import RootVolume
+from hammerfs.store.undo import UndoFifo
+from hammerfs.store.volumes import VolumeSet
+
+log = logging.getLogger("hammerfs.mount")
+
+_INODE_BYTES = 2048
+"""Memory of a cached inode with its data and dictionaries."""
+_NODE_BYTES = 14 * 1024
+"""Memory of a decoded B-tree node."""
+
+
+class FileSystem:
+    """One mounted HAMMER file system.
+
+    root -- the root directory of the mounted view
+    read_only -- nothing may change: asked for, the past, a slave, or after a failure
+    """
+
+    def __init__(self, ctx: Context, options: MountOptions) -> None:
+        self.ctx = ctx
+        self.options = options
+        self.flusher = None if ctx.read_only else Flusher(ctx)
+        localization = pfs_localization(options.pfs)
+        if options.pfs and pfs.load_pfs(ctx, localization) is None:
+            raise NotHammerError(f"there is no PFS {options.pfs} in this file system")
+        view = pfs.view_of(ctx, localization, MAX_TID if options.as_of is None else options.as_of)
+        try:
+            self.root = ctx.inodes.get(ctx, localization, OBJID_ROOT, view)
+        except FileOperationError:
+            raise NotHammerError(f"PFS {options.pfs} has no root directory at this moment") from None
+        self._pending_limit = 2 * ctx.space.limit
+        self._dirty_limit = max(options.cache_bytes // 2, 8 * 1024 * 1024)
+
+    @classmethod
+    def open(cls, devices: Sequence[Device], options: MountOptions, clock: Callable[[], int] = now_us) -> FileSystem:
+        """Verify the volumes, recover from a crash, read the root; HammerError when that cannot be.
+
+        A read-only mount, and one of the past, recovers in memory and never writes a byte.
+        """
+        read_only = options.read_only or options.as_of is not None
+        if read_only:
+            devices = [OverlayDevice(device) for device in devices]
+        volumes = VolumeSet.open(devices)
+        recovered = recover_stage1(volumes, collapse=True)
+        for message in recovered.messages:
+            log.info("%s", message)
+        if recovered.redo_sync_offset is not None:
+            log.warning("data made durable by fast fsync on another system waits in the REDO log and is not replayed")
+        ctx = _wire(volumes, options, read_only, clock, recovered.next_offset, recovered.seq)
+        filesystem = cls(ctx, options)
+        if not read_only:
+            filesystem._finish_unfinished()
+        return filesystem
+
+    # --- identity and state ---------------------------------------------------------------------
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing may change."""
+        return self.ctx.read_only or self.root.read_only
+
+    @property
+    def label(self) -> str:
+        """The volume label."""
+        return self.ctx.root.header.label
+
+    @property
+    def fsid(self) -> uuid.UUID:
+        """The file system's uuid."""
+        return self.ctx.volumes.fsid
+
+    @property
+    def failure(self) -> str | None:
+        """What turned the mount read-only, None while all is well."""
+        return None if self.flusher is None else self.flusher.failure
+
+    @property
+    def congested(self) -> bool:
+        """Whether more changes should wait for the flusher (`throttle`)."""
+        space = self.ctx.space
+        return (
+            space.records + len(self.ctx.dirty.setup) >= self._pending_limit or space.dirty_bytes >= self._dirty_limit
+        )
+
+    # --- synchronous operations -----------------------------------------------------------------
+    def inode(self, localization: Localization, obj_id: ObjId, as_of: Tid) -> Inode:
+        """The inode of that identity in that view; FileOperationError(ENOENT) when there is none."""
+        return self.ctx.inodes.get(self.ctx, localization, obj_id, as_of)
+
+    def lookup(self, parent: Inode, name: bytes) -> Inode:
+        """The object called `name`; understands `.`, `..` and names with `@@`."""
+        ctx = self.ctx
+        if not parent.is_directory:
+            raise FileOperationError(errno.ENOTDIR)
+        entry = directory.find(ctx, parent, name)
+        if entry is not None:
+            return ctx.inodes.get(ctx, entry.localization, entry.obj_id, parent.as_of)
+        if name == b".":
+            return parent
+        if name == b"..":
+            return self.parent(parent)
+        if b"@@" in name:
+            at = pfs.parse_at_name(name)
+            if at is not None:
+                return self._lookup_at(parent, at)
+        if len(name) > 255:
+            raise FileOperationError(errno.ENAMETOOLONG)
+        raise FileOperationError(errno.ENOENT)
+
+    def parent(self, child: Inode) -> Inode:
+        """The directory above a directory; a PFS root is its own."""
+        if not child.data.parent_obj_id:
+            return child
+        return self.ctx.inodes.get(self.ctx, child.localization, child.data.parent_obj_id, child.as_of)
+
+    def _lookup_at(self, parent: Inode, at: pfs.AtName) -> Inode:
+        ctx = self.ctx
+        if at.pfs is not None and not at.base:
+            localization = pfs_localization(at.pfs)
+            if pfs.load_pfs(ctx, localization) is None:
+                raise FileOperationError(errno.ENOENT)
+            return ctx.inodes.get(ctx, localization, OBJID_ROOT, pfs.view_of(ctx, localization, at.tid))
+        view = pfs.view_of(ctx, parent.localization, at.tid)
+        then = ctx.inodes.get(ctx, parent.localization, parent.obj_id, view)
+        return then if at.base in (b"", b".") else self.lookup(then, at.base)
+
+    def create(
+        self,
+        parent: Inode,
+        name: bytes,
+        obj_type: int,
+        mode: int,
+        uid: int,
+        gid: int,
+        rmajor: int = 0,
+        rminor: int = 0,
+    ) -> Inode:
+        """A new file, directory, fifo, device or socket."""
+        inode = namespace.create(self.ctx, parent, name, obj_type, mode, uid, gid, rmajor, rminor)
+        self._relieve()
+        return inode
+
+    def symlink(self, parent: Inode, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
+        """A new symlink."""
+        inode = namespace.symlink(self.ctx, parent, name, target, uid, gid)
+        self._relieve()
+        return inode
+
+    def link(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """One more name for `inode`."""
+        namespace.link(self.ctx, inode, parent, name)
+        self._relieve()
+
+    def unlink(self, parent: Inode, name: bytes) -> Inode:
+        """Remove a name; returns the object, which may have lost its last one."""
+        inode = namespace.unlink(self.ctx, parent, name)
+        self._relieve()
+        return inode
+
+    def rmdir(self, parent: Inode, name: bytes) -> Inode:
+        """Remove an empty directory."""
+        inode = namespace.rmdir(self.ctx, parent, name)
+        self._relieve()
+        return inode
+
+    def rename(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, flags: int = 0) -> None:
+        """Move, replace or exchange; flags as in renameat2(2)."""
+        namespace.rename(self.ctx, parent, name, new_parent, new_name, flags)
+        self._relieve()
+
+    def readlink(self, inode: Inode) -> bytes:
+        """A symlink's target."""
+        return attributes.readlink(self.ctx, inode)
+
+    def readdir(self, parent: Inode, cookie: int) -> Iterator[Entry]:
+        """Entries after `cookie` (0: from the start), without `.` and `..`; an entry's key is its cookie."""
+        return directory.scan(self.ctx, parent, cookie)
+
+    def setattr(
+        self,
+        inode: Inode,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        size: int | None = None,
+        atime_us: int | None = None,
+        mtime_us: int | None = None,
+        ctime_us: int | None = None,
+    ) -> None:
+        """Change attributes; times in microseconds since 1970."""
+        attributes.setattr_(
+            self.ctx,
+            inode,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            size=size,
+            atime_us=atime_us,
+            mtime_us=mtime_us,
+            ctime_us=ctime_us,
+        )
+        self._relieve()
+
+    def read(self, inode: Inode, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`."""
+        return filedata.read(self.ctx, inode, offset, size)
+
+    def write(self, inode: Inode, offset: int, data: bytes) -> int:
+        """Write at `offset`; everything or an error."""
+        namespace.writable(self.ctx, inode)
+        written = filedata.write(self.ctx, inode, offset, data)
+        self._relieve()
+        return written
+
+    def opened(self, inode: Inode) -> None:
+        """An open handle keeps an object without a name alive."""
+        inode.opens += 1
+
+    def released(self, inode: Inode) -> None:
+        """A handle was closed; the last one of an object without a name lets it go."""
+        inode.opens -= 1
+        assert inode.opens >= 0
+        if not inode.opens and not inode.data.nlinks and not inode.read_only and not self.ctx.read_only:
+            self.ctx.dirty.mark(inode, Dirty.INODE)
+            namespace.abandon(self.ctx, inode)
+
+    def statfs(self) -> StatFs:
+        """Space and inode counts."""
+        return attributes.statfs(self.ctx)
+
+    def getxattr(self, inode: Inode, name: bytes) -> bytes:
+        """An extended attribute's value."""
+        return xattr.get(self.ctx, inode, name)
+
+    def setxattr(self, inode: Inode, name: bytes, value: bytes, flags: int = 0) -> None:
+        """Set an extended attribute."""
+        xattr.set_(self.ctx, inode, name, value, flags)
+        self._relieve()
+
+    def listxattr(self, inode: Inode) -> list[bytes]:
+        """The names of an object's extended attributes."""
+        return xattr.names(self.ctx, inode)
+
+    def removexattr(self, inode: Inode, name: bytes) -> None:
+        """Remove an extended attribute."""
+        xattr.remove(self.ctx, inode, name)
+        self._relieve()
+
+    # --- asynchronous operations ----------------------------------------------------------------
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the flusher until `close`."""
+        if self.flusher is None:
+            task_status.started()
+            return
+        await self.flusher.run(task_status=task_status)
+
+    async def fsync(self, inode: Inode, datasync: bool = False) -> None:
+        """Make everything acknowledged about an inode durable, names that lead to it included."""
+        flusher = self.flusher
+        if flusher is None or self.options.fsync_mode == FSYNC_IGNORED:
+            return
+        flusher.raise_failure()
+        seq = flusher.seq_for(inode)
+        if self.options.fsync_mode not in (FSYNC_BACKGROUND, FSYNC_RELAXED):
+            await flusher.wait_durable(seq)
+
+    async def throttle(self) -> None:
+        """Wait until the flusher has caught up with the front end."""
+        flusher = self.flusher
+        while flusher is not None and self.congested:
+            if flusher.failure is not None:
+                return
+            await flusher.wait(self._start_flush(flusher))
+
+    async def sync(self) -> None:
+        """Flush everything durably."""
+        if self.flusher is not None:
+            await self.flusher.sync()
+
+    async def close(self) -> None:
+        """Flush everything durably, stop the flusher, close the devices."""
+        flusher = self.flusher
+        try:
+            if flusher is not None and flusher.failure is None:
+                await flusher.flush_dirty()
+        finally:
+            if flusher is not None:
+                flusher.stop()
+            self.ctx.volumes.close()
+
+    def close_now(self) -> None:
+        """The same without an event loop, for offline work and tests."""
+        try:
+            if self.flusher is not None and self.flusher.failure is None:
+                self.flusher.flush_now()
+        finally:
+            self.ctx.volumes.close()
+
+    # --- pressure -------------------------------------------------------------------------------
+    def _relieve(self) -> None:
+        """Start a flush when a group's worth of changes is pending."""
+        ctx = self.ctx
+        if (
+            ctx.space.records + len(ctx.dirty.setup) >= ctx.space.limit
+            or ctx.space.dirty_bytes * 2 >= self._dirty_limit
+        ):
+            flusher = self.flusher
+            if flusher is not None and not flusher.running():
+                self._start_flush(flusher)
+
+    @staticmethod
+    def _start_flush(flusher: Flusher) -> int:
+        flusher.queue(None)
+        return flusher.async_()
+
+    def _finish_unfinished(self) -> None:
+        """Delete what lost its last name while open before a crash, and end truncations that were cut short."""
+        ctx = self.ctx
+        for localization, obj_id in list(unfinished.scan(ctx)):
+            try:
+                inode = ctx.inodes.get(ctx, localization, obj_id, MAX_TID)
+            except FileOperationError:
+                continue
+            inode.orphaned = True
+            inode.disk_end = (1 << 63) - 1
+            if inode.data.nlinks:
+                filedata.discard_from(ctx, inode, (inode.data.size + BUFSIZE - 1) & -BUFSIZE)
+            else:
+                namespace.abandon(ctx, inode)
+            ctx.dirty.mark(inode, Dirty.INODE)
+
+
+def _wire(
+    volumes: VolumeSet,
+    options: MountOptions,
+    read_only: bool,
+    clock: Callable[[], int],
+    fifo_offset: Offset,
+    seq: int,
+) -> Context:
+    """Connect the parts, bottom up."""
+    undo = None if read_only else UndoFifo(volumes, fifo_offset, fifo_offset, seq)
+    buffers = MetaBuffers(volumes, undo, options.cache_bytes * 3 // 8 // BUFSIZE)
+    root = RootVolume(volumes)
+    freemap = FreeMap(volumes, buffers)
+    tree_holder: list[BTree] = []
+
+    def reused(bigblock: Offset) -> None:
+        buffers.invalidate(bigblock)
+        tree_holder[0].invalidate(bigblock)
+
+    blockmap = Blockmap(freemap, root, reused)
+    nodes = ZoneNodeStore(volumes.version, buffers, blockmap, root)
+    tree = BTree(
+        nodes,
+        root.btree_root,
+        cache_nodes=max(64, options.cache_bytes * 3 // 8 // _NODE_BYTES),
+        mirror=not options.nomirror,
+    )
+    tree_holder.append(tree)
+    return Context(
+        options=options,
+        volumes=volumes,
+        undo=undo,
+        buffers=buffers,
+        root=root,
+        freemap=freemap,
+        blockmap=blockmap,
+        tree=tree,
+        blocks=DataBlocks(volumes),
+        space=Space(blockmap, root, undo.capacity if undo is not None else BUFSIZE),
+        inodes=InodeCache(max(256, options.cache_bytes // 8 // _INODE_BYTES)),
+        dirty=DirtyInodes(),
+        read_only=read_only,
+        clock=clock,
+    )

@@ -1,0 +1,327 @@
+"""Create, link, unlink, rename: changes of names, in memory, each one atomic for the flusher.
+
+Every function checks before it changes anything, so that a refusal leaves nothing behind.  Renames and replacements
+bind the entry records they leave, so that no crash shows half of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from typing import TYPE_CHECKING
+
+from hammerfs.errors import FileOperationError, ReadOnlyError
+from hammerfs.fs import directory as names
+from hammerfs.fs import filedata
+from hammerfs.fs.directory import Entry
+from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.records import EntryRecord, bind
+from hammerfs.ondisk.constants import (
+    BASE_SYMLINK_SIZE,
+    BUFSIZE,
+    CAP_DIR_LOCAL_INO,
+    CAP_DIRHASH_ALG1,
+    FIXKEY_SYMLINK,
+    MAX_MASTERS,
+    MAX_TID,
+    OBJID_ROOT,
+    OBJTYPE_DIRECTORY,
+    OBJTYPE_SOFTLINK,
+    RECTYPE_FIX,
+    SF_NOHISTORY,
+    UF_NODUMP,
+    UF_NOHISTORY,
+    VERSION_DIRENT_INODE_LOCALIZED,
+    VERSION_DIRHASH_ALG1,
+)
+from hammerfs.ondisk.inode import InodeData, id_to_uuid
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+_INHERITED_FLAGS = UF_NODUMP | UF_NOHISTORY | SF_NOHISTORY
+_OBJ_ID_CHUNK_TIDS = 64
+"""A directory sets aside this many TIDs' worth of object ids, so that its files lie side by side in the B-tree."""
+_RECORD_SPACE = BUFSIZE
+
+
+def writable(ctx: Context, inode: Inode) -> None:
+    """Raise ReadOnlyError unless the inode may change."""
+    if ctx.read_only or inode.read_only:
+        raise ReadOnlyError("read-only file system" if ctx.read_only else "the past is read-only")
+
+
+def _editable(ctx: Context, directory: Inode) -> None:
+    writable(ctx, directory)
+    if not directory.is_directory:
+        raise FileOperationError(errno.ENOTDIR)
+    if not directory.data.nlinks:
+        raise FileOperationError(errno.ENOENT)
+
+
+def _touch_directory(ctx: Context, directory: Inode, now: int) -> None:
+    directory.data.mtime = now
+    directory.data.ctime = max(directory.data.ctime, now)
+    ctx.dirty.mark(directory, Dirty.TIMES)
+
+
+def _alloc_obj_id(ctx: Context, directory: Inode) -> int:
+    if directory.next_obj_id >= directory.stop_obj_id:
+        directory.next_obj_id = ctx.alloc_tid(_OBJ_ID_CHUNK_TIDS)
+        directory.stop_obj_id = directory.next_obj_id + _OBJ_ID_CHUNK_TIDS * MAX_MASTERS
+    obj_id = directory.next_obj_id
+    directory.next_obj_id += 1
+    return obj_id
+
+
+def _new_inode(ctx: Context, directory: Inode, obj_type: int, mode: int, uid: int, gid: int) -> Inode:
+    now = ctx.clock()
+    parent = directory.data
+    data = InodeData(mode=mode & 0o7777, obj_type=obj_type, ctime=now, mtime=now, atime=now, nlinks=1)
+    data.uflags = parent.uflags & _INHERITED_FLAGS
+    data.uid = id_to_uuid(uid)
+    data.gid = id_to_uuid(gid)
+    if parent.mode & stat.S_ISGID:
+        data.gid = parent.gid
+        if obj_type == OBJTYPE_DIRECTORY:
+            data.mode |= stat.S_ISGID
+    data.parent_obj_id = directory.obj_id
+    if obj_type == OBJTYPE_DIRECTORY:
+        if ctx.version >= VERSION_DIRENT_INODE_LOCALIZED:
+            data.cap_flags |= CAP_DIR_LOCAL_INO
+        if ctx.version >= VERSION_DIRHASH_ALG1:
+            data.cap_flags |= CAP_DIRHASH_ALG1
+    inode = Inode(directory.localization, _alloc_obj_id(ctx, directory), MAX_TID, data, on_disk=False, read_only=False)
+    ctx.inodes.add(inode)
+    return inode
+
+
+def _enter_new(ctx: Context, directory: Inode, name: bytes, key: int, inode: Inode) -> None:
+    names.add(ctx, directory, name, key, inode)
+    ctx.dirty.mark(inode, Dirty.INODE)
+    _touch_directory(ctx, directory, inode.data.ctime)
+
+
+def _free_name(ctx: Context, directory: Inode, name: bytes, space: int) -> int:
+    """Check that `name` can be entered; returns its key."""
+    _editable(ctx, directory)
+    names.check_name(name)
+    found, key = names.find_or_key(ctx, directory, name)
+    if found is not None:
+        raise FileOperationError(errno.EEXIST)
+    ctx.space.check_write(space)
+    return key
+
+
+def create(
+    ctx: Context,
+    directory: Inode,
+    name: bytes,
+    obj_type: int,
+    mode: int,
+    uid: int,
+    gid: int,
+    rmajor: int = 0,
+    rminor: int = 0,
+) -> Inode:
+    """A new object of any type but a symlink."""
+    key = _free_name(ctx, directory, name, _RECORD_SPACE)
+    inode = _new_inode(ctx, directory, obj_type, mode, uid, gid)
+    inode.data.rmajor = rmajor
+    inode.data.rminor = rminor
+    _enter_new(ctx, directory, name, key, inode)
+    return inode
+
+
+def symlink(ctx: Context, directory: Inode, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
+    """A new symlink; a short target lives in the inode, a long one in a FIX record."""
+    if not target:
+        raise FileOperationError(errno.ENOENT)
+    if len(target) >= BUFSIZE:
+        raise FileOperationError(errno.ENAMETOOLONG)
+    key = _free_name(ctx, directory, name, _RECORD_SPACE + len(target))
+    inode = _new_inode(ctx, directory, OBJTYPE_SOFTLINK, 0o777, uid, gid)
+    inode.data.size = len(target)
+    if len(target) <= BASE_SYMLINK_SIZE:
+        inode.data.symlink = target
+    else:
+        inode.general[RECTYPE_FIX, FIXKEY_SYMLINK] = target
+    _enter_new(ctx, directory, name, key, inode)
+    return inode
+
+
+def link(ctx: Context, inode: Inode, directory: Inode, name: bytes) -> None:
+    """One more name for an object that is no directory."""
+    writable(ctx, inode)
+    if inode.is_directory:
+        raise FileOperationError(errno.EPERM)
+    if inode.localization != directory.localization:
+        raise FileOperationError(errno.EXDEV)
+    key = _free_name(ctx, directory, name, _RECORD_SPACE)
+    if not inode.data.nlinks:
+        raise FileOperationError(errno.ENOENT)
+    now = ctx.clock()
+    names.add(ctx, directory, name, key, inode)
+    inode.data.nlinks += 1
+    inode.data.ctime = now
+    ctx.dirty.mark(inode, Dirty.INODE)
+    _touch_directory(ctx, directory, now)
+
+
+def unlink(ctx: Context, directory: Inode, name: bytes) -> Inode:
+    """Take a name away from an object that is no directory; returns the object."""
+    return _remove(ctx, directory, name, wants_directory=False)
+
+
+def rmdir(ctx: Context, directory: Inode, name: bytes) -> Inode:
+    """Remove an empty directory; returns it."""
+    return _remove(ctx, directory, name, wants_directory=True)
+
+
+def _remove(ctx: Context, directory: Inode, name: bytes, *, wants_directory: bool) -> Inode:
+    _editable(ctx, directory)
+    entry = names.find(ctx, directory, name)
+    if entry is None:
+        raise FileOperationError(errno.ENOENT)
+    inode = _target(ctx, directory, entry)
+    writable(ctx, inode)
+    _check_removable(ctx, inode, wants_directory)
+    ctx.space.check_remove()
+    now = ctx.clock()
+    names.remove(ctx, directory, entry, inode)
+    _drop_link(ctx, inode, now)
+    _touch_directory(ctx, directory, now)
+    return inode
+
+
+def _target(ctx: Context, directory: Inode, entry: Entry) -> Inode:
+    return ctx.inodes.get(ctx, entry.localization, entry.obj_id, directory.as_of)
+
+
+def _check_removable(ctx: Context, inode: Inode, wants_directory: bool) -> None:
+    if inode.is_directory != wants_directory:
+        raise FileOperationError(errno.ENOTDIR if wants_directory else errno.EISDIR)
+    if wants_directory and not names.is_empty(ctx, inode):
+        raise FileOperationError(errno.ENOTEMPTY)
+
+
+def _drop_link(ctx: Context, inode: Inode, now: int) -> None:
+    inode.data.nlinks -= 1
+    inode.data.ctime = now
+    ctx.dirty.mark(inode, Dirty.INODE)
+    if not inode.data.nlinks and not inode.opens:
+        abandon(ctx, inode)
+
+
+def abandon(ctx: Context, inode: Inode) -> None:
+    """No name and no open handle are left: its data goes, and what never reached the disk goes at once."""
+    inode.general.clear()
+    filedata.discard_from(ctx, inode, 0)
+    if not inode.on_disk and inode.capture is None and not inode.links:
+        ctx.dirty.discard(inode)
+        ctx.inodes.forget(inode)
+
+
+def rename(ctx: Context, directory: Inode, name: bytes, new_directory: Inode, new_name: bytes, flags: int = 0) -> None:
+    """Move an object to another name, replacing or exchanging what stands there."""
+    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
+        raise FileOperationError(errno.EINVAL)
+    _editable(ctx, directory)
+    _editable(ctx, new_directory)
+    names.check_name(new_name)
+    entry = names.find(ctx, directory, name)
+    if entry is None:
+        raise FileOperationError(errno.ENOENT)
+    if directory.localization != new_directory.localization:
+        raise FileOperationError(errno.EXDEV)
+    inode = _target(ctx, directory, entry)
+    standing = names.find(ctx, new_directory, new_name)
+    victim = None if standing is None else _target(ctx, new_directory, standing)
+    ctx.space.check_write(2 * _RECORD_SPACE)
+    if flags & RENAME_EXCHANGE:
+        if standing is None or victim is None:
+            raise FileOperationError(errno.ENOENT)
+        _check_no_loop(ctx, inode, new_directory)
+        _check_no_loop(ctx, victim, directory)
+        if inode is not victim:
+            _exchange(ctx, directory, entry, inode, new_directory, standing, victim)
+        return
+    if victim is not None and flags & RENAME_NOREPLACE:
+        raise FileOperationError(errno.EEXIST)
+    if victim is inode:
+        return
+    _check_no_loop(ctx, inode, new_directory)
+    if victim is not None:
+        _check_removable_by(ctx, inode, victim)
+    _move(ctx, directory, entry, inode, new_directory, new_name, standing, victim)
+
+
+def _check_removable_by(ctx: Context, inode: Inode, victim: Inode) -> None:
+    if inode.is_directory and not victim.is_directory:
+        raise FileOperationError(errno.ENOTDIR)
+    if victim.is_directory and not inode.is_directory:
+        raise FileOperationError(errno.EISDIR)
+    if victim.is_directory and not names.is_empty(ctx, victim):
+        raise FileOperationError(errno.ENOTEMPTY)
+
+
+def _check_no_loop(ctx: Context, inode: Inode, new_directory: Inode) -> None:
+    """A directory may not move below itself."""
+    if not inode.is_directory:
+        return
+    above = new_directory
+    while True:
+        if above is inode:
+            raise FileOperationError(errno.EINVAL)
+        if above.obj_id == OBJID_ROOT or not above.data.parent_obj_id:
+            return
+        above = ctx.inodes.get(ctx, above.localization, above.data.parent_obj_id, MAX_TID)
+
+
+def _move(
+    ctx: Context,
+    directory: Inode,
+    entry: Entry,
+    inode: Inode,
+    new_directory: Inode,
+    new_name: bytes,
+    standing: Entry | None,
+    victim: Inode | None,
+) -> None:
+    now = ctx.clock()
+    left: list[EntryRecord] = names.remove(ctx, directory, entry, inode)
+    if standing is not None and victim is not None:
+        left += names.remove(ctx, new_directory, standing, victim)
+    key = names.key_for(ctx, new_directory, new_name)
+    left.append(names.add(ctx, new_directory, new_name, key, inode))
+    bind(left)
+    if victim is not None:
+        _drop_link(ctx, victim, now)
+    _settle_moved(ctx, inode, new_directory, now)
+    _touch_directory(ctx, directory, now)
+    if new_directory is not directory:
+        _touch_directory(ctx, new_directory, now)
+
+
+def _exchange(
+    ctx: Context, directory: Inode, entry: Entry, inode: Inode, new_directory: Inode, standing: Entry, victim: Inode
+) -> None:
+    now = ctx.clock()
+    left = names.remove(ctx, directory, entry, inode)
+    left += names.remove(ctx, new_directory, standing, victim)
+    left.append(names.add(ctx, new_directory, standing.name, names.key_for(ctx, new_directory, standing.name), inode))
+    left.append(names.add(ctx, directory, entry.name, names.key_for(ctx, directory, entry.name), victim))
+    bind(left)
+    _settle_moved(ctx, inode, new_directory, now)
+    _settle_moved(ctx, victim, directory, now)
+    _touch_directory(ctx, directory, now)
+    if new_directory is not directory:
+        _touch_directory(ctx, new_directory, now)
+
+
+def _settle_moved(ctx: Context, inode: Inode, parent: Inode, now: int) -> None:
+    inode.data.parent_obj_id = parent.obj_id
+    inode.data.ctime = now
+    ctx.dirty.mark(inode, Dirty.INODE)

@@ -1,0 +1,47 @@
+"""What can be chosen when a file system is mounted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hammerfs.ondisk.address import Tid
+
+MIB = 1024 * 1024
+FSYNC_FULL = 0
+"""A full synchronous flush: durable, and no recovery can take it back, when fsync returns."""
+FSYNC_BACKGROUND = 1
+"""A full flush is started; fsync returns at once."""
+FSYNC_DURABLE = 2
+"""Durable on return by the cheapest way there is; the default."""
+FSYNC_RELAXED = 3
+"""As 2, but fsync does not wait (DragonFly's own default)."""
+FSYNC_IGNORED = 4
+"""fsync does nothing; the flush timer decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """Options of one mount.
+
+    nohistory -- overwritten and deleted records are removed at once
+    nomirror -- mirror TIDs are not propagated up the B-tree
+    fsync_mode -- one of the FSYNC_ modes, numbered as in `hammer_vop_fsync`
+    flush_seconds -- a change is on its way to disk after this long at the latest
+    cache_bytes -- bound of all caches together
+    as_of -- mount the past as it was at this TID, read-only
+    pfs -- mount this PFS instead of the root
+    uid, gid -- shown as owner of everything, instead of what the inodes say
+    """
+
+    read_only: bool = False
+    nohistory: bool = False
+    nomirror: bool = False
+    noatime: bool = True
+    xattr: bool = False
+    fsync_mode: int = FSYNC_DURABLE
+    flush_seconds: float = 5.0
+    cache_bytes: int = 128 * MIB
+    as_of: Tid | None = None
+    pfs: int = 0
+    uid: int | None = None
+    gid: int | None = None

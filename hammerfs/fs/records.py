@@ -1,0 +1,93 @@
+"""In-memory records: directory entries to be added or deleted, and data blocks laid down, both waiting for the flusher.
+
+An entry record ties a directory to a target inode.  What must reach the disk together is kept in an AtomicSet: both
+sides of a rename, the entry that a rename replaces, a new entry and the pending deletion of the same name.  The
+original orders such records by inode states instead and can tear them apart; see docs/recovery.md.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from hammerfs.ondisk.address import Offset
+
+if TYPE_CHECKING:
+    from hammerfs.fs.inode import Inode
+
+
+class RecordState(Enum):
+    """Which side of the border a record is on (`hammer_record_t: flush_state`)."""
+
+    SETUP = "setup"
+    """Changed in memory only; the next group that takes it in moves it on."""
+    FLUSH = "flush"
+    """Captured by the running group; will reach the B-tree as it is."""
+    DONE = "done"
+    """In the B-tree, or never needed there."""
+
+
+class EntryKind(Enum):
+    """What a record does to its directory."""
+
+    ADD = "add"
+    DELETE = "delete"
+
+
+class AtomicSet:
+    """Entry records that must land in one flush group."""
+
+    __slots__ = ("records",)
+
+    def __init__(self) -> None:
+        self.records: list[EntryRecord] = []
+
+    def merge(self, other: AtomicSet) -> None:
+        """Take over another set's records."""
+        if other is self:
+            return
+        for record in other.records:
+            record.together = self
+        self.records += other.records
+
+
+class EntryRecord:
+    """One directory entry on its way to disk.
+
+    name, key -- the entry's name and the directory key chosen for it
+    kind -- ADD or DELETE
+    directory -- the inode that contains the entry
+    target -- the inode that the entry refers to
+    together -- the records that must land with it, None when it stands alone
+    """
+
+    __slots__ = ("directory", "key", "kind", "name", "state", "target", "together")
+
+    def __init__(self, kind: EntryKind, directory: Inode, name: bytes, key: int, target: Inode) -> None:
+        self.kind = kind
+        self.directory = directory
+        self.name = name
+        self.key = key
+        self.target = target
+        self.state = RecordState.SETUP
+        self.together: AtomicSet | None = None
+
+
+def bind(records: list[EntryRecord]) -> None:
+    """Make records land together, with whatever they are already bound to."""
+    together = next((record.together for record in records if record.together is not None), None) or AtomicSet()
+    for record in records:
+        if record.together is None:
+            record.together = together
+            together.records.append(record)
+        elif record.together is not together:
+            together.merge(record.together)
+
+
+class DataRecord(NamedTuple):
+    """A data block in reserved space, not yet in the B-tree: `end` is its key, the file offset where it ends."""
+
+    start: int
+    end: int
+    data_offset: Offset
+    data_crc: int
