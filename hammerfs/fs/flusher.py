@@ -166,13 +166,19 @@ class Flusher:
         return bool(self.groups or self._ctx.dirty.setup or self.cycle.has_dirty() or self.cycle.undo_dirty)
 
     def seq_for(self, inode: Inode) -> int:
-        """The sequence number after which everything acknowledged about an inode is written."""
+        """The sequence number after which everything acknowledged about an inode is written.
+
+        A directory's entries belong to it: when some are pending, everything is flushed.  An inode that was loaded
+        since the last flush may have been written by it, so at least that one counts.
+        """
+        if inode.adds or inode.deletes:
+            return self.async_(self.queue(None))
         if inode in self._ctx.dirty.setup:
             return self.async_(self.queue(inode))
         if inode.capture is not None:
             assert self._running is not None
             return self._running.seq
-        return min(inode.last_seq, self.next - 1)
+        return inode.last_seq or self.done
 
     async def flush_undos(self, mode: UndoMode) -> None:
         """Write the UNDO/REDO FIFO by itself."""
@@ -244,7 +250,7 @@ class Flusher:
             if group is not None:
                 try:
                     await self._compete(slave, group)
-                except (HammerError, OSError) as error:
+                except Exception as error:
                     self.critical_error(error)
             slave.idle.set()
 
@@ -270,7 +276,7 @@ class Flusher:
                 await self._finalize(final=True)
             self._finish(seq)
             await self._close_if_wanted()
-        except (HammerError, OSError) as error:
+        except Exception as error:
             self.critical_error(error)
             return False
         return True
@@ -290,7 +296,7 @@ class Flusher:
                 await self._drive(self.cycle.close())
             self.durable = seq
             self._finished.unpark_all()
-        except (HammerError, OSError) as error:
+        except Exception as error:
             self.critical_error(error)
         return False
 
@@ -397,17 +403,25 @@ class Flusher:
                 self.done = group.seq
             run_steps(self._ctx, self.cycle.close())
             self.durable = self.done
-        except (HammerError, OSError) as error:
+        except Exception as error:
             self.critical_error(error)
             raise
 
     # --- failure --------------------------------------------------------------------------------
     def critical_error(self, error: BaseException) -> None:
-        """Turn the mount read-only, loudly and for good (`hammer_critical_error`)."""
+        """Turn the mount read-only, loudly and for good (`hammer_critical_error`).
+
+        An exception that is none of ours is a defect: its place is logged, so that it can be mended.
+        """
         if self.failure is None:
-            self.failure = str(error)
+            expected = isinstance(error, (HammerError, OSError))
+            self.failure = str(error) if expected else f"internal error: {error!r}"
             self._ctx.read_only = True
-            log.error("the file system is read-only from now on, nothing more is written: %s", error)
+            log.error(
+                "the file system is read-only from now on, nothing more is written: %s",
+                self.failure,
+                exc_info=None if expected else error,
+            )
         self._finished.unpark_all()
         self._signal.set()
 
