@@ -1,0 +1,350 @@
+"""The FUSE handlers: what the kernel asks, said in the words of `FileSystem`, and nothing else.
+
+**Shape.**  Every handler is a plain function without a checkpoint, so what it does is atomic for all other requests and
+for the flusher; only fsync and waiting for a congested flusher are asynchronous.  `_request` and `_change` make the
+coroutines that pyfuse3 wants and turn errors into errnos in one place.  A file handle is the node id: opening a file
+leaves no state here but the count that keeps an unlinked file alive.
+
+**What the kernel does for us**, with `default_permissions` and the write-back cache that are always on:
+- permissions, umask, sticky directories, O_APPEND, O_DIRECT, locks, and `..` of what it has in its cache;
+- it owns size, mtime and ctime of regular files while it caches their pages, and tells them by SETATTR;
+- suid and sgid bits: cleared by a SETATTR of its own before a write, truncate or chown reaches us.  The one exception
+  is O_TRUNC, which comes as a flag of OPEN, so `open` clears them.
+
+**What the kernel is told not to ask.**  `flush` and `access` are not implemented, `getxattr` and its kin only with the
+`xattr` option (`XattrOperations`): pyfuse3 answers ENOSYS once and the kernel does not come back.  Names, absent names
+and attributes may be cached for a day (`attributes.CACHE_SECONDS`).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    XAttrNameT,
+)
+
+from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, HammerError, ReadOnlyError
+from hammerfs.fs.inode import Inode
+from hammerfs.fs.mount import FileSystem
+from hammerfs.ondisk.constants import OBJTYPE_REGFILE
+from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry
+from hammerfs.vfs.complaints import Complaints
+from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
+
+log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Handler = Callable[Concatenate[Any, _P], _R]
+_AsyncHandler = Callable[Concatenate[Any, _P], Coroutine[Any, Any, _R]]
+
+_COOKIE_DOT: Final = 1
+_COOKIE_DOT_DOT: Final = 2
+"""Directory cookies are keys of entries, which are never this small (`name_key`)."""
+_SUID_SGID: Final = stat.S_ISUID | stat.S_ISGID
+
+
+def _request(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
+    """A handler that changes nothing, or something that costs no space."""
+
+    @functools.wraps(handler)
+    async def answer(self: HammerOperations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return handler(self, *args, **kwargs)
+        except Exception as error:
+            raise self.refusal(handler.__name__, args, error) from None
+
+    return answer
+
+
+def _change(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
+    """A handler that gives the flusher work, and waits first if that has too much already."""
+
+    @functools.wraps(handler)
+    async def answer(self: HammerOperations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            if self.fs.congested:
+                await self.fs.throttle()
+            return handler(self, *args, **kwargs)
+        except Exception as error:
+            raise self.refusal(handler.__name__, args, error) from None
+
+    return answer
+
+
+class HammerOperations(pyfuse3.Operations):
+    """All requests of one mount.
+
+    fs -- the mounted file system
+    node_ids -- what the kernel calls its inodes
+    """
+
+    enable_writeback_cache = True
+
+    def __init__(self, fs: FileSystem) -> None:
+        super().__init__()
+        self.fs = fs
+        self.node_ids = NodeIds(fs.root)
+        self._attributes = Attributes(self.node_ids, fs.options)
+        self._localization = fs.root.localization
+        self._as_of = fs.root.as_of
+        self._absent = absent_entry()
+        self._complaints = Complaints(log)
+
+    def _inode(self, node_id: int) -> Inode:
+        if node_id >= OBJ_ID_MIN:
+            return self.fs.inode(self._localization, node_id, self._as_of)
+        return self.fs.inode(*self.node_ids.identity(node_id))
+
+    def refusal(self, request: str, args: Sequence[object], error: Exception) -> FUSEError:
+        """The errno to answer for an error; damage and failing devices are logged, and so are bugs, with traceback."""
+        if isinstance(error, FUSEError):
+            return error
+        if not isinstance(error, HammerError):
+            self._complaints.log(f"{request}{_shown(args)}: unexpected {type(error).__name__}: {error}", error)
+            return FUSEError(errno.EIO)
+        if isinstance(error, CorruptionError | DeviceError):
+            self._complaints.log(f"{request}{_shown(args)}: {error}")
+        return FUSEError(error.errno)
+
+    # --- names ----------------------------------------------------------------------------------
+    @_request
+    def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        """An absent name is cached too, except one that names a moment, which may lie in the future."""
+        try:
+            inode = self.fs.lookup(self._inode(parent_inode), name)
+        except FileOperationError as error:
+            if error.errno == errno.ENOENT and b"@@" not in name:
+                return self._absent
+            raise
+        return self._attributes.referenced(inode)
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """The kernel drops inodes from its cache; see NodeIds."""
+        self.node_ids.forget(inode_list)
+
+    @_change
+    def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        inode = self._new(parent_inode, name, mode, ctx)
+        self.fs.opened(inode)
+        entry = self._attributes.referenced(inode)
+        return FileInfo(fh=FileHandleT(entry.st_ino), keep_cache=True), entry
+
+    @_change
+    def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> EntryAttributes:
+        return self._attributes.referenced(self._new(parent_inode, name, mode, ctx, rdev))
+
+    @_change
+    def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
+        return self._attributes.referenced(self._new(parent_inode, name, mode, ctx))
+
+    def _new(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext, rdev: int = 0) -> Inode:
+        obj_type = TYPE_OF_MODE.get(stat.S_IFMT(mode), OBJTYPE_REGFILE)
+        parent = self._inode(parent_inode)
+        major, minor = (os.major(rdev), os.minor(rdev)) if rdev else (0, 0)
+        return self.fs.create(parent, name, obj_type, mode & 0o7777, ctx.uid, ctx.gid, major, minor)
+
+    @_change
+    def symlink(self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        inode = self.fs.symlink(self._inode(parent_inode), name, target, ctx.uid, ctx.gid)
+        return self._attributes.referenced(inode)
+
+    @_change
+    def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> EntryAttributes:
+        target = self._inode(inode)
+        self.fs.link(target, self._inode(new_parent_inode), new_name)
+        return self._attributes.referenced(target)
+
+    @_change
+    def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        self.fs.unlink(self._inode(parent_inode), name)
+
+    @_change
+    def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        self.fs.rmdir(self._inode(parent_inode), name)
+
+    @_change
+    def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        self.fs.rename(self._inode(parent_inode_old), name_old, self._inode(parent_inode_new), name_new, flags)
+
+    @_request
+    def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        return FileNameT(self.fs.readlink(self._inode(inode)))
+
+    # --- attributes -----------------------------------------------------------------------------
+    @_request
+    def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return self._attributes.of(self._inode(inode), inode)
+
+    @_change
+    def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        target = self._inode(inode)
+        self.fs.setattr(
+            target,
+            mode=attr.st_mode & 0o7777 if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_us=attr.st_atime_ns // 1000 if fields.update_atime else None,
+            mtime_us=attr.st_mtime_ns // 1000 if fields.update_mtime else None,
+            ctime_us=attr.st_ctime_ns // 1000 if fields.update_ctime else None,
+        )
+        return self._attributes.of(target, inode)
+
+    @_request
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
+        numbers = self.fs.statfs()
+        answer = StatvfsData()
+        answer.f_bsize = answer.f_frsize = numbers.block_size
+        answer.f_blocks = numbers.blocks
+        answer.f_bfree = numbers.blocks_free
+        answer.f_bavail = numbers.blocks_available
+        answer.f_files = numbers.files
+        answer.f_ffree = answer.f_favail = numbers.files_free
+        answer.f_namemax = numbers.name_max
+        return answer
+
+    # --- contents -------------------------------------------------------------------------------
+    @_request
+    def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        target = self._inode(inode)
+        if target.read_only and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
+            raise ReadOnlyError("the past is read-only")
+        if flags & os.O_TRUNC:
+            drops_bits = target.data.mode & _SUID_SGID and ctx.uid
+            self.fs.setattr(target, size=0, mode=target.data.mode & ~_SUID_SGID if drops_bits else None)
+        self.fs.opened(target)
+        return FileInfo(fh=FileHandleT(inode), keep_cache=True)
+
+    @_request
+    def release(self, fh: FileHandleT) -> None:
+        self.fs.released(self._inode(fh))
+
+    @_request
+    def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        return self.fs.read(self._inode(fh), off, size)
+
+    @_change
+    def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        return self.fs.write(self._inode(fh), off, buf)
+
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        """Return when file and contents are as durable as the `fsync` option says."""
+        try:
+            await self.fs.fsync(self._inode(fh), datasync)
+        except Exception as error:
+            raise self.refusal("fsync", (fh,), error) from None
+
+    # --- directories ----------------------------------------------------------------------------
+    @_request
+    def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        return FileHandleT(inode)
+
+    async def releasedir(self, fh: FileHandleT) -> None:
+        """Nothing was kept."""
+
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        """A directory is made durable like a file."""
+        await self.fsync(fh, datasync)
+
+    @_request
+    def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        """As many entries after the cookie `start_id` as the kernel's buffer takes, each with its attributes.
+
+        One whose inode cannot be read is listed all the same, so that damage does not hide its neighbours.
+        """
+        directory = self._inode(fh)
+        if start_id <= _COOKIE_DOT and not self._reply_dots(directory, fh, start_id, token):
+            return
+        for item in self.fs.readdir(directory, 0 if start_id <= _COOKIE_DOT_DOT else start_id):
+            try:
+                inode = self.fs.inode(item.localization, item.obj_id, directory.as_of)
+            except HammerError as error:
+                self.refusal("readdir", (fh, item.name), error)
+                node_id = self.node_ids.reference(item.localization, item.obj_id, directory.as_of)
+                entry = bare_entry(node_id, item.obj_type)
+            else:
+                entry = self._attributes.referenced(inode)
+            if not pyfuse3.readdir_reply(token, FileNameT(item.name), entry, item.key):
+                self.node_ids.forget([(entry.st_ino, 1)])
+                return
+
+    def _reply_dots(self, directory: Inode, node_id: int, start_id: int, token: ReaddirToken) -> bool:
+        dot, dot_dot = self._attributes.dots(directory, node_id)
+        if not start_id and not pyfuse3.readdir_reply(token, FileNameT(b"."), dot, _COOKIE_DOT):
+            return False
+        return pyfuse3.readdir_reply(token, FileNameT(b".."), dot_dot, _COOKIE_DOT_DOT)
+
+
+class XattrOperations(HammerOperations):
+    """Handlers of a mount with the `xattr` option."""
+
+    enable_acl = True
+
+    @_request
+    def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        return self.fs.getxattr(self._inode(inode), name)
+
+    @_request
+    def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        return [XAttrNameT(name) for name in self.fs.listxattr(self._inode(inode))]
+
+    @_change
+    def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        self.fs.setxattr(self._inode(inode), name, value)
+
+    @_change
+    def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        self.fs.removexattr(self._inode(inode), name)
+
+
+def operations_for(fs: FileSystem) -> HammerOperations:
+    """The handlers that the mount's options ask for."""
+    return XattrOperations(fs) if fs.options.xattr else HammerOperations(fs)
+
+
+def _shown(args: Sequence[object]) -> str:
+    """The first two arguments of a request for the log: node id and name or offset, never contents."""
+    words = [f"{arg:#x}" if isinstance(arg, int) else repr(arg) for arg in args[:2] if isinstance(arg, int | bytes)]
+    return f"({', '.join(words)})"
