@@ -123,8 +123,10 @@ def _new_root(cache: NodeCache, old: Node) -> Node:
 
 def _link(cache: NodeCache, parent: Node, place: int, boundary: Key, child: Node) -> None:
     elements = cache.change(parent)
+    # What the parent knows of the left half holds for the right one; the next sync brings it up to date.
+    known = mirror_of(elements[place - 1])
     parent.keys.insert(place, boundary)
-    elements.insert(place, child_element(boundary_base(boundary), child.kind, child.mirror_tid, child.offset))
+    elements.insert(place, child_element(boundary_base(boundary), child.kind, known, child.offset))
     parent.children.insert(place, child.offset)
     parent.last_insert = place
 

@@ -304,6 +304,14 @@ def test_mirror_tids_reach_the_root_once_per_sync(store: MemoryNodeStore, tree: 
     assert unpack_header(store.pages[store.root]).mirror_tid == TID + 320
 
 
+def test_mirror_tids_that_rise_between_splits_reach_the_root(store: MemoryNodeStore, tree: BTree) -> None:
+    for number in range(10000):
+        insert(tree, record(number, TID + 16 * number))
+    tree.sync()
+    walk(store)
+    assert unpack_header(store.pages[store.root]).mirror_tid == TID + 16 * 9999
+
+
 def test_a_removed_leaf_leaves_its_mirror_tid_to_a_neighbour(store: MemoryNodeStore, tree: BTree) -> None:
     filled(tree, range(1000))
     tree.sync()
