@@ -339,8 +339,13 @@ class Flusher:
         self.groups.popleft()
 
     async def _compete(self, slave: Slave, group: FlushGroup) -> None:
-        """Flush inodes of the running group until none is left."""
-        since = time.perf_counter()
+        """Flush inodes of the running group until none is left.
+
+        A slave enters, and comes back from every pause, through the finalize lock: while another one writes meta-data
+        out, nobody changes any.
+        """
+        async with self._finalize_lock:
+            since = time.perf_counter()
         while group.work and self.failure is None:
             inode = group.work.pop()
             slave.transactions += 1
