@@ -200,8 +200,6 @@ class _RangeFinder:
         """A record that is not valid stands `walked` bytes behind `first`: is that damage, or where a crash cut?"""
         reader = self._reader
         offset = reader.advance(first, walked)
-        if walked >= reader.capacity:
-            raise CorruptionError("UNDO FIFO: the records count on all around the ring", offset=first)
         sector_left = UNDO_ALIGN - offset % UNDO_ALIGN
         after = reader.advance(offset, sector_left)
         behind = next(reader.scan(after, UNDO_ALIGN), None)

@@ -26,6 +26,7 @@ from hammerfs.ondisk.constants import (
     MAX_UNDO_BIGBLOCKS,
     MAX_VOLUMES,
     ROOT_VOLNO,
+    UNDO_ALIGN,
     VOLUME_SIGNATURE,
     VOLUME_SIGNATURE_REVERSED,
     VOLUME_VERSION_MAX,
@@ -134,6 +135,17 @@ class VolumeSet:
         self._unsettled.add(volume.number)
         if volume is self.root:
             self._undo_first_written = volume.header.blockmap(ZONE_UNDO).first_offset
+
+    def write_header_start(self) -> None:
+        """Write the first sector of the root's header: FIFO indices, counters, B-tree root and next TID.
+
+        Before version 4 only the header tells recovery about new UNDO records, so this goes out, with a barrier behind
+        it, before the rest of the header: a torn header whose second sector alone is new could not be undone.
+        """
+        self.root.header.update_crc()
+        self.root.device.write(0, memoryview(self.root.buffer)[:UNDO_ALIGN])
+        self._unsettled.add(ROOT_VOLNO)
+        self._undo_first_written = self.root.header.blockmap(ZONE_UNDO).first_offset
 
     def barrier(self) -> None:
         """Return when everything written before the call is on stable storage; may be called from several threads.

@@ -7,14 +7,14 @@ import threading
 import uuid
 
 import pytest
-from fifo_volumes import BIGBLOCK_SIZE, FSID, META_START, make_device, open_fifo, patched
+from fifo_volumes import FSID, META_START, make_device, open_fifo, patched
 
 from hammerfs.device.base import Device
 from hammerfs.device.faulty import FaultyDevice
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import CorruptionError, DeviceError, HammerError, NotHammerError
 from hammerfs.ondisk.address import encode
-from hammerfs.ondisk.constants import VOL_JUNK_SIZE, VOLUME_SIGNATURE_REVERSED, ZONE_UNDO
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, VOL_JUNK_SIZE, VOLUME_SIGNATURE_REVERSED, ZONE_UNDO
 from hammerfs.ondisk.volume import VolumeHeader
 from hammerfs.store.volumes import VolumeSet
 
@@ -241,7 +241,12 @@ def test_a_second_barrier_waits_for_the_first() -> None:
     first.start()
     assert device.begun.wait(10)
     finished: list[int] = []
-    second = threading.Thread(target=lambda: (volumes.barrier(), finished.append(device.barriers)))
+
+    def finish() -> None:
+        volumes.barrier()
+        finished.append(device.barriers)
+
+    second = threading.Thread(target=finish)
     second.start()
     assert finished == []
     device.go.set()
