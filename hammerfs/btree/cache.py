@@ -169,6 +169,7 @@ class NodeCache:
         if self.root_moved:
             self.store.set_root(self.root_offset)
             self.root_moved = False
+        self.limit = self.capacity
 
     # --- memory ---------------------------------------------------------------------------------
 

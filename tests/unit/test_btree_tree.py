@@ -293,6 +293,15 @@ def test_sync_in_steps_lets_readers_in_between(store: MemoryNodeStore) -> None:
     assert len(walk(store).elements) == len(expected)
 
 
+def test_nodes_kept_beyond_the_bound_because_they_were_dirty_go_after_the_sync(store: MemoryNodeStore) -> None:
+    tree = store.tree(cache_nodes=20)
+    filled(tree, range(10000))
+    assert tree.statistics().cached_nodes > 150
+    tree.sync()
+    tree.lookup(element_key(record(5)))
+    assert tree.statistics().cached_nodes <= 23
+
+
 def test_mirror_tids_reach_the_root_once_per_sync(store: MemoryNodeStore, tree: BTree) -> None:
     filled(tree, shuffled(10000))
     tree.sync()
