@@ -106,10 +106,12 @@ class Cycle:
         yield from self.flush_undos(UndoMode.FORCED)
         end = undo.next_offset
         if ctx.root.point_fifo(undo.first_offset, end):
-            ctx.volumes.write_header()
             if ctx.version < VERSION_UNDO_SEQUENCED:
-                # Before version 4 recovery knows the FIFO's end from the header alone: it has to be durable first.
+                # Before version 4 recovery knows the FIFO's end from the header alone: the sector that tells it has to
+                # be durable before anything that would need undoing, the rest of the header included.
+                ctx.volumes.write_header_start()
                 yield Step.BARRIER
+            ctx.volumes.write_header()
         ctx.buffers.flush()
         if final:
             self.undo_dirty = True
