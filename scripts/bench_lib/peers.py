@@ -1,0 +1,196 @@
+"""The file systems that are compared: making, mounting, unmounting, and finding their servers.
+
+All of them live in image files of one size in one folder, so that they share a disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+BIN = PROJECT / ".venv" / "bin"
+COMMAND_SECONDS_MAX = 300
+UNMOUNT_TRIES_MAX = 40
+
+
+class BenchError(Exception):
+    """Something that ends the measurement of one peer; its text is for the terminal."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Commands of one kind of file system, with {img}, {mnt} and {size} (bytes) to be filled in.
+
+    programs -- what has to be installed
+    has_server -- whether a process serves it, whose CPU time and memory can be told
+    """
+
+    name: str
+    programs: tuple[str, ...]
+    make: str
+    mount: str
+    umount: str = "umount {mnt}"
+    has_server: bool = True
+
+    def missing(self) -> list[str]:
+        """The programs that are not there."""
+        return [program for program in self.programs if shutil.which(program) is None]
+
+
+HAMMERFS = Kind(
+    "hammerfs",
+    (f"{BIN}/hammerfs", f"{BIN}/mkfs_hammer.py"),
+    f"{BIN}/mkfs_hammer.py -f -L bench --size {{size}} {{img}}",
+    f"{BIN}/hammerfs mount {{img}} {{mnt}}",
+    f"{BIN}/hammerfs umount {{mnt}}",
+)
+FUSE2FS = Kind(
+    "fuse2fs",
+    ("mkfs.ext4", "fuse2fs"),
+    "mkfs.ext4 -q -F -E nodiscard {img}",
+    "fuse2fs -o rw,fakeroot,allow_other {img} {mnt}",
+)
+NTFS_3G = Kind(
+    "ntfs-3g",
+    ("mkntfs", "ntfs-3g"),
+    "mkntfs -q -F -f {img}",
+    "ntfs-3g -o big_writes {img} {mnt}",
+)
+EXT4 = Kind(
+    "ext4",
+    ("mkfs.ext4", "mount"),
+    "mkfs.ext4 -q -F -E nodiscard {img}",
+    "mount -o loop {img} {mnt}",
+    has_server=False,
+)
+
+KINDS = {kind.name: kind for kind in (HAMMERFS, FUSE2FS, NTFS_3G, EXT4)}
+BASE = FUSE2FS.name
+"""The peer that all others are compared with."""
+
+
+def run(command: str) -> None:
+    """Run a command; BenchError with the end of what it said when it fails."""
+    done = subprocess.run(
+        shlex.split(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=COMMAND_SECONDS_MAX,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stdout.decode(errors="replace").strip()[-400:]
+        raise BenchError(f"{command}: exit status {done.returncode}: {said}")
+
+
+def is_mounted(folder: Path) -> bool:
+    """Whether something is mounted exactly there."""
+    with open("/proc/self/mountinfo") as table:
+        return any(line.split()[4] == str(folder) for line in table)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def pids_with_argument(argument: str) -> list[int]:
+    """Processes, other than this one and its parent, that have it as a whole argument."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal() or int(folder.name) in (os.getpid(), os.getppid()):
+            continue
+        try:
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(argument) in arguments:
+            found.append(int(folder.name))
+    return found
+
+
+class Peer:
+    """One image of one kind, and its mount point, in a folder.
+
+    server -- the pid of the process that serves the mount, None while there is none
+    """
+
+    def __init__(self, kind: Kind, folder: Path, image_bytes: int) -> None:
+        self.kind = kind
+        self.image = folder / f"{kind.name}.img"
+        self.mountpoint = folder / f"{kind.name}.mnt"
+        self._image_bytes = image_bytes
+        self.server: int | None = None
+
+    def _command(self, text: str) -> str:
+        image, mountpoint = shlex.quote(str(self.image)), shlex.quote(str(self.mountpoint))
+        return text.format(img=image, mnt=mountpoint, size=self._image_bytes)
+
+    def make(self) -> None:
+        """A fresh file system in a sparse image."""
+        self.mountpoint.mkdir(exist_ok=True)
+        self.image.unlink(missing_ok=True)
+        with open(self.image, "wb") as file:
+            file.truncate(self._image_bytes)
+        run(self._command(self.kind.make))
+
+    def mount(self) -> None:
+        """Mount and find the server."""
+        run(self._command(self.kind.mount))
+        if not is_mounted(self.mountpoint):
+            raise BenchError(f"{self.kind.name} is not mounted, although its mount command succeeded")
+        if self.kind.has_server:
+            pids = pids_with_argument(str(self.mountpoint))
+            if len(pids) != 1:
+                raise BenchError(f"{len(pids)} processes look like the server of {self.mountpoint}")
+            self.server = pids[0]
+
+    def umount(self, watch: Callable[[], None] = lambda: None) -> None:
+        """Unmount and wait for the server's end; `watch` is called every few milliseconds meanwhile."""
+        for tries_left in reversed(range(UNMOUNT_TRIES_MAX)):
+            try:
+                self._umount_once(watch)
+                return
+            except BenchError:
+                # Whoever had a file open a moment ago may not be quite gone.
+                if not tries_left or not is_mounted(self.mountpoint):
+                    raise
+                time.sleep(0.25)
+
+    def _umount_once(self, watch: Callable[[], None]) -> None:
+        command = self._command(self.kind.umount)
+        unmounting = subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + COMMAND_SECONDS_MAX
+        while unmounting.poll() is None or (not unmounting.returncode and self._has_live_server()):
+            if time.monotonic() > deadline:
+                unmounting.kill()
+                raise BenchError(f"{command}: no end after {COMMAND_SECONDS_MAX} s")
+            watch()
+            time.sleep(0.002)
+        said, _ = unmounting.communicate()
+        if unmounting.returncode:
+            raise BenchError(f"{command}: {said.decode(errors='replace').strip()}")
+        self.server = None
+
+    def _has_live_server(self) -> bool:
+        return self.server is not None and is_alive(self.server)
+
+    def remove(self) -> None:
+        """Unmount if need be and delete the image."""
+        if is_mounted(self.mountpoint):
+            self.server = next(iter(pids_with_argument(str(self.mountpoint))), None)
+            self.umount()
+        self.image.unlink(missing_ok=True)
+        if self.mountpoint.exists():
+            self.mountpoint.rmdir()
