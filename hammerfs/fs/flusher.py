@@ -412,6 +412,11 @@ class Flusher:
             self.critical_error(error)
             raise
 
+    def finish_recovery(self) -> None:
+        """Flush what REDO did, and close the FIFO's range even if that was nothing."""
+        self.cycle.undo_dirty = True
+        self.flush_now()
+
     # --- failure --------------------------------------------------------------------------------
     def critical_error(self, error: BaseException) -> None:
         """Turn the mount read-only, loudly and for good (`hammer_critical_error`).

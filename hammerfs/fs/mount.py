@@ -17,7 +17,7 @@ from hammerfs.btree.tree import BTree
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
 from hammerfs.errors import FileOperationError, NotHammerError
-from hammerfs.fs import attributes, directory, filedata, namespace, pfs, unfinished, xattr
+from hammerfs.fs import attributes, directory, filedata, namespace, pfs, redo, unfinished, xattr
 from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
@@ -34,7 +34,7 @@ from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.datablocks import DataBlocks
 from hammerfs.store.freemap import FreeMap
 from hammerfs.store.nodestore import ZoneNodeStore
-from hammerfs.store.recovery import recover_stage1
+from hammerfs.store.recovery import RecoveryResult, recover_stage1
 from hammerfs.store.rootvolume import RootVolume
 from hammerfs.store.undo import UndoFifo
 from hammerfs.store.volumes import VolumeSet
@@ -79,14 +79,15 @@ class FileSystem:
         if read_only:
             devices = [OverlayDevice(device) for device in devices]
         volumes = VolumeSet.open(devices)
-        recovered = recover_stage1(volumes, collapse=True)
+        recovered = recover_stage1(volumes, collapse=True, keep_redo=not read_only)
         for message in recovered.messages:
             log.info("%s", message)
-        if recovered.redo_sync_offset is not None:
-            log.warning("data made durable by fast fsync on another system waits in the REDO log and is not replayed")
-        ctx = _wire(volumes, options, read_only, clock, recovered.next_offset, recovered.seq)
+        ctx = _wire(volumes, options, read_only, clock, recovered)
         filesystem = cls(ctx, options)
-        if not read_only:
+        if filesystem.flusher is not None:
+            if recovered.redo_sync_offset is not None:
+                redo.replay(ctx, recovered.fifo, recovered.redo_sync_offset)
+                filesystem.flusher.finish_recovery()
             filesystem._finish_unfinished()
         return filesystem
 
@@ -373,11 +374,12 @@ def _wire(
     options: MountOptions,
     read_only: bool,
     clock: Callable[[], int],
-    fifo_offset: Offset,
-    seq: int,
+    recovered: RecoveryResult,
 ) -> Context:
     """Connect the parts, bottom up."""
-    undo = None if read_only else UndoFifo(volumes, fifo_offset, fifo_offset, seq)
+    undo = None
+    if not read_only:
+        undo = UndoFifo(volumes, recovered.first_offset, recovered.next_offset, recovered.seq)
     buffers = MetaBuffers(volumes, undo, options.cache_bytes * 3 // 8 // BUFSIZE)
     root = RootVolume(volumes)
     freemap = FreeMap(volumes, buffers)

@@ -98,16 +98,17 @@ class RecoveryResult:
     messages: list[str] = field(default_factory=list)
 
 
-def recover_stage1(volumes: VolumeSet, *, collapse: bool) -> RecoveryResult:
+def recover_stage1(volumes: VolumeSet, *, collapse: bool, keep_redo: bool = False) -> RecoveryResult:
     """Undo what the active range of the FIFO covers, and write the result.
 
     With `collapse` the FIFO is empty afterwards; without, its range stays, because REDO in it or before it is still
-    needed.  A clean file system is not written to.  CorruptionError (nothing written) when the FIFO is damaged,
-    DeviceError when a device fails.
+    needed. `keep_redo` collapses only when no REDO waits. A clean file system is not written to. CorruptionError
+    (nothing written) when the FIFO is damaged, DeviceError when a device fails.
     """
     header = volumes.root.header
     reader = FifoReader(volumes)
     found = find_range(volumes, reader)
+    collapse = collapse and not (keep_redo and found.redo_sync is not None)
     result = RecoveryResult(found.first, found.end, found.seq, found, redo_sync_offset=found.redo_sync)
     result.messages.extend(_describe(volumes, found))
     entry = header.blockmap(ZONE_UNDO)

@@ -1,0 +1,138 @@
+"""Recovery stage 2: run again the writes and truncations that fast fsyncs made durable (`hammer_recover.c: stage 2`).
+
+Our own fsync flushes meta-data and leaves no REDO; DragonFly's does, and an image that crashed there may hold data that
+its owner was promised.  Stage 1 keeps the FIFO's range; here the records from where the newest REDO_SYNC points to the
+end of the range are executed in order, as ordinary writes, and flushed in one durable cycle.  A crash before that
+cycle is closed rolls all of it back and starts again: the range on disk, with its REDO_SYNC, is only given up by the
+closing header.
+
+A TERM record says that the flush in which it stands committed what it names.  In front of the range such flushes
+stay, so a TERM there cancels the earlier records it covers: a TERM_WRITE those whose bytes lie in its range, a
+TERM_TRUNC all truncations of the object.  Within the range the flush was undone, so TERMs mean nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from hammerfs.errors import CorruptionError, FileOperationError
+from hammerfs.fs import filedata
+from hammerfs.ondisk.address import Localization, ObjId, Offset
+from hammerfs.ondisk.constants import (
+    HEAD_TYPE_PAD,
+    HEAD_TYPE_REDO,
+    LOCALIZE_PFS_MASK,
+    MAX_TID,
+    OBJTYPE_REGFILE,
+    REDO_TERM_TRUNC,
+    REDO_TERM_WRITE,
+    REDO_TRUNC,
+    REDO_WRITE,
+)
+from hammerfs.ondisk.fifo import RedoBody, redo_body
+from hammerfs.store.fiforeader import FifoReader
+from hammerfs.store.recovery import FifoRange
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+log = logging.getLogger("hammerfs.redo")
+_SEQ_MASK = 0xFFFFFFFF
+
+
+class _Numbered(NamedTuple):
+    """A REDO record with its place in the order of the FIFO."""
+
+    order: int
+    body: RedoBody
+
+
+def replay(ctx: Context, fifo: FifoRange, start: Offset) -> int:
+    """Execute what must be redone, in memory; returns the number of records executed.  The caller flushes.
+
+    CorruptionError when records in front of the range, which `start` asks for, were overwritten meanwhile.
+    """
+    reader = FifoReader(ctx.volumes)
+    executed = 0
+    for body in _applicable(reader, fifo, start):
+        if _execute(ctx, body):
+            executed += 1
+    log.info("recovery redo: %d records executed", executed)
+    return executed
+
+
+def _applicable(reader: FifoReader, fifo: FifoRange, start: Offset) -> Iterator[RedoBody]:
+    """The WRITE and TRUNC records to run, in order."""
+    inside = reader.distance(fifo.first, start) <= fifo.length
+    before: list[_Numbered] = []
+    if inside:
+        skip = reader.distance(fifo.first, start)
+        within = _records(reader, start, fifo.length - skip, None)
+    else:
+        before = list(_records(reader, start, reader.distance(start, fifo.first), fifo.checked_seq))
+        within = _records(reader, fifo.first, fifo.length, None)
+    yield from _unmasked(before)
+    for record in within:
+        if record.body.flags in (REDO_WRITE, REDO_TRUNC):
+            yield record.body
+
+
+def _records(reader: FifoReader, start: Offset, length: int, last_seq: int | None) -> Iterator[_Numbered]:
+    """REDO records of a range; with `last_seq` the range must count up to it without a gap, or it was overwritten."""
+    seen = 0
+    seq: int | None = None
+    for order, place in enumerate(reader.scan(start, length)):
+        seen += place.size
+        if place.kind == HEAD_TYPE_PAD:
+            continue
+        if seq is not None and place.seq != (seq + 1) & _SEQ_MASK:
+            break
+        seq = place.seq
+        if place.kind == HEAD_TYPE_REDO:
+            body = redo_body(place.record())
+            if body is None:
+                raise CorruptionError("UNDO FIFO: REDO record that is too short", offset=place.offset)
+            yield _Numbered(order, body)
+    if seen != length or (last_seq is not None and seq != last_seq):
+        raise CorruptionError("UNDO FIFO: the REDO records that recovery needs are gone from here on", offset=start)
+
+
+def _unmasked(records: list[_Numbered]) -> Iterator[RedoBody]:
+    """Records in front of the range that no later TERM there covers."""
+    terms: dict[tuple[ObjId, Localization, int], list[_Numbered]] = {}
+    for record in records:
+        if record.body.flags in (REDO_TERM_WRITE, REDO_TERM_TRUNC):
+            terms.setdefault((record.body.obj_id, record.body.localization, record.body.flags), []).append(record)
+    for record in records:
+        body = record.body
+        if body.flags == REDO_WRITE:
+            later = terms.get((body.obj_id, body.localization, REDO_TERM_WRITE), [])
+            if not any(term.order > record.order and _covers(term.body, body) for term in later):
+                yield body
+        elif body.flags == REDO_TRUNC:
+            later = terms.get((body.obj_id, body.localization, REDO_TERM_TRUNC), [])
+            if not any(term.order > record.order for term in later):
+                yield body
+
+
+def _covers(term: RedoBody, write: RedoBody) -> bool:
+    return term.offset <= write.offset and write.offset + write.size <= term.offset + term.size
+
+
+def _execute(ctx: Context, body: RedoBody) -> bool:
+    """Run one record; False when its object no longer exists."""
+    try:
+        inode = ctx.inodes.get(ctx, body.localization & LOCALIZE_PFS_MASK, body.obj_id, MAX_TID)
+    except FileOperationError:
+        return False
+    if inode.data.obj_type != OBJTYPE_REGFILE:
+        return False
+    if body.flags == REDO_WRITE:
+        if not 0 <= body.size <= len(body.data):
+            raise CorruptionError(f"REDO_WRITE of {body.size} bytes holds {len(body.data)}")
+        filedata.write(ctx, inode, body.offset, body.data[: body.size])
+    else:
+        filedata.truncate(ctx, inode, body.offset)
+    return True
