@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "check",
         help="verify everything, read-only",
-        description="Verify a file system completely. Nothing is written: where recovery is pending it is run in memory.",
+        description="Verify a file system completely. Nothing is written; pending recovery is run in memory.",
         epilog="Exit codes: 0 nothing wrong, 1 problems found, 2 the file system cannot be read.",
     )
     add_specials(parser)

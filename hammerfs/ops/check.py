@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
-from hammerfs.errors import CorruptionError
+from hammerfs.errors import HammerError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import MAX_MASTERS
 from hammerfs.ops.check_btree import TreeWalk
@@ -25,7 +25,8 @@ from hammerfs.ops.check_records import RecordChecker
 from hammerfs.ops.check_report import Problem, Report
 from hammerfs.ops.check_undo import ActiveRange, check_undo
 from hammerfs.ops.check_usage import Usage, compare
-from hammerfs.ops.check_volumes import check_headers
+from hammerfs.ops.check_volumes import KIND as HEADER
+from hammerfs.ops.check_volumes import ROOT, check_headers
 from hammerfs.ops.progress import Progress, SilentProgress
 from hammerfs.store.recovery import recover_stage1
 from hammerfs.store.volumes import VolumeSet
@@ -75,7 +76,7 @@ def _recover(volumes: VolumeSet, report: Report) -> None:
     """Roll back in memory, so that what follows sees what the next mount would; what prevents that is a problem."""
     try:
         result = recover_stage1(volumes, collapse=False)
-    except CorruptionError as error:
+    except HammerError as error:
         report.problem("UNDO FIFO", "", f"recovery is not possible: {error}")
         return
     if result.redo_sync_offset is not None:
@@ -92,6 +93,7 @@ def _check_contents(volumes: VolumeSet, report: Report, progress: Progress, data
     walk = TreeWalk(reader, usage, report, progress)
     progress.phase("B-tree", freemap.btree_nodes())
     for leaf in walk.leaves():
+        namespace.complete = walk.complete
         records.leaf(leaf)
     records.finish()
     _check_next_tid(volumes, records.highest_tid, report)
@@ -102,11 +104,11 @@ def _check_contents(volumes: VolumeSet, report: Report, progress: Progress, data
     namespace.finish(progress)
     inodes = volumes.root.header.vol0_stat_inodes
     if inodes != namespace.live_inodes():
-        report.problem("volume header", "", f"says {inodes} inodes, there are {namespace.live_inodes()}")
+        report.problem(HEADER, ROOT, f"says {inodes} inodes, there are {namespace.live_inodes()}")
 
 
 def _check_next_tid(volumes: VolumeSet, highest: Tid, report: Report) -> None:
     """INV-8: no TID that a record carries will be given out again."""
     next_tid = volumes.root.header.vol0_next_tid
     if highest > next_tid | (MAX_MASTERS - 1) and highest != MKFS_TID:
-        report.problem("volume header", "", f"next TID {next_tid:016x} is below TID {highest:016x} of a record")
+        report.problem(HEADER, ROOT, f"next TID {next_tid:016x} is below TID {highest:016x} of a record")

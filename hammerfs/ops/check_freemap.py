@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from hammerfs.errors import HammerError
-from hammerfs.ondisk.address import Offset, bigblock_of, encode, short_of, volume_of, zone_of
+from hammerfs.ondisk.address import Offset, bigblock_of, short_of, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_BITS,
     BIGBLOCK_MASK,
@@ -33,7 +33,8 @@ from hammerfs.ondisk.constants import (
 from hammerfs.ondisk.freemap import Layer1, Layer2, layer1_crc_ok, layer2_crc_ok
 from hammerfs.ops.check_reader import ImageReader
 from hammerfs.ops.check_report import Report
-from hammerfs.ops.check_volumes import undo_bigblocks
+from hammerfs.ops.check_volumes import KIND as HEADER
+from hammerfs.ops.check_volumes import ROOT, undo_bigblocks
 from hammerfs.ops.progress import Progress
 from hammerfs.store.volumes import VolumeSet
 
@@ -212,12 +213,11 @@ def _check_entries(
 
 
 def _check_header_counts(total: int, free: int, state: FreemapState, report: Report) -> None:
-    place = f"{encode(1, 0, 0):016x}"
     if free != state.free:
-        report.problem("volume header", place, f"says {free} free big-blocks, the freemap has {state.free}")
+        report.problem(HEADER, ROOT, f"says {free} free big-blocks, the freemap has {state.free}")
     usable = state.total - sum(entry.zone in (ZONE_UNDO, ZONE_FREEMAP) for entry in state.owned.values())
     if total != usable:
-        report.problem("volume header", place, f"says {total} big-blocks for data, the freemap has {usable}")
+        report.problem(HEADER, ROOT, f"says {total} big-blocks for data, the freemap has {usable}")
 
 
 def _check_reserved_zones(volumes: VolumeSet, state: FreemapState, report: Report) -> None:

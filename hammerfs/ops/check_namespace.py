@@ -44,11 +44,15 @@ _PFS_LINK = b"@@PFS"
 
 
 class Namespace:
-    """Collects inodes and entries; `data` and `record` take sound records, `finish` compares."""
+    """Collects inodes and entries; `data` and `record` take sound records, `finish` compares.
+
+    complete -- false once part of the tree was lost: an inode not met may then exist after all
+    """
 
     def __init__(self, reader: ImageReader, report: Report) -> None:
         self._reader = reader
         self._report = report
+        self.complete = True
         self._pfs = PfsTable()
         self._entries = EntryList()
         # Localization and object of the last live data record, and where its bytes ended.
@@ -112,7 +116,7 @@ class Namespace:
         if not table.visible(element):
             return NO_INODE
         at = table.find_live(element.obj_id)
-        if at == NO_INODE:
+        if at == NO_INODE and self.complete:
             self._complain("record", element, f"a live record of type {element.rec_type:02x} has no inode")
         return at
 
@@ -149,7 +153,8 @@ class Namespace:
             self._complain(ENTRY, element, f"{shown(name)} refers to localization {entry.localization:08x}")
         at = table.find(element.obj_id)
         if at == NO_INODE:
-            self._complain(ENTRY, element, f"{shown(name)} is in a directory without inode")
+            if self.complete:
+                self._complain(ENTRY, element, f"{shown(name)} is in a directory without inode")
             return
         first = self._check_hash(element, name, table.obj_type[at], table.cap_flags[at])
         if not table.visible(element):

@@ -149,7 +149,7 @@ class RecordChecker:
         if local not in (LOCALIZE_INODE, LOCALIZE_MISC) or (kind == RECTYPE_INODE and local != LOCALIZE_INODE):
             fault = f"localization {element.localization:08x} is wrong for a record of type {NAMES[kind]}"
         elif not least <= size <= most:
-            fault = f"a {NAMES[kind]} record of {size} bytes, {least} to {most} are possible"
+            fault = f"{NAMES[kind]} record of {size} bytes, {least} to {most} are possible"
         elif zone_of(offset) != zone:
             fault = f"data of {size} bytes lies at {offset:016x}, not in zone {zone}"
         elif offset % DATA_ALIGN:

@@ -27,6 +27,8 @@ from hammerfs.ops.check_report import Report
 from hammerfs.store.volumes import VolumeSet
 
 KIND = "volume header"
+ROOT = f"{encode(ZONE_RAW_VOLUME, 0, 0):016x}"
+"""Place of the root volume's header in findings."""
 
 
 def check_headers(volumes: VolumeSet, report: Report) -> None:
@@ -35,13 +37,14 @@ def check_headers(volumes: VolumeSet, report: Report) -> None:
         report.count("volumes")
         _check_layout(number, volume.header, volume.device.size, report)
         if not volume.header.crc_ok():
-            report.note(KIND, _place(number), "vol_crc is stale")
+            report.note(KIND, header_place(number), "vol_crc is stale")
     root = volumes.root.header
     _check_zones(root, report)
     _check_undo_array(volumes, report)
 
 
-def _place(number: int) -> str:
+def header_place(number: int) -> str:
+    """A volume header's place in findings: its zone-1 address."""
     return f"{encode(ZONE_RAW_VOLUME, number, 0):016x}"
 
 
@@ -50,15 +53,15 @@ def _check_layout(number: int, header: VolumeHeader, device_size: int, report: R
     if any(low > high for low, high in pairwise(order)):
         report.problem(
             KIND,
-            _place(number),
+            header_place(number),
             f"areas overlap or end beyond the device of {device_size} bytes: boot {header.vol_bot_beg}, "
             f"memory log {header.vol_mem_beg}, buffers {header.vol_buf_beg} to {header.vol_buf_end}",
         )
     for name, value in (("vol_buf_beg", header.vol_buf_beg), ("vol_buf_end", header.vol_buf_end)):
         if value & BUFMASK:
-            report.problem(KIND, _place(number), f"{name} {value} is not a multiple of {BUFSIZE}")
+            report.problem(KIND, header_place(number), f"{name} {value} is not a multiple of {BUFSIZE}")
     if header.vol_flags & ~1:
-        report.note(KIND, _place(number), f"unknown volume flags {header.vol_flags:08x}")
+        report.note(KIND, header_place(number), f"unknown volume flags {header.vol_flags:08x}")
 
 
 def _check_zones(root: VolumeHeader, report: Report) -> None:
@@ -66,17 +69,17 @@ def _check_zones(root: VolumeHeader, report: Report) -> None:
         entry = root.blockmap(zone)
         end = encode(zone + 1, 0, 0)
         if zone_of(entry.alloc_offset) != zone:
-            report.problem(KIND, _place(0), f"zone {zone}'s alloc_offset {entry.alloc_offset:016x} is of another zone")
+            report.problem(KIND, ROOT, f"zone {zone}'s alloc_offset {entry.alloc_offset:016x} is of another zone")
         if zone_of(entry.next_offset) != zone and entry.next_offset != end:
-            report.problem(KIND, _place(0), f"zone {zone}'s next_offset {entry.next_offset:016x} is of another zone")
+            report.problem(KIND, ROOT, f"zone {zone}'s next_offset {entry.next_offset:016x} is of another zone")
     for zone in (ZONE_UNDO, ZONE_FREEMAP, *RECORD_ZONES):
         if not root.blockmap(zone).crc_ok(root.vol_version):
-            report.note(KIND, _place(0), f"blockmap entry CRC of zone {zone} is stale")
+            report.note(KIND, ROOT, f"blockmap entry CRC of zone {zone} is stale")
     freemap = root.blockmap(ZONE_FREEMAP).phys_offset
     if zone_of(freemap) != ZONE_RAW_BUFFER or freemap & BIGBLOCK_MASK:
-        report.problem(KIND, _place(0), f"the freemap's address {freemap:016x} is no big-block")
+        report.problem(KIND, ROOT, f"the freemap's address {freemap:016x} is no big-block")
     if zone_of(root.vol0_btree_root) != ZONE_BTREE:
-        report.problem(KIND, _place(0), f"the B-tree root {root.vol0_btree_root:016x} is not in zone {ZONE_BTREE}")
+        report.problem(KIND, ROOT, f"the B-tree root {root.vol0_btree_root:016x} is not in zone {ZONE_BTREE}")
 
 
 def _check_undo_array(volumes: VolumeSet, report: Report) -> None:
@@ -84,16 +87,16 @@ def _check_undo_array(volumes: VolumeSet, report: Report) -> None:
     entry = root.blockmap(ZONE_UNDO)
     size = short_of(entry.alloc_offset)
     if zone_of(entry.alloc_offset) != ZONE_UNDO or size % BIGBLOCK_SIZE or not 0 < size <= undo_limit():
-        report.problem(KIND, _place(0), f"the UNDO FIFO's end {entry.alloc_offset:016x} is impossible")
+        report.problem(KIND, ROOT, f"the UNDO FIFO's end {entry.alloc_offset:016x} is impossible")
         return
     for name, offset in (("first", entry.first_offset), ("next", entry.next_offset)):
         if zone_of(offset) != ZONE_UNDO or offset > entry.alloc_offset:
-            report.problem(KIND, _place(0), f"the UNDO FIFO's {name}_offset {offset:016x} is outside of the FIFO")
+            report.problem(KIND, ROOT, f"the UNDO FIFO's {name}_offset {offset:016x} is outside of the FIFO")
     for index in range(size // BIGBLOCK_SIZE):
         bigblock = root.undo_bigblock(index)
         known = volume_of(bigblock) in volumes.volumes
         if zone_of(bigblock) != ZONE_RAW_BUFFER or bigblock & BIGBLOCK_MASK or not known:
-            report.problem(KIND, _place(0), f"big-block {index} of the UNDO FIFO has the address {bigblock:016x}")
+            report.problem(KIND, ROOT, f"big-block {index} of the UNDO FIFO has the address {bigblock:016x}")
 
 
 def undo_limit() -> int:
