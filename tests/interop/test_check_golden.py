@@ -129,9 +129,7 @@ class Anatomy:
             "file data": lambda: self.record(RECTYPE_DATA, rng),
             "layer 1": lambda: self.on_device(layer1) + rng.randrange(1 << 23),
             "layer 2": lambda: self.on_device(layer1) + (1 << 23) + rng.randrange(1 << 23),
-            "FIFO": lambda: (
-                self.on_device(root.undo_bigblock(0)) + rng.randrange(fifo) // 512 * 512 + rng.randrange(24)
-            ),
+            "FIFO": lambda: self.on_device(root.undo_bigblock(0)) + rng.randrange(sectors) * 512 + rng.randrange(24),
         }
         return places[structure]()
 
