@@ -59,6 +59,15 @@ class Toy(pyfuse3.Operations):
             return self._attributes(FIRST_FAST_INODE + int(name[5:]))
         raise pyfuse3.FUSEError(errno.ENOENT)
 
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        return pyfuse3.StatvfsData()
+
+    async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
+        return pyfuse3.FileHandleT(inode)
+
+    async def readdir(self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Names that exist because somebody asks for them are not listed."""
+
     def _attributes(self, inode: int) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(inode)
