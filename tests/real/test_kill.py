@@ -1,0 +1,76 @@
+"""SIGKILL to the server at random instants under load: what was fsynced stays, and mounting again is quick."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ledger_writer
+import pytest
+from hammer_mount import FULL, HammerMount
+
+pytestmark = [pytest.mark.real, pytest.mark.mount, pytest.mark.slow]
+
+KILLS = 50 if FULL else 8
+LOAD_SECONDS_MAX = 4.0 if FULL else 2.0
+MOUNT_SECONDS_MAX = 2.0
+START_SECONDS_MAX = 30
+
+
+class Load:
+    """A running ledger writer."""
+
+    def __init__(self, folder: Path, ledger: Path, seed: str) -> None:
+        ledger.touch()
+        self.ledger = ledger
+        self._process = subprocess.Popen(
+            [sys.executable, ledger_writer.__file__, folder, ledger, seed], stderr=subprocess.DEVNULL
+        )
+
+    def wait_for_first_fsync(self) -> None:
+        """Return when the ledger has a line."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self.ledger.stat().st_size:
+            assert time.monotonic() < deadline, "nothing was fsynced"
+            assert self._process.poll() is None, "the writer ended early"
+            os.sched_yield()
+
+    def run_for(self, seconds: float) -> None:
+        """Let it write."""
+        with pytest.raises(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def end(self) -> None:
+        """Wait for the end, which follows that of the mount."""
+        assert self._process.wait(START_SECONDS_MAX) == 0
+
+
+def test_sigkill_loses_nothing_that_was_fsynced(hammer: HammerMount, tmp_path: Path) -> None:
+    seed = os.environ.get("HAMMERFS_REAL_SEED") or str(random.randrange(1 << 32))
+    print(f"HAMMERFS_REAL_SEED={seed}")
+    choose = random.Random(seed)
+    rounds: list[tuple[Path, Path]] = []
+    for number in range(KILLS):
+        folder, ledger = hammer.path / f"round-{number}", tmp_path / f"ledger-{number}"
+        load = Load(folder, ledger, f"{seed} {number}")
+        rounds.append((folder, ledger))
+        load.wait_for_first_fsync()
+        load.run_for(choose.uniform(0, LOAD_SECONDS_MAX))
+        hammer.kill()
+        load.end()
+        hammer.check()
+        seconds = hammer.mount()
+        complaints = [
+            f"kill {number}: {folder.name}: {text}"
+            for folder, ledger in rounds
+            for text in ledger_writer.complaints(folder, ledger_writer.read_ledger(ledger))
+        ]
+        assert not complaints, "\n".join(complaints)
+        assert seconds < MOUNT_SECONDS_MAX, f"kill {number}: mounting again took {seconds:.1f} s"
+    hammer.remount()
+    for folder, ledger in rounds:
+        assert not list(ledger_writer.complaints(folder, ledger_writer.read_ledger(ledger)))
