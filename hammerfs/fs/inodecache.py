@@ -1,9 +1,14 @@
-"""Inodes in memory: found by identity, loaded from the B-tree, forgotten oldest first when nothing needs them."""
+"""Inodes in memory: found by identity, loaded from the B-tree, forgotten oldest first when nothing needs them.
+
+There is never more than one Inode object for one identity: what the cache let go of, but somebody still holds, comes
+back when it is asked for.  Two objects would each know half of what is pending.
+"""
 
 from __future__ import annotations
 
 import errno
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from hammerfs.errors import CorruptionError, FileOperationError
 from hammerfs.fs.inode import Inode
@@ -23,6 +28,7 @@ class InodeCache:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._inodes: dict[tuple[Localization, ObjId, Tid], Inode] = {}
+        self._let_go: WeakValueDictionary[tuple[Localization, ObjId, Tid], Inode] = WeakValueDictionary()
         self.read_only_pfs: set[Localization] = set()
 
     def __len__(self) -> int:
@@ -32,7 +38,9 @@ class InodeCache:
         """The inode in that view; FileOperationError(ENOENT) when the view has none."""
         inode = self._inodes.get((localization, obj_id, as_of))
         if inode is None:
-            inode = self._load(ctx, localization, obj_id, as_of)
+            inode = self._let_go.pop((localization, obj_id, as_of), None)
+            if inode is None:
+                inode = self._load(ctx, localization, obj_id, as_of)
             self.add(inode)
         return inode
 
@@ -44,14 +52,18 @@ class InodeCache:
 
     def forget(self, inode: Inode) -> None:
         """Drop an inode that was deleted."""
-        self._inodes.pop((inode.localization, inode.obj_id, inode.as_of), None)
+        key = inode.localization, inode.obj_id, inode.as_of
+        self._inodes.pop(key, None)
+        self._let_go.pop(key, None)
 
     def _evict(self) -> None:
         """Look at the oldest eighth; what is busy moves to the young end, so that a scan never meets it twice."""
         oldest = [key for key, _ in zip(self._inodes, range(self._limit // 8 + 1), strict=False)]
         for key in oldest:
             inode = self._inodes.pop(key)
-            if not inode.evictable:
+            if inode.evictable:
+                self._let_go[key] = inode
+            else:
                 self._inodes[key] = inode
 
     def _load(self, ctx: Context, localization: Localization, obj_id: ObjId, as_of: Tid) -> Inode:
