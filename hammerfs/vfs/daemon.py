@@ -115,7 +115,7 @@ def _outcome(words: bytes, child: int) -> str:
         report = json.loads(words)
         if report["ready"]:
             return str(report["sentence"])
-        os.waitpid(child, 0)  # it unmounts and unlocks before it ends
+        os.waitpid(child, 0)  # no process of ours is left when the command returns
         raise StartError(report["sentence"], report["exit_code"])
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
