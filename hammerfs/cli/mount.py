@@ -1,0 +1,95 @@
+"""`hammerfs mount`: serve a file system on a directory, in the background once the root directory answers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+
+from hammerfs.cli.mount_options import MountRequest, parse_mount_options
+from hammerfs.cli.verb import Subparsers
+from hammerfs.device.file import FileDevice
+from hammerfs.fs.mount import FileSystem
+from hammerfs.vfs.daemon import run_in_background, run_in_foreground
+from hammerfs.vfs.mountpoint import check_fuse, prepare_mountpoint
+from hammerfs.vfs.operations import operations_for
+from hammerfs.vfs.readiness import Readiness
+from hammerfs.vfs.server import serve
+
+_OPTIONS_HELP = """\
+options (-o), separated by commas:
+  ro, rw            read-only: not a byte is written, recovery happens in memory
+  nohistory         keep no history: what is overwritten or deleted is gone
+  nomirror          do not maintain what mirroring needs; faster
+  noatime, atime    leave access times alone (the default), or keep them
+  xattr             extended attributes and POSIX ACLs; costs a request per write
+  allow_other       let other users in; file permissions are checked in any case
+  uid=N, gid=N      show everything as owned by this user, this group
+  fsync=0..4        0: fsync(2) is a full flush; 2 (default): durable the fastest way;
+                    1, 3: started when fsync returns; 4: does nothing
+  flush=SECONDS     bring changes to disk after this time at the latest (5)
+  cache=SIZE        memory for caches (128M)
+  tid=0x...         the past, as of that transaction id, read-only
+  pfs=ID            a pseudo file system instead of the root
+  offset=BYTES      where the volume begins in each special
+  nosuid, nodev, noexec, suid, dev, exec, sync, dirsync   as in mount(8); nosuid and
+                    nodev are the default
+"""
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command's arguments."""
+    parser = subparsers.add_parser(
+        "mount",
+        help="mount a file system",
+        usage="hammerfs mount [-h] [-f] [-o OPTIONS] SPECIAL[:SPECIAL...] MOUNTPOINT",
+        description="Mount the file system on the given volumes. Returns when it can be used.",
+        epilog=_OPTIONS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground; Ctrl-C unmounts")
+    parser.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS", help="see below")
+    parser.add_argument(
+        "specials", metavar="SPECIAL", nargs="+", help="image file or block device; all volumes of one file system"
+    )
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="an empty directory")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Mount; 0 when it is mounted, or in the foreground, when everything is on disk after unmounting."""
+    request = parse_mount_options(args.options)
+    specials = split_specials(args.specials)
+    mountpoint = prepare_mountpoint(args.mountpoint)
+    check_fuse()
+    server = partial(_serve, specials, request, mountpoint)
+    if args.foreground:
+        return run_in_foreground(server, _announce)
+    _announce(run_in_background(server))
+    return 0
+
+
+def split_specials(words: Sequence[str]) -> list[str]:
+    """Absolute paths of the volumes; `a:b` stands for two, unless a file of that very name exists."""
+    paths = [path for word in words for path in ([word] if os.path.lexists(word) else word.split(":")) if path]
+    return [os.path.abspath(path) for path in paths]
+
+
+def _serve(specials: Sequence[str], request: MountRequest, mountpoint: str, readiness: Readiness) -> int:
+    writable = not request.filesystem.read_only
+    with ExitStack() as opened:
+        devices = []
+        for path in specials:
+            device = FileDevice(path, writable=writable, offset=request.offset)
+            opened.callback(device.close)
+            devices.append(device)
+        fs = FileSystem.open(devices, request.filesystem)
+        serve(operations_for(fs), mountpoint, specials[0], request.kernel, readiness)
+    return 0
+
+
+def _announce(message: str) -> None:
+    if message:
+        print(message, file=sys.stderr, flush=True)

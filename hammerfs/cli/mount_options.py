@@ -1,0 +1,209 @@
+"""The words after `-o`: ours, the kernel's, and those that mount(8) passes along and that mean nothing here.
+
+Later words win over earlier ones, as mount(8) has it.  A word that nobody knows is refused: an option that was
+misspelled and silently dropped could cost data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import grp
+import math
+import pwd
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hammerfs.cli.size import parse_size
+from hammerfs.errors import UsageError
+from hammerfs.fs.options import MIB, MountOptions
+from hammerfs.ondisk.constants import MAX_PFSID, MAX_TID
+
+CACHE_BYTES_MIN: Final = 8 * MIB
+FSYNC_MODE_MAX: Final = 4
+
+_FLAGS: Final[dict[str, dict[str, bool]]] = {
+    "ro": {"read_only": True},
+    "rw": {"read_only": False},
+    "nohistory": {"nohistory": True},
+    "nomirror": {"nomirror": True},
+    "noatime": {"noatime": True},
+    "atime": {"noatime": False},
+    "xattr": {"xattr": True},
+}
+"""Options without a value, and the MountOptions fields they set."""
+
+_KERNEL: Final = frozenset(
+    {"allow_other", "nosuid", "nodev", "noexec", "suid", "dev", "exec", "sync", "async", "dirsync"}
+)
+"""Passed to the kernel.  FUSE mounts are nosuid and nodev unless root asks for `suid` and `dev`."""
+_OPPOSITE: Final = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync"}
+_OPPOSITES: Final = _OPPOSITE | {there: here for here, there in _OPPOSITE.items()}
+
+_DROPPED: Final = frozenset(
+    {
+        "auto",
+        "default_permissions",  # always on
+        "defaults",
+        "diratime",
+        "group",
+        "iversion",
+        "lazytime",
+        "loud",
+        "mand",
+        "noauto",
+        "nodiratime",
+        "nofail",
+        "nogroup",
+        "noiversion",
+        "nolazytime",
+        "nomand",
+        "noowner",
+        "norelatime",
+        "nostrictatime",
+        "nouser",
+        "nousers",
+        "owner",
+        "relatime",
+        "silent",
+        "strictatime",
+        "user",
+        "users",
+        "_netdev",
+    }
+)
+_DROPPED_PREFIXES: Final = ("x-", "X-", "comment=", "user=", "helper=", "uhelper=")
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """What the options ask for.
+
+    filesystem -- for the core
+    kernel -- mount options to hand to FUSE
+    offset -- where the volume begins in each special, bytes
+    """
+
+    filesystem: MountOptions
+    kernel: frozenset[str]
+    offset: int
+
+
+def parse_mount_options(texts: Iterable[str]) -> MountRequest:
+    """Read the values of all `-o` arguments, each a list of words between commas; UsageError for what is wrong."""
+    fields: dict[str, Any] = {}
+    kernel: set[str] = set()
+    for word in ",".join(texts).split(","):
+        name, equals, value = word.partition("=")
+        if word in _FLAGS:
+            fields.update(_FLAGS[word])
+        elif word in _KERNEL:
+            kernel.discard(_OPPOSITES.get(word, ""))
+            kernel.add(word)
+        elif name in _VALUES:
+            if not equals or not value:
+                raise UsageError(f"mount option '{name}' needs a value: {name}={_VALUES[name].shape}")
+            fields[_VALUES[name].field] = _VALUES[name].parse(name, value)
+        elif word == "remount":
+            raise UsageError("a mounted file system keeps its options; unmount it and mount it again")
+        elif word and word not in _DROPPED and not word.startswith(_DROPPED_PREFIXES):
+            raise UsageError(f"unknown mount option '{word}'")
+    offset = fields.pop("offset", 0)
+    options = dataclasses.replace(MountOptions(), **fields)
+    if options.as_of is not None:
+        options = dataclasses.replace(options, read_only=True)
+    if options.read_only:
+        kernel.add("ro")
+    if options.noatime:
+        kernel.add("noatime")
+    return MountRequest(options, frozenset(kernel | {"default_permissions"}), offset)
+
+
+def _whole_number(name: str, value: str, lowest: int, highest: int) -> int:
+    try:
+        number = int(value, 16 if value[:2].lower() == "0x" else 10)
+    except ValueError:
+        number = -1
+    if not lowest <= number <= highest:
+        raise UsageError(f"mount option {name}={value}: a whole number from {lowest} to {highest} was expected")
+    return number
+
+
+def _parse_fsync(name: str, value: str) -> int:
+    return _whole_number(name, value, 0, FSYNC_MODE_MAX)
+
+
+def _parse_pfs(name: str, value: str) -> int:
+    return _whole_number(name, value, 0, MAX_PFSID)
+
+
+def _parse_offset(name: str, value: str) -> int:
+    try:
+        return parse_size(value)
+    except UsageError as error:
+        raise UsageError(f"mount option {name}={value}: {error}") from None
+
+
+def _parse_cache(name: str, value: str) -> int:
+    size = _parse_offset(name, value)
+    if size < CACHE_BYTES_MIN:
+        raise UsageError(f"mount option {name}={value}: {CACHE_BYTES_MIN // MIB}M is the least that works")
+    return size
+
+
+def _parse_flush(name: str, value: str) -> float:
+    try:
+        seconds = float(value.removesuffix("s"))
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"mount option {name}={value}: seconds were expected, such as {name}=5")
+    return seconds
+
+
+def _parse_tid(name: str, value: str) -> int:
+    try:
+        tid = int(value, 16) if value[:2].lower() == "0x" else 0
+    except ValueError:
+        tid = 0
+    if not 0 < tid <= MAX_TID:
+        raise UsageError(
+            f"mount option {name}={value}: a transaction id was expected, such as {name}=0x0000000123456780"
+        )
+    return tid
+
+
+def _parse_uid(name: str, value: str) -> int:
+    try:
+        return _whole_number(name, value, 0, 0xFFFFFFFE) if value.isdigit() else pwd.getpwnam(value).pw_uid
+    except KeyError:
+        raise UsageError(f"mount option {name}={value}: there is no such user") from None
+
+
+def _parse_gid(name: str, value: str) -> int:
+    try:
+        return _whole_number(name, value, 0, 0xFFFFFFFE) if value.isdigit() else grp.getgrnam(value).gr_gid
+    except KeyError:
+        raise UsageError(f"mount option {name}={value}: there is no such group") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """An option with a value: the field it sets, how to read it, and what to call it in messages."""
+
+    field: str
+    parse: Callable[[str, str], int | float]
+    shape: str
+
+
+_VALUES: Final = {
+    "uid": _Value("uid", _parse_uid, "UID"),
+    "gid": _Value("gid", _parse_gid, "GID"),
+    "fsync": _Value("fsync_mode", _parse_fsync, "0..4"),
+    "flush": _Value("flush_seconds", _parse_flush, "SECONDS"),
+    "cache": _Value("cache_bytes", _parse_cache, "SIZE"),
+    "tid": _Value("as_of", _parse_tid, "0x..."),
+    "pfs": _Value("pfs", _parse_pfs, "ID"),
+    "offset": _Value("offset", _parse_offset, "BYTES"),
+}
+"""Options with a value."""

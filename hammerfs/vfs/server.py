@@ -1,0 +1,171 @@
+"""The life of one mount: from the first request to the last byte on disk.
+
+The order matters at both ends.  Recovery is over before anything is mounted, and whoever waits is told "ready" only
+after the root directory has answered through the kernel.  At the end the kernel lets go first (its dirty pages come to
+us as ordinary writes while it unmounts, so the server must keep answering), then everything is flushed durably, then
+the devices are closed and with them the locks given up: whoever gets the lock next finds a clean file system.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, Final
+
+import pyfuse3
+import trio
+
+from hammerfs.errors import HammerError, UsageError
+from hammerfs.fs.mount import FileSystem
+from hammerfs.vfs import dispatch
+from hammerfs.vfs.daemon import unmount_on_signals
+from hammerfs.vfs.mountpoint import unmount
+from hammerfs.vfs.mounttable import mount_at
+from hammerfs.vfs.operations import HammerOperations
+from hammerfs.vfs.readiness import Readiness, verify_root_answers
+from hammerfs.vfs.serverfile import ServerNote, note_path, remove_note, write_note
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD_KIB: Final = 1024
+"""The kernel's default is 128 KiB, and no read of a cached file is larger than its read-ahead."""
+
+
+class UnflushedError(HammerError):
+    """The server ends, but not everything that it had accepted is on disk."""
+
+
+def serve(
+    operations: HammerOperations,
+    mountpoint: str,
+    source: str,
+    kernel_options: Iterable[str],
+    readiness: Readiness,
+) -> None:
+    """Mount, report readiness, answer requests until unmounted, and return when everything is on disk.
+
+    `mountpoint` comes from `prepare_mountpoint`.  Raises UsageError when the kernel refuses the mount, UnflushedError
+    when something could not be written.  The file system is closed in every case.
+    """
+    fs = operations.fs
+    dispatch.install()
+    try:
+        _mount(operations, mountpoint, source, kernel_options)
+    except BaseException:
+        fs.close_now()
+        raise
+    note = _leave_note(mountpoint)
+    try:
+        failure = trio.run(_serve_until_unmounted, fs, mountpoint, readiness)
+    finally:
+        # Does nothing when the kernel has unmounted already.
+        pyfuse3.close(unmount=True)
+    if failure is None:
+        remove_note(note)
+        return
+    write_note(note, ServerNote.of_this_process(failure))
+    raise UnflushedError(f"{source}: not everything could be brought to disk: {failure}")
+
+
+def _mount(operations: HammerOperations, mountpoint: str, source: str, kernel_options: Iterable[str]) -> None:
+    options = {"subtype=hammer", _fsname(source), *kernel_options}
+    if operations.fs.read_only:
+        options.add("ro")
+    with _stderr_caught() as said:
+        try:
+            pyfuse3.init(operations, mountpoint, options)
+            return
+        except RuntimeError as error:
+            said.seek(0)
+            lines = os.fsdecode(said.read()).splitlines() or [str(error)]
+    raise UsageError(f"cannot mount on {mountpoint}: {lines[-1].rpartition(': ')[2]}")
+
+
+@contextmanager
+def _stderr_caught() -> Iterator[IO[bytes]]:
+    """libfuse says on standard error why it cannot mount; catch it, to say it in our own sentence."""
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+class _OptionText(str):
+    """pyfuse3 encodes options as ASCII, but a path may hold any bytes."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return super().encode(sys.getfilesystemencoding(), "surrogateescape")
+
+
+def _fsname(source: str) -> str:
+    """The option that makes the source column 1 of /proc/mounts; libfuse splits options at commas."""
+    return _OptionText("fsname=" + source.replace("\\", "\\\\").replace(",", "\\,"))
+
+
+def _leave_note(mountpoint: str) -> Path | None:
+    mounted = mount_at(mountpoint)
+    if mounted is None:
+        return None
+    path = note_path(mounted.device, os.geteuid())
+    try:
+        write_note(path, ServerNote.of_this_process())
+    except (OSError, UsageError) as error:
+        log.warning("'hammerfs umount' will not be able to wait for this server: %s", error)
+        return None
+    return path
+
+
+async def _serve_until_unmounted(fs: FileSystem, mountpoint: str, readiness: Readiness) -> str | None:
+    """Returns why something could not be written, or None.  Whatever ends the serving, everything is flushed."""
+    failure = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(fs.run)
+        try:
+            await _answer_requests(mountpoint, readiness)
+        finally:
+            with trio.CancelScope(shield=True):
+                failure = await _close(fs)
+        nursery.cancel_scope.cancel()
+    return failure
+
+
+async def _answer_requests(mountpoint: str, readiness: Readiness) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(unmount_on_signals, partial(unmount, mountpoint))
+        nursery.start_soon(_report_readiness, mountpoint, readiness)
+        await pyfuse3.main()
+        nursery.cancel_scope.cancel()
+
+
+async def _report_readiness(mountpoint: str, readiness: Readiness) -> None:
+    """Ask for the root directory as any user would; in a thread, since the answer has to come from this one."""
+    await trio.to_thread.run_sync(verify_root_answers, mountpoint, abandon_on_cancel=True)
+    _raise_read_ahead(mountpoint)
+    readiness.ready()
+
+
+async def _close(fs: FileSystem) -> str | None:
+    try:
+        await fs.close()
+    except (HammerError, OSError) as error:
+        return fs.failure or str(error)
+    return fs.failure
+
+
+def _raise_read_ahead(mountpoint: str) -> None:
+    mounted = mount_at(mountpoint)
+    if mounted is not None and os.geteuid() == 0:
+        with suppress(OSError):
+            Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(f"{READ_AHEAD_KIB}\n", encoding="ascii")

@@ -1,0 +1,94 @@
+"""The note that a server leaves while it serves a mount, so that `hammerfs umount` can wait for its end.
+
+umount(2) returns when the kernel has let go of the mount; the server flushes after that.  The note tells which process
+to wait for.  It is called after the mount's device number and lies where only the server's user may write:
+/run/hammerfs for root, /run/user/UID/hammerfs or /tmp/hammerfs-UID for others.
+
+A server that ends well removes its note; one that could not bring everything to disk writes the reason into it, and
+one that was killed leaves it as it is.  Process numbers are used again, so the note holds the process's start time too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hammerfs.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ServerNote:
+    """Who serves a mount.
+
+    pid, start_ticks -- the process and when it started, in clock ticks since boot
+    failure -- why not everything reached the disk, None while nothing is wrong
+    """
+
+    pid: int
+    start_ticks: int
+    failure: str | None = None
+
+    @classmethod
+    def of_this_process(cls, failure: str | None = None) -> ServerNote:
+        return cls(os.getpid(), _start_ticks(os.getpid()) or 0, failure)
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        return _start_ticks(self.pid) == self.start_ticks
+
+
+def note_path(device: str, uid: int) -> Path:
+    """Where the server of a mount keeps its note; `device` is "major:minor" of the mounted file system."""
+    if uid == 0:
+        folder = Path("/run/hammerfs")
+    elif (runtime := Path(f"/run/user/{uid}")).is_dir():
+        folder = runtime / "hammerfs"
+    else:
+        folder = Path(f"/tmp/hammerfs-{uid}")
+    return folder / device.replace(":", "-")
+
+
+def write_note(path: Path | None, note: ServerNote) -> None:
+    """Leave a note, whole or not at all; UsageError when its folder belongs to somebody else."""
+    if path is None:
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = path.parent.lstat()
+    if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != os.geteuid():
+        raise UsageError(f"{path.parent} does not belong to the user who mounts")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(asdict(note)), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def read_note(path: Path, uid: int) -> ServerNote | None:
+    """The note of a server run by `uid`, None when there is none that can be trusted."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_uid != uid:
+                return None
+            fields = json.load(file)
+        return ServerNote(int(fields["pid"]), int(fields["start_ticks"]), fields["failure"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove_note(path: Path | None) -> None:
+    """All is on disk."""
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _start_ticks(pid: int) -> int | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    # Field 22 of proc_pid_stat(5); the first one after the command's name is field 3.
+    return None if fields[0] == b"Z" else int(fields[19])
