@@ -37,8 +37,13 @@ MKFS_TID: Tid = 0x100000001
 """What mkfs gives its records while it leaves vol0_next_tid one below (`newfs_hammer.c: format_root_directory`)."""
 
 
-def check_devices(devices: Sequence[Device], progress: Progress | None = None, data: bool = True) -> Report:
-    """Check what is on the devices as recovery in memory leaves it; raises HammerError when it cannot be opened."""
+def check_devices(
+    devices: Sequence[Device], progress: Progress | None = None, data: bool = True, mirrored: bool = False
+) -> Report:
+    """Check what is on the devices as recovery in memory leaves it; raises HammerError when it cannot be opened.
+
+    `data=False` leaves out file contents; `mirrored=True` insists on mirror TIDs that no nomirror mount ever touched.
+    """
     report = Report()
     progress = progress or SilentProgress()
     volumes = VolumeSet.open([OverlayDevice(device) for device in devices])
@@ -47,19 +52,21 @@ def check_devices(devices: Sequence[Device], progress: Progress | None = None, d
     if active is not None and active.size:
         _note_pending(active, report)
     _recover(volumes, report)
-    _check_contents(volumes, report, progress, data)
+    _check_contents(volumes, report, progress, data, mirrored)
     return report
 
 
-def check_volumes(volumes: VolumeSet, progress: Progress | None = None, data: bool = True) -> Report:
-    """Check open volumes as they are, without recovery; `data=False` leaves out file contents."""
+def check_volumes(
+    volumes: VolumeSet, progress: Progress | None = None, data: bool = True, mirrored: bool = False
+) -> Report:
+    """Check open volumes as they are, without recovery; `data` and `mirrored` as in `check_devices`."""
     report = Report()
     progress = progress or SilentProgress()
     check_headers(volumes, report)
     active = check_undo(ImageReader(volumes), report, progress)
     if active is not None and active.size:
         _note_pending(active, report)
-    _check_contents(volumes, report, progress, data)
+    _check_contents(volumes, report, progress, data, mirrored)
     return report
 
 
@@ -83,14 +90,14 @@ def _recover(volumes: VolumeSet, report: Report) -> None:
         report.note("UNDO FIFO", result.redo_sync_offset, "a mount for writing would run REDO from here on")
 
 
-def _check_contents(volumes: VolumeSet, report: Report, progress: Progress, data: bool) -> None:
+def _check_contents(volumes: VolumeSet, report: Report, progress: Progress, data: bool, mirrored: bool) -> None:
     """Everything but headers and FIFO, whose state recovery changes."""
     reader = ImageReader(volumes)
     freemap = check_freemap(reader, report, progress)
     usage = Usage()
     namespace = Namespace(reader, report)
     records = RecordChecker(reader, usage, namespace, report, data)
-    walk = TreeWalk(reader, usage, report, progress)
+    walk = TreeWalk(reader, usage, report, progress, mirrored=mirrored)
     progress.phase("B-tree", freemap.btree_nodes())
     for leaf in walk.leaves():
         namespace.complete = walk.complete

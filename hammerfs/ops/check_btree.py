@@ -4,6 +4,10 @@ An independent reader on purpose: it shares nothing with `hammerfs.btree`, so a 
 Every node: CRC, type, count, parent, bounds, order, mirror TID, and that no two parents share it.  What is below a node
 that fails is not believed and not visited; `complete` then turns false and the comparisons that need the whole tree are
 left out.  Source: `hammer_btree.h`, `hammer_btree.c`, hammer(8) show's `get_elm_flags`.
+
+A mirror TID that a parent does not know yet is what a nomirror mount leaves behind, in the original too
+(`hammer_btree_do_propagation`); nothing on disk tells such a mount from a mistake.  So it is counted and noted, and a
+problem only for a caller who knows that the file system was always mirrored, or when the TID was never given out.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from hammerfs.ondisk.constants import (
     ELEMENT_SIZE,
     INTERNAL_ELEMENTS,
     LEAF_ELEMENTS,
+    MAX_MASTERS,
     MAX_TID,
     NODE_HEADER_SIZE,
     NODE_SIZE,
@@ -69,14 +74,23 @@ class Leaf(NamedTuple):
 
 
 class TreeWalk:
-    """One walk over the tree; `complete` says afterwards whether every node could be visited."""
+    """One walk over the tree; `mirrored` says that no nomirror mount has written to it.
 
-    def __init__(self, reader: ImageReader, usage: Usage, report: Report, progress: Progress) -> None:
+    complete -- afterwards: whether every node could be visited
+    """
+
+    def __init__(
+        self, reader: ImageReader, usage: Usage, report: Report, progress: Progress, *, mirrored: bool = False
+    ) -> None:
         self._reader = reader
         self._usage = usage
         self._report = report
         self._progress = progress
         self._seen: dict[int, int] = {}
+        self._mirrored = mirrored
+        self._unknown_above = 0
+        self._first_unknown = ""
+        self._last_tid = reader.volumes.root.header.vol0_next_tid | (MAX_MASTERS - 1)
         self.complete = True
 
     def leaves(self) -> Iterator[Leaf]:
@@ -100,6 +114,13 @@ class TreeWalk:
                 yield Leaf(visit.offset, self._leaf_elements(visit, header, raw))
             else:
                 stack.extend(reversed(self._children(visit, header, raw)))
+        if self._unknown_above:
+            self._report.note(
+                NODE,
+                self._first_unknown,
+                f"{self._unknown_above} mirror TIDs, here the first, are unknown to the parent, as after a nomirror "
+                "mount: mirroring would miss what changed",
+            )
 
     def _read(self, visit: _Visit) -> bytes | None:
         """The node's bytes, verified as far as they can be alone; None when it must not be believed."""
@@ -145,13 +166,18 @@ class TreeWalk:
         if visit.kind is not None and visit.kind != header.kind:
             problem(NODE, visit.offset, f"type is {chr(header.kind)}, its parent's element says {visit.kind:#04x}")
         if header.mirror_tid > visit.mirror_tid:
-            problem(
-                NODE,
-                visit.offset,
-                f"mirror TID {header.mirror_tid:016x} is above its parent element's {visit.mirror_tid:016x}",
-            )
+            place = f"{visit.offset:016x}"
+            self._unknown(NODE, place, header.mirror_tid, f"above its parent element's {visit.mirror_tid:016x}")
         if header.element_count == 0 and visit.siblings != 1:
             problem(NODE, visit.offset, "it is empty and not its parent's only child")
+
+    def _unknown(self, kind: str, place: str, mirror_tid: Tid, text: str) -> None:
+        """A mirror TID that the level above does not know."""
+        if self._mirrored or mirror_tid > self._last_tid:
+            self._report.problem(kind, place, f"mirror TID {mirror_tid:016x} is {text}")
+            return
+        self._unknown_above += 1
+        self._first_unknown = self._first_unknown or place
 
     def _children(self, visit: _Visit, header: ondisk_node.NodeHeader, raw: bytes) -> list[_Visit]:
         """Check an internal node's elements; returns the children that can be visited."""
@@ -164,9 +190,7 @@ class TreeWalk:
             element = unpack_internal(raw, start)
             place = f"{visit.offset:016x}[{index}]"
             if element.mirror_tid > header.mirror_tid:
-                self._report.problem(
-                    ELEMENT, place, f"mirror TID {element.mirror_tid:016x} is above its node's {header.mirror_tid:016x}"
-                )
+                self._unknown(ELEMENT, place, element.mirror_tid, f"above its node's {header.mirror_tid:016x}")
             if index == count:
                 if element.btype != BTREE_NONE or element.subtree_offset:
                     self._report.problem(ELEMENT, place, "the right boundary refers to a child")

@@ -148,7 +148,10 @@ NODES: dict[str, tuple[Callable[[CraftedImage], object], str]] = {
     "other type": (lambda i: _child_of(i, 1, btype=ord("I")), "its parent's element says 0x49"),
     "count": (lambda i: _patch_node(i, i.leaves[1], 16, b"\x40"), "64 elements, at most 63 are possible"),
     "empty": (lambda i: _patch_node(i, i.leaves[1], 16, b"\x00"), "it is empty and not its parent's only child"),
-    "mirror TID": (lambda i: _child_of(i, 1, mirror_tid=NEXT_TID - 16), "is above its parent element's"),
+    "mirror TID never given out": (
+        lambda i: _patch_node(i, i.leaves[1], 56, _u64(NEXT_TID + 16)),
+        "is above its parent element's",
+    ),
     "element's mirror TID": (lambda i: _child_of(i, 1, mirror_tid=NEXT_TID + 16), "is above its node's"),
     "no mirror TID": (lambda i: _patch_node(i, i.leaves[1], 56, _u64(0)), "has no mirror TID"),
     "TID above the mirror TID": (lambda i: _patch_node(i, i.leaves[1], 56, _u64(1)), "above its node's mirror TID"),
@@ -169,6 +172,22 @@ NODES: dict[str, tuple[Callable[[CraftedImage], object], str]] = {
 def test_a_wrong_node_is_found(image: CraftedImage, change: Callable[[CraftedImage], object], words: str) -> None:
     change(image)
     assert words in check(image)
+
+
+MIRROR_TIDS: list[Callable[[CraftedImage], object]] = [
+    lambda i: _child_of(i, 1, mirror_tid=NEXT_TID - 16),
+    lambda i: _patch_node(i, i.root, 56, _u64(NEXT_TID - 16)),
+]
+
+
+@pytest.mark.parametrize("change", MIRROR_TIDS)
+def test_what_a_nomirror_mount_leaves_is_a_note(image: CraftedImage, change: Callable[[CraftedImage], object]) -> None:
+    change(image)
+    report = check_devices([image.device])
+    assert report.clean
+    assert any("as after a nomirror mount" in note.text for note in report.notes)
+    strict = check_devices([image.device], mirrored=True)
+    assert any("is above its" in problem.text for problem in strict.problems)
 
 
 def test_what_needs_the_whole_tree_is_left_out_when_part_of_it_is_lost(image: CraftedImage) -> None:
