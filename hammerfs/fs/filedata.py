@@ -31,6 +31,8 @@ from hammerfs.store.blockmap import aligned, data_zone
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
 
+DATA_END_MAX = MAX_KEY & -XBUFSIZE
+"""A data record's key is its block's end, so the block that would end at 2^63 can only be a hole."""
 _LAY_DOWN_BLOCKS = 64
 """Dirty blocks of one file in memory before whole ones are laid down."""
 _QUEUE_BYTES = 4 * 1024 * 1024
@@ -174,7 +176,7 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
     """Write at `offset`; raises NoSpaceError before anything is changed."""
     size = len(data)
     end = offset + size
-    if end > MAX_FILE_SIZE:
+    if end > DATA_END_MAX:
         raise FileOperationError(errno.EFBIG)
     ctx.space.check_write(size + XBUFSIZE)
     position = offset
