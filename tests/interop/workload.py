@@ -158,7 +158,7 @@ class Workload:
         self.model = model
         self.random = Random(seed)
         self.clock = clock
-        self._count = 0
+        self._count = seed * 100_000
         self._open: list[tuple[Inode, Node]] = []
         self._changes: list[tuple[Callable[[], None], int]] = [
             (self.create, 8),
