@@ -113,6 +113,12 @@ class FileSystem:
         return None if self.flusher is None else self.flusher.failure
 
     @property
+    def quiet(self) -> bool:
+        """Whether the flusher has nothing to do that somebody waits for."""
+        flusher = self.flusher
+        return flusher is None or not flusher.running()
+
+    @property
     def congested(self) -> bool:
         """Whether more changes should wait for the flusher (`throttle`)."""
         space = self.ctx.space
@@ -299,9 +305,10 @@ class FileSystem:
         if flusher is None or self.options.fsync_mode == FSYNC_IGNORED:
             return
         flusher.raise_failure()
-        seq = flusher.seq_for(inode)
-        if self.options.fsync_mode not in (FSYNC_BACKGROUND, FSYNC_RELAXED):
-            await flusher.wait_durable(seq)
+        if self.options.fsync_mode in (FSYNC_BACKGROUND, FSYNC_RELAXED):
+            flusher.seq_for(inode)
+        else:
+            await flusher.fsync(inode)
 
     async def throttle(self) -> None:
         """Wait until the flusher has caught up with the front end."""

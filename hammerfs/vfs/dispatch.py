@@ -28,6 +28,8 @@ per descriptor), or it is *parked*.  What must hold:
    each worker that leaves makes the next one the watcher.  Hence a poll counts an error as readable.
 4. At most `STREAK_REQUESTS_MAX` requests or `STREAK_SECONDS_MAX` go by without a pass through trio, so background
    tasks, timers, signals and cancellation come through while clients hammer.
+   A worker that finds no request may sleep in poll(2) for PATIENCE_MS instead, when `patient` says that no task waits for
+   a turn: a client that asks one thing after the other is answered without epoll.
 5. A worker that took a request and left nobody behind goes through trio before it takes another: pyfuse3 has just
    started a new worker for exactly this case, and would start one more for every request until that one runs.
 
@@ -41,7 +43,7 @@ from __future__ import annotations
 import logging
 import select
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -54,6 +56,8 @@ log = logging.getLogger(__name__)
 
 STREAK_REQUESTS_MAX: Final = 64
 STREAK_SECONDS_MAX: Final = 0.002
+PATIENCE_MS: Final = 1
+"""How long a worker sleeps in poll(2) for the next request of a client that is likely to send one at once."""
 
 _SEAM: Final = "trio"
 _KNOWN_VERSIONS: Final = frozenset({(3, 2), (3, 3), (3, 4), (3, 5)})
@@ -95,7 +99,8 @@ class DispatchStatistics:
 class _Gate(trio.abc.Instrument):
     """Where workers wait for requests.  One session at a time, all calls from the thread that runs trio."""
 
-    def __init__(self) -> None:
+    def __init__(self, patient: Callable[[], bool] | None) -> None:
+        self._patient = patient
         self._watcher: trio.lowlevel.Task | None = None
         self._parked: deque[trio.lowlevel.Task] = deque()
         self._requests = self._inline = self._parkings = self._reliefs = self._gave_way = 0
@@ -132,6 +137,8 @@ class _Gate(trio.abc.Instrument):
         events: list[tuple[int, int]] = []
         if self._streak < STREAK_REQUESTS_MAX and monotonic() < self._streak_end:
             events = self._poller.poll(0)
+            if not events and self._patient is not None and self._patient():
+                events = self._poller.poll(PATIENCE_MS)
             if events:
                 self._inline += 1
         else:
@@ -212,8 +219,8 @@ class _Lowlevel:
 class _FastTrio:
     """What pyfuse3 takes for trio."""
 
-    def __init__(self) -> None:
-        self.gate = _Gate()
+    def __init__(self, patient: Callable[[], bool] | None) -> None:
+        self.gate = _Gate(patient)
         self.lowlevel = _Lowlevel(self.gate)
         self.Lock = _NoLock
 
@@ -236,8 +243,11 @@ class _FastTrio:
 _installed: _FastTrio | None = None
 
 
-def install() -> bool:
+def install(patient: Callable[[], bool] | None = None) -> bool:
     """Switch pyfuse3 to the fast path; call it before `pyfuse3.init`, inside or outside of `trio.run`.
+
+    `patient` tells whether no other task has anything to do, so that the thread may sleep in poll(2); without it the
+    thread never does.
 
     Returns whether the fast path is active now.  When it cannot be, the reason is logged and pyfuse3 works as it
     comes.  A second call changes nothing.
@@ -249,7 +259,7 @@ def install() -> bool:
     if objection is not None:
         log.warning("slower request dispatch in use: %s", objection)
         return False
-    _installed = _FastTrio()
+    _installed = _FastTrio(patient)
     setattr(pyfuse3, _SEAM, _installed)
     return True
 

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 READ_AHEAD_KIB: Final = 1024
 """The kernel's default is 128 KiB, and no read of a cached file is larger than its read-ahead."""
+WORKERS_MIN: Final = 4
+"""Workers kept waiting: with a single one, pyfuse3 would start and end another around nearly every request."""
 
 
 class UnflushedError(HammerError):
@@ -54,7 +56,7 @@ def serve(
     when something could not be written.  The file system is closed in every case.
     """
     fs = operations.fs
-    dispatch.install()
+    dispatch.install(lambda: fs.quiet)
     try:
         _mount(operations, mountpoint, source, kernel_options)
     except BaseException:
@@ -145,7 +147,7 @@ async def _answer_requests(mountpoint: str, readiness: Readiness) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(unmount_on_signals, partial(unmount, mountpoint))
         nursery.start_soon(_report_readiness, mountpoint, readiness)
-        await pyfuse3.main()
+        await pyfuse3.main(min_tasks=WORKERS_MIN)
         nursery.cancel_scope.cancel()
 
 
