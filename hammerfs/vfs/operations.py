@@ -49,6 +49,7 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import OBJTYPE_REGFILE
 from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry
 from hammerfs.vfs.complaints import Complaints
+from hammerfs.vfs.nameless import Nameless
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class HammerOperations(pyfuse3.Operations):
         self._attributes = Attributes(self.node_ids, fs.options)
         self._localization = fs.root.localization
         self._as_of = fs.root.as_of
+        self._nameless = Nameless(fs, self.node_ids)
         self._absent = absent_entry()
         self._complaints = Complaints(log)
 
@@ -140,8 +142,18 @@ class HammerOperations(pyfuse3.Operations):
         return self._attributes.referenced(inode)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        """The kernel drops inodes from its cache; see NodeIds."""
-        self.node_ids.forget(inode_list)
+        """The kernel drops inodes from its cache; there is no answer, so no error can be told."""
+        try:
+            if self._nameless:
+                for node_id, _ in inode_list:
+                    self._nameless.forget(node_id)
+            self.node_ids.forget(inode_list)
+        except Exception as error:
+            self.refusal("forget", (), error)
+
+    def session_ended(self) -> None:
+        """The kernel will ask for nothing more; what it still held may go."""
+        self._nameless.forget_all()
 
     @_change
     def create(
@@ -183,11 +195,21 @@ class HammerOperations(pyfuse3.Operations):
 
     @_change
     def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        self.fs.unlink(self._inode(parent_inode), name)
+        parent = self._inode(parent_inode)
+        target = self._nameless.hold(parent, name)
+        try:
+            self.fs.unlink(parent, name)
+        finally:
+            self._nameless.settle(target)
 
     @_change
     def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        self.fs.rmdir(self._inode(parent_inode), name)
+        parent = self._inode(parent_inode)
+        target = self._nameless.hold(parent, name)
+        try:
+            self.fs.rmdir(parent, name)
+        finally:
+            self._nameless.settle(target)
 
     @_change
     def rename(
@@ -199,7 +221,12 @@ class HammerOperations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        self.fs.rename(self._inode(parent_inode_old), name_old, self._inode(parent_inode_new), name_new, flags)
+        parent = self._inode(parent_inode_new)
+        replaced = self._nameless.hold(parent, name_new)
+        try:
+            self.fs.rename(self._inode(parent_inode_old), name_old, parent, name_new, flags)
+        finally:
+            self._nameless.settle(replaced)
 
     @_request
     def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:

@@ -64,7 +64,7 @@ def serve(
         raise
     note = _leave_note(mountpoint)
     try:
-        failure = trio.run(_serve_until_unmounted, fs, mountpoint, readiness)
+        failure = trio.run(_serve_until_unmounted, operations, mountpoint, readiness)
     finally:
         # Does nothing when the kernel has unmounted already.
         pyfuse3.close(unmount=True)
@@ -129,16 +129,17 @@ def _leave_note(mountpoint: str) -> Path | None:
     return path
 
 
-async def _serve_until_unmounted(fs: FileSystem, mountpoint: str, readiness: Readiness) -> str | None:
+async def _serve_until_unmounted(operations: HammerOperations, mountpoint: str, readiness: Readiness) -> str | None:
     """Returns why something could not be written, or None.  Whatever ends the serving, everything is flushed."""
     failure = None
     async with trio.open_nursery() as nursery:
-        await nursery.start(fs.run)
+        await nursery.start(operations.fs.run)
         try:
             await _answer_requests(mountpoint, readiness)
         finally:
             with trio.CancelScope(shield=True):
-                failure = await _close(fs)
+                operations.session_ended()
+                failure = await _close(operations.fs)
         nursery.cancel_scope.cancel()
     return failure
 
