@@ -8,11 +8,11 @@ Memory holds what is written; the golden images stay as they are.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 import pytest
-from judge import Golden, LastingOverlay, Tree, as_tree, closing, differences, problems, shown, view
+from judge import READ_ONLY, Golden, LastingOverlay, Tree, as_tree, closing, differences, problems, shown, view
 from workload import MIB, Clock, Model, Workload
 
 from hammerfs.device.base import Device
@@ -20,7 +20,7 @@ from hammerfs.device.memory import MemoryDevice
 from hammerfs.fs.metadata import read_record
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
-from hammerfs.ondisk.address import Tid
+from hammerfs.ondisk.address import Tid, volume_of
 from hammerfs.ondisk.constants import (
     CAP_DIR_LOCAL_INO,
     CAP_DIRHASH_ALG1,
@@ -32,7 +32,7 @@ from hammerfs.ondisk.constants import (
     RECTYPE_INODE,
 )
 from hammerfs.ondisk.direntry import name_key, unpack_entry
-from hammerfs.ondisk.element import ROOT_LEFT_BOUNDARY, ROOT_RIGHT_BOUNDARY, element_key, unpack_leaf
+from hammerfs.ondisk.element import ROOT_LEFT_BOUNDARY, ROOT_RIGHT_BOUNDARY, LeafElement, element_key, unpack_leaf
 from hammerfs.ondisk.inode import InodeData
 from hammerfs.ops.mkfs import FormatRequest, plan_format, write_file_system
 
@@ -112,6 +112,12 @@ def test_golden_images_can_be_written_to(name: str, images: Golden) -> None:
         assert differences(original, view(fs), ["mtime_us", "atime_us", *IN_PLACE]) == []
 
 
+def elements(fs: FileSystem) -> Iterator[LeafElement]:
+    """Every element of every leaf, the past included."""
+    low, high = element_key(ROOT_LEFT_BOUNDARY), element_key(ROOT_RIGHT_BOUNDARY)
+    return map(unpack_leaf, fs.ctx.tree.scan(low, high))
+
+
 def made(version: int, sizes: Sequence[int]) -> list[LastingOverlay]:
     """A fresh file system with a small UNDO FIFO, in memory."""
     request = FormatRequest(
@@ -135,6 +141,8 @@ def test_fresh_file_systems_can_be_written_to(version: int, sizes: list[int]) ->
     fs = FileSystem.open(devices, ROOT_PFS, clock)
     expected, moments = change_everything(fs, clock, version * 100 + len(sizes), rounds=4)
     judge_result(devices, ROOT_PFS, expected, moments)
+    with closing(FileSystem.open(devices, READ_ONLY)) as fs:
+        assert {volume_of(element.data_offset) for element in elements(fs)} == set(range(len(sizes)))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -169,9 +177,8 @@ def test_directories_are_laid_out_as_their_version_demands(version: int) -> None
         Workload(fs, Model.of(fs), version, clock).run(250)
     flags = (CAP_DIR_LOCAL_INO if version >= 2 else 0) | (CAP_DIRHASH_ALG1 if version >= 6 else 0)
     seen = 0
-    with closing(FileSystem.open(devices, MountOptions(read_only=True))) as fs:
-        low, high = element_key(ROOT_LEFT_BOUNDARY), element_key(ROOT_RIGHT_BOUNDARY)
-        for element in map(unpack_leaf, fs.ctx.tree.scan(low, high)):
+    with closing(FileSystem.open(devices, READ_ONLY)) as fs:
+        for element in elements(fs):
             if element.rec_type == RECTYPE_DIRENTRY:
                 entry = unpack_entry(read_record(fs.ctx, element))
                 first, last = name_key(flags, entry.name)

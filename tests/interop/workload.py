@@ -38,6 +38,17 @@ EDGES = [0, 1, 4095, 8192, 16384, 16385, 65536, MIB - 1, MIB, MIB + 1, MIB + 655
 LARGEST = 3 * MIB
 """Files are not grown beyond this."""
 WORDS = [b"aa", b"bb", b"cc", b"dd"]
+TWINS = [
+    b"collide",
+    b"c636fq5e",
+    b"c11628t85x",
+    b"c14121gfx3",
+    b"c14749a5to",
+    b"c17618k4sv",
+    b"c26302j3jv",
+    b"c29476ggjc",
+]
+"""Names with one CRC-32, hence of one hash in both algorithms; they meet in the root directory."""
 
 
 class Clock:
@@ -260,6 +271,9 @@ class Workload:
 
     def _place(self) -> tuple[str, Node, bytes]:
         """A directory and a name that is free in it."""
+        twins = [name for name in TWINS if name not in self.model.root.names]
+        if twins and self.random.random() < 0.25:
+            return "/", self.model.root, self.random.choice(twins)
         path, node = self._directory()
         self._count += 1
         kind = self.random.randrange(6)
