@@ -28,8 +28,8 @@ per descriptor), or it is *parked*.  What must hold:
    each worker that leaves makes the next one the watcher.  Hence a poll counts an error as readable.
 4. At most `STREAK_REQUESTS_MAX` requests or `STREAK_SECONDS_MAX` go by without a pass through trio, so background
    tasks, timers, signals and cancellation come through while clients hammer.
-   A worker that finds no request may sleep in poll(2) for PATIENCE_MS instead, when `patient` says that no task waits for
-   a turn: a client that asks one thing after the other is answered without epoll.
+   A worker that finds no request may sleep in poll(2) for PATIENCE_MS instead, when `patient` says that no task waits
+   for a turn: a client that asks one thing after the other is answered without epoll.
 5. A worker that took a request and left nobody behind goes through trio before it takes another: pyfuse3 has just
    started a new worker for exactly this case, and would start one more for every request until that one runs.
 
