@@ -107,13 +107,16 @@ class HammerMount:
         return found[0]
 
     def kill(self) -> None:
-        """End the server by SIGKILL, and take the dead mount away."""
+        """End the server by SIGKILL; the mount stays, dead, until `take_away`."""
         server = os.pidfd_open(self.server())
         signal.pidfd_send_signal(server, signal.SIGKILL)
         ended, _, _ = select.select([server], [], [], DEATH_SECONDS_MAX)
         os.close(server)
         assert ended, "the server outlived SIGKILL"
-        run("fusermount3", "-u", "-z", self.path)
+
+    def take_away(self) -> None:
+        """Remove a dead mount, once nobody uses it; earlier, programs would write below the mount point."""
+        run("fusermount3", "-u", self.path)
         assert not self.is_mounted
 
     def remove(self) -> None:

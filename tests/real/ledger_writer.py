@@ -17,11 +17,12 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 
 PAGE_BYTES = 4096
 PAGES = 64
-ZERO_PAGE = bytes(PAGE_BYTES)
 
 Ledger = dict[tuple[str, str], int]
 """What was acknowledged: from (kind, name) to the highest number that the ledger holds for it."""
@@ -150,11 +151,11 @@ WORK: tuple[Callable[[Writer], None], ...] = (append, create, overwrite, replace
 
 
 def run_until_failure(work: Callable[[Writer], None], writer: Writer) -> None:
-    """One process of the writer; the end of the mount is its proper end."""
+    """One process of the writer; the end of the mount is its proper end, told on stderr by error number."""
     try:
         work(writer)
     except OSError as error:
-        print(f"{work.__name__}: {error}", file=sys.stderr)
+        os.write(2, f"{error.errno} {work.__name__}: {error}\n".encode())
 
 
 def main() -> None:
@@ -165,9 +166,13 @@ def main() -> None:
     for work in WORK:
         writer = Writer(folder / work.__name__, ledger, f"{seed} {work.__name__}")
         writer.folder.mkdir(parents=True)
-        processes.append(context.Process(target=run_until_failure, args=(work, writer)))
+        processes.append(context.Process(target=run_until_failure, args=(work, writer), daemon=True))
     for process in processes:
         process.start()
+    wait([process.sentinel for process in processes])
+    with suppress(OSError):
+        os.statvfs(folder)
+        sys.exit("one failed on a live mount")
     for process in processes:
         process.join()
 

@@ -227,6 +227,7 @@ def test_postgresql_when_the_file_system_is_killed(hammer_for_all: HammerMount, 
     hammer_for_all.kill()
     cluster.kill()
     load.wait()
+    hammer_for_all.take_away()
     hammer_for_all.check()
     hammer_for_all.mount("allow_other", "default_permissions")
     cluster.start()
