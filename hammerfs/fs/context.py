@@ -26,9 +26,17 @@ if TYPE_CHECKING:
     from hammerfs.fs.space import Space
 
 
+_CLOCK_REALTIME_COARSE = 5
+"""Linux' number of it; the time module has no name for it."""
+
+
 def now_us() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
+    """Microseconds since 1970, by the clock that the kernel takes file times from.
+
+    With a write-back cache the kernel sets some of a file's times itself.  By a finer clock than its own, ours would be
+    up to a tick ahead, and a file written right after it was created would seem to have been written before.
+    """
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) // 1000
 
 
 @dataclass(slots=True)
