@@ -25,8 +25,8 @@ import trio
 from hammerfs.errors import HammerError, ReadOnlyError
 from hammerfs.fs.cycle import Cycle, Step, UndoMode, run_steps
 from hammerfs.fs.flushgroup import FlushGroup, capture, closure
-from hammerfs.fs.inode import FlushState, Inode
-from hammerfs.fs.sync_inode import InodeSync, reissue
+from hammerfs.fs.inode import Dirty, FlushState, Inode
+from hammerfs.fs.sync_inode import InodeSync
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -148,6 +148,14 @@ class Flusher:
         if self._ctx.dirty.setup:
             self.queue(None)
         await self.wait_durable(self.async_())
+        while self._ctx.dirty.cut_short:
+            await self.wait_durable(self.async_(self.queue(None)))
+
+    async def fsync(self, inode: Inode) -> None:
+        """Return when everything acknowledged about an inode is durable, even if that takes several groups (INV-6)."""
+        await self.wait_durable(self.seq_for(inode))
+        while inode in self._ctx.dirty.cut_short:
+            await self.wait_durable(self.seq_for(inode))
 
     async def flush_dirty(self, max_count: int = -1) -> bool:
         """Repeat `sync` until nothing is dirty, at most `max_count` times; False when something is left."""
@@ -358,8 +366,19 @@ class Flusher:
             since = await self._pause(since)
 
     def _settle(self, group: FlushGroup, inode: Inode, work: InodeSync) -> None:
+        """Put an inode back where it belongs after its flush; what was left of it goes into a group of its own."""
         group.refs -= 1
-        settle(self._ctx, inode, work)
+        dirty = self._ctx.dirty
+        inode.capture = None
+        inode.state = FlushState.IDLE
+        dirty.cut_short.discard(inode)
+        if work.cut_short:
+            dirty.cut_short.add(inode)
+        if work.would_block:
+            dirty.mark(inode, Dirty.DATA | Dirty.INODE)
+            self.async_(self.queue(inode))
+        elif inode in dirty.setup:
+            inode.state = FlushState.SETUP
 
     def _should_stop(self) -> bool:
         """Whether an inode with unbounded work should leave the rest to a later cycle."""
@@ -396,13 +415,15 @@ class Flusher:
         try:
             while self._ctx.dirty.setup or self.groups or self.cycle.has_dirty():
                 group = self.queue(None)
+                if self.undo_exhausted(3):
+                    run_steps(self._ctx, self.cycle.close())
                 self._start_group(group)
                 while group.work:
                     inode = group.work.pop()
                     work = InodeSync(self._ctx, self._tid, inode, self._should_stop)
                     for _ in work.run():
                         pass
-                    settle(self._ctx, inode, work)
+                    self._settle(group, inode, work)
                 run_steps(self._ctx, self.cycle.finalize(final=True))
                 self._end_group(group)
                 self.done = group.seq
@@ -445,13 +466,3 @@ class FlushFailedError(ReadOnlyError):
     """What was to be made durable cannot be: the flusher has stopped."""
 
     errno = 5
-
-
-def settle(ctx: Context, inode: Inode, work: InodeSync) -> None:
-    """Put an inode back where it belongs after its flush."""
-    inode.capture = None
-    inode.state = FlushState.IDLE
-    if work.would_block:
-        ctx.dirty.mark(inode, reissue(inode))
-    elif inode in ctx.dirty.setup:
-        inode.state = FlushState.SETUP

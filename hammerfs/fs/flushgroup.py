@@ -46,10 +46,15 @@ class FlushGroup:
 
 
 class DirtyInodes:
-    """All inodes with changes that no group has captured: what the next group to run will find."""
+    """All inodes with changes that no group has captured: what the next group to run will find.
+
+    setup -- these inodes, in the order in which they became dirty
+    cut_short -- those of which less than what was captured reached the disk, see `sync_inode`
+    """
 
     def __init__(self) -> None:
         self.setup: dict[Inode, None] = {}
+        self.cut_short: set[Inode] = set()
 
     def mark(self, inode: Inode, bits: int) -> None:
         """Note that an inode differs from disk."""

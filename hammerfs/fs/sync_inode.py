@@ -14,7 +14,7 @@ from hammerfs.errors import CorruptionError
 from hammerfs.fs import unfinished
 from hammerfs.fs.directory import entry_localization
 from hammerfs.fs.filedata import lay_down, stored_length
-from hammerfs.fs.inode import Dirty, Inode, InodeCapture, block_size
+from hammerfs.fs.inode import Inode, InodeCapture, block_size
 from hammerfs.fs.metadata import end_record, insert_record
 from hammerfs.fs.records import DataRecord, EntryKind, EntryRecord, RecordState
 from hammerfs.ondisk.address import Tid
@@ -34,6 +34,7 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.direntry import pack_entry
 from hammerfs.ondisk.element import base_key, pack_key, record_element, unpack_leaf
+from hammerfs.ondisk.inode import InodeData
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -48,6 +49,7 @@ class InodeSync:
 
     exhausted -- asks whether the cycle has used up its share of UNDO space or dirty buffers
     would_block -- set when work was left for a later group
+    cut_short -- set when that includes content: on disk the file ends earlier than what was captured
     """
 
     def __init__(self, ctx: Context, tid: Tid, inode: Inode, exhausted: Callable[[], bool]) -> None:
@@ -60,6 +62,7 @@ class InodeSync:
         self._nohistory = ctx.options.nohistory or inode.nohistory
         self._time = ctx.clock() // 1_000_000
         self.would_block = False
+        self.cut_short = False
 
     def run(self) -> Iterator[None]:
         """Do the work; afterwards the inode's capture is gone."""
@@ -82,9 +85,10 @@ class InodeSync:
         inode = self._inode
         if not inode.on_disk or inode.disk_end <= cut:
             return
-        for count, raw in enumerate(self._data_records(cut, MAX_KEY), 1):
+        for count, raw in enumerate(self._data_records(cut, MAX_KEY)):
             if count % _RECORDS_PER_STRETCH == 0:
-                yield
+                if count:
+                    yield
                 if self._exhausted():
                     element = unpack_leaf(raw)
                     self._postpone(element.key - element.data_len)
@@ -93,11 +97,37 @@ class InodeSync:
         inode.disk_end = cut
 
     def _postpone(self, cut: int) -> None:
-        """Leave the truncation from `cut` on to a later group; a crash in between finishes it at the next mount."""
-        inode = self._inode
+        """Leave the truncation from `cut` on to a later group; a crash in between finishes it at the next mount.
+
+        What was captured from `cut` on goes back to the front end, unless that has replaced or truncated it since: the
+        later truncation would take it away again.  Until then the file ends at `cut` on disk, so that no crash shows
+        the old content behind it, nor zeros instead of the new (INV-6 is kept by waiting, see `Flusher.fsync`).
+        """
+        ctx, inode, taken = self._ctx, self._inode, self._taken
         self.would_block = True
-        inode.trunc_off = cut if inode.trunc_off is None else min(cut, inode.trunc_off)
-        unfinished.note(self._ctx, self._tid, inode)
+        limit = inode.trunc_off
+        for start in [start for start in taken.blocks if start >= cut]:
+            block = taken.blocks.pop(start)
+            if _is_outdated(inode, start, limit):
+                ctx.space.dirty_bytes -= block_size(start)
+                ctx.space.records -= 1
+            else:
+                inode.blocks[start] = block
+        for start in [start for start in taken.records if start >= cut]:
+            record = taken.records.pop(start)
+            if _is_outdated(inode, start, limit):
+                ctx.blockmap.release(record.data_offset, record.end - record.start)
+                ctx.space.records -= 1
+            else:
+                inode.records[start] = record
+        inode.trunc_off = cut if limit is None else min(cut, limit)
+        if not taken.delete and taken.size > cut:
+            assert taken.data is not None, "a new size without a new inode record"
+            shorter = InodeData.unpack(taken.data)
+            shorter.size = cut
+            taken.data = shorter.pack()
+            self.cut_short = True
+        unfinished.note(ctx, self._tid, inode)
 
     def _data_records(self, low: int, high: int) -> Iterator[bytes]:
         """Live data records that overlap [low, high)."""
@@ -266,6 +296,6 @@ class InodeSync:
         ctx.space.records -= len(taken.blocks) + len(taken.records)
 
 
-def reissue(inode: Inode) -> int:
-    """The dirty bits of an inode whose flush was cut short."""
-    return Dirty.DATA | (Dirty.INODE if not inode.data.nlinks else 0)
+def _is_outdated(inode: Inode, start: int, limit: int | None) -> bool:
+    """Whether the front end replaced a captured block, or truncated the file in front of it."""
+    return start in inode.blocks or start in inode.records or (limit is not None and start >= limit)

@@ -1,0 +1,182 @@
+"""File contents: blocks in memory, laid down, captured and on disk, and truncations too large for one cycle."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import trio
+from small_filesystem import assert_clean, assert_settled, flush_closure, fresh, make, mount, names, read, walk
+
+from hammerfs.device.memory import MemoryDevice
+from hammerfs.fs import unfinished
+from hammerfs.fs.flusher import Flusher
+from hammerfs.fs.mount import FileSystem
+
+BLOCK = 16384
+
+
+def blocks(count: int, seed: int) -> bytes:
+    return b"".join(bytes([seed, number]) * (BLOCK // 2) for number in range(count))
+
+
+class Exhausted:
+    """Says that a cycle's share is used up at every look but those in `generous`."""
+
+    def __init__(self) -> None:
+        self.generous = 0
+
+    def __call__(self, flusher: Flusher) -> bool:
+        self.generous -= 1
+        return self.generous < 0
+
+
+@pytest.fixture
+def scarce() -> Exhausted:
+    """Lets a truncation end `generous` records per cycle."""
+    return Exhausted()
+
+
+def flush_one_group(fs: FileSystem, scarce: Exhausted, records: int) -> None:
+    """One cycle in which truncations end at most `records` data records."""
+
+    async def main() -> None:
+        flusher = fs.flusher
+        assert flusher is not None
+        scarce.generous = records
+        seq = flusher.async_(flusher.queue(None))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fs.run)
+            while flusher.statistics_groups == before:
+                await trio.lowlevel.checkpoint()
+            flusher.lock_groups()
+            await flusher.wait_durable(seq)
+            nursery.cancel_scope.cancel()
+        flusher.unlock_groups()
+
+    assert fs.flusher is not None
+    before = fs.flusher.statistics_groups
+    with (
+        mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 1),
+        mock.patch.object(Flusher, "_should_stop", lambda self: scarce(self)),
+    ):
+        trio.run(main)
+
+
+def replaced(scarce: Exhausted, records: int) -> tuple[list[MemoryDevice], FileSystem]:
+    """A file of 8 blocks, truncated to nothing and written anew with 6, in a cycle that ended `records` old records."""
+    devices = fresh()
+    fs = mount(devices)
+    make(fs, fs.root, b"f", blocks(8, 1))
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    inode = walk(fs, b"f")
+    fs.setattr(inode, size=0)
+    fs.write(inode, 0, blocks(6, 2))
+    flush_one_group(fs, scarce, records)
+    return devices, fs
+
+
+@pytest.mark.parametrize("records", range(9))
+def test_what_is_written_after_a_truncation_survives_that_the_truncation_is_cut_short(
+    scarce: Exhausted, records: int
+) -> None:
+    """The rest of the truncation comes in a later cycle; it must not take what was written since."""
+    devices, fs = replaced(scarce, records)
+    assert fs.flusher is not None
+    assert read(fs, b"f") == blocks(6, 2)
+    fs.flusher.flush_now()
+    assert_settled(fs)
+    assert read(fs, b"f") == blocks(6, 2)
+    fs.close_now()
+    assert_clean(devices)
+    assert read(mount(devices), b"f") == blocks(6, 2)
+
+
+@pytest.mark.parametrize("records", range(9))
+def test_a_crash_while_a_truncation_is_cut_short_shows_neither_old_content_nor_zeros(
+    scarce: Exhausted, records: int
+) -> None:
+    """The file ends where the truncation got to; the next mount ends what is behind it."""
+    devices, _ = replaced(scarce, records)
+    devices = [device.copy() for device in devices]
+    assert_clean(devices)
+    fs = mount(devices)
+    assert read(fs, b"f") == blocks(min(records, 6), 2)
+    fs.close_now()
+    assert_clean(devices)
+    fs = mount(devices)
+    fs.setattr(walk(fs, b"f"), size=8 * BLOCK)
+    assert read(fs, b"f") == blocks(min(records, 6), 2).ljust(8 * BLOCK, b"\0")
+
+
+def test_what_is_written_while_a_truncation_waits_to_go_on_is_kept(scarce: Exhausted) -> None:
+    devices, fs = replaced(scarce, 2)
+    expected = bytearray(blocks(6, 2))
+    expected[3 * BLOCK + 5 : 3 * BLOCK + 8] = b"new"
+    fs.write(walk(fs, b"f"), 3 * BLOCK + 5, b"new")
+    flush_one_group(fs, scarce, 1)
+    fs.setattr(walk(fs, b"f"), size=4 * BLOCK)
+    del expected[4 * BLOCK :]
+    assert read(fs, b"f") == expected
+    fs.close_now()
+    assert_settled(fs)
+    assert_clean(devices)
+    assert read(mount(devices), b"f") == expected
+
+
+def test_fsync_waits_until_a_truncation_that_was_cut_short_is_complete(scarce: Exhausted) -> None:
+    """INV-6: what fsync acknowledges is on disk, in however many cycles it got there."""
+    devices = fresh()
+    fs = mount(devices)
+    inode = make(fs, fs.root, b"f", blocks(8, 1))
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    fs.setattr(inode, size=0)
+    fs.write(inode, 0, blocks(6, 2))
+    answers = iter([False, True, False, False, True] + [False] * 20)
+    with (
+        mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 1),
+        mock.patch.object(Flusher, "_should_stop", side_effect=answers),
+    ):
+        flush_closure(fs, inode)
+    assert read(mount([device.copy() for device in devices]), b"f") == blocks(6, 2)
+    assert fs.flusher.statistics_groups == 4
+
+
+def test_a_deletion_that_was_cut_short_is_finished_by_the_next_mount(scarce: Exhausted) -> None:
+    devices = fresh()
+    fs = mount(devices)
+    make(fs, fs.root, b"f", blocks(8, 1))
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    fs.unlink(fs.root, b"f")
+    flush_one_group(fs, scarce, 3)
+    devices = [device.copy() for device in devices]
+    assert_clean(devices)
+    fs = mount(devices)
+    assert fs.ctx.root.inode_count == 2
+    assert names(fs, fs.root) == []
+    fs.close_now()
+    assert fs.ctx.root.inode_count == 1
+    assert not list(unfinished.scan(fs.ctx))
+    assert_clean(devices)
+
+
+def test_a_file_of_more_records_than_a_cycle_bears_is_deleted_in_several() -> None:
+    """With the smallest FIFO there is, one cycle ends some forty thousand records."""
+    fs = mount(fresh(size=6 << 30))
+    inode = make(fs, fs.root, b"f", b"")
+    megabyte = bytes(1 << 20)
+    for number in range(3600):
+        fs.write(inode, number << 20, megabyte)
+        if fs.congested:
+            assert fs.flusher is not None
+            fs.flusher.flush_now()
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    before = fs.flusher.statistics_groups
+    fs.unlink(fs.root, b"f")
+    fs.close_now()
+    assert fs.flusher.statistics_groups == before + 2
+    assert fs.ctx.root.inode_count == 1
