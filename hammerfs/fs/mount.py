@@ -16,14 +16,14 @@ import trio
 from hammerfs.btree.tree import BTree
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
-from hammerfs.errors import FileOperationError, NotHammerError
+from hammerfs.errors import CorruptionError, FileOperationError, NotHammerError
 from hammerfs.fs import acl, attributes, directory, filedata, namespace, pfs, redo, unfinished, xattr
 from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.flushgroup import DirtyInodes
-from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.inode import Dirty, Inode, block_ceiling
 from hammerfs.fs.inodecache import InodeCache
 from hammerfs.fs.options import FSYNC_BACKGROUND, FSYNC_IGNORED, FSYNC_RELAXED, MountOptions
 from hammerfs.fs.space import Space
@@ -374,10 +374,13 @@ class FileSystem:
                 inode = ctx.inodes.get(ctx, localization, obj_id, MAX_TID)
             except FileOperationError:
                 continue
+            except CorruptionError as error:
+                log.warning("object %#x stays unfinished, as it cannot be read: %s", obj_id, error)
+                continue
             inode.orphaned = True
             inode.disk_end = (1 << 63) - 1
             if inode.data.nlinks:
-                filedata.discard_from(ctx, inode, (inode.data.size + BUFSIZE - 1) & -BUFSIZE)
+                filedata.discard_from(ctx, inode, block_ceiling(inode.data.size))
             else:
                 namespace.abandon(ctx, inode)
             ctx.dirty.mark(inode, Dirty.INODE)

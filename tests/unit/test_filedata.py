@@ -12,6 +12,9 @@ from hammerfs.device.memory import MemoryDevice
 from hammerfs.fs import unfinished
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.mount import FileSystem
+from hammerfs.ondisk.address import short_of
+from hammerfs.ondisk.constants import LOCALIZE_INODE, MAX_TID, RECTYPE_INODE
+from hammerfs.ondisk.element import base_key, unpack_leaf
 
 BLOCK = 16384
 
@@ -180,3 +183,41 @@ def test_a_file_of_more_records_than_a_cycle_bears_is_deleted_in_several() -> No
     fs.close_now()
     assert fs.flusher.statistics_groups == before + 2
     assert fs.ctx.root.inode_count == 1
+
+
+def test_a_mount_finishes_a_truncation_at_a_block_of_64_kib(scarce: Exhausted) -> None:
+    """Beyond 1 MiB blocks are larger, and no record may be cut in two."""
+    large = 1 << 20
+    devices = fresh()
+    fs = mount(devices)
+    inode = make(fs, fs.root, b"f", b"x" * (large + 5 * 65536))
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    fs.setattr(inode, size=large + 5)
+    flush_one_group(fs, scarce, 1)
+    devices = [device.copy() for device in devices]
+    fs = mount(devices)
+    fs.close_now()
+    assert_clean(devices)
+    fs = mount(devices)
+    assert not list(unfinished.scan(fs.ctx))
+    assert read(fs, b"f") == b"x" * (large + 5)
+
+
+@pytest.mark.expect_log("object 0x100000010 stays unfinished, as it cannot be read: .* bad CRC")
+def test_damage_in_what_a_mount_should_finish_does_not_keep_it_from_mounting() -> None:
+    devices = fresh()
+    fs = mount(devices)
+    inode = make(fs, fs.root, b"f", b"content")
+    make(fs, fs.root, b"g", b"other")
+    fs.opened(inode)
+    fs.unlink(fs.root, b"f")
+    fs.close_now()
+    raw = fs.ctx.tree.find_as_of(base_key(LOCALIZE_INODE, inode.obj_id, RECTYPE_INODE, 0), MAX_TID)
+    assert raw is not None
+    place = fs.ctx.volumes.root.header.vol_buf_beg + short_of(unpack_leaf(raw).data_offset)
+    devices[0].write(place, b"\xff")
+    fs = mount(devices)
+    assert names(fs, fs.root) == [b"g"]
+    make(fs, fs.root, b"h", b"new")
+    fs.close_now()
