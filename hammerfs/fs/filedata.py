@@ -154,11 +154,12 @@ def _neighbours(extents: list[tuple[int, int, int, int]], first: int) -> int:
 def _read_run(ctx: Context, inode: Inode, extents: list[tuple[int, int, int, int]]) -> memoryview:
     first = extents[0][2]
     total = sum(stop - start for start, stop, _, _ in extents)
+    blocks = ctx.blocks
     if len(extents) == 1:
-        data = memoryview(ctx.blocks.read(first, total))
+        data = memoryview(blocks.read(first, total))
+    elif blocks.queued_bytes and any(blocks.holds(extent[2]) for extent in extents):
+        data = memoryview(b"".join([blocks.read(place, stop - start) for start, stop, place, _ in extents]))
     else:
-        if ctx.blocks.queued_bytes:
-            ctx.blocks.flush()
         data = memoryview(ctx.volumes.read(first, total))
     base = 0
     for start, stop, data_offset, data_crc in extents:

@@ -25,6 +25,16 @@ class DataBlocks:
         self._queued[to_zone2(offset)] = data
         self.queued_bytes += len(data)
 
+    def forget(self, offset: Offset) -> None:
+        """Do not write a block whose space was given up: the place may get another owner before the queue is written."""
+        data = self._queued.pop(to_zone2(offset), None)
+        if data is not None:
+            self.queued_bytes -= len(data)
+
+    def holds(self, offset: Offset) -> bool:
+        """Whether a block is still queued."""
+        return to_zone2(offset) in self._queued
+
     def read(self, offset: Offset, size: int) -> bytes:
         """`size` bytes of a block, from the queue or from disk."""
         if self._queued:

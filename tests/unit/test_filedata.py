@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from unittest import mock
 
 import pytest
 import trio
-from small_filesystem import assert_clean, assert_settled, flush_closure, fresh, make, mount, names, read, walk
+from small_filesystem import assert_clean, assert_settled, flush_closure, fresh, make, mount, names, read, recorded, walk
 
+from hammerfs.device.faulty import FaultyDevice
 from hammerfs.device.memory import MemoryDevice
+from hammerfs.errors import DeviceError, ReadOnlyError
 from hammerfs.fs import unfinished
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import short_of
-from hammerfs.ondisk.constants import LOCALIZE_INODE, MAX_TID, RECTYPE_INODE
+from hammerfs.ondisk.constants import LOCALIZE_INODE, MAX_TID, RECTYPE_INODE, ZONE_LARGE_DATA
 from hammerfs.ondisk.element import base_key, unpack_leaf
 
 BLOCK = 16384
@@ -221,3 +224,36 @@ def test_damage_in_what_a_mount_should_finish_does_not_keep_it_from_mounting() -
     assert names(fs, fs.root) == [b"g"]
     make(fs, fs.root, b"h", b"new")
     fs.close_now()
+
+
+@pytest.mark.expect_log("read-only from now on")
+def test_reading_goes_on_after_the_flusher_failed_and_writes_nothing() -> None:
+    """INV-11: what is in memory only stays readable, and reading it is no reason to write it."""
+    recording, log = recorded(fresh())
+    device = FaultyDevice(recording[0], "barrier", 4, errno.EIO)
+    fs = mount([device])
+    inode = make(fs, fs.root, b"f", blocks(8, 1))
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    fs.ctx.blocks.flush()
+    fs.write(inode, 0, blocks(70, 2))
+    with pytest.raises(DeviceError):
+        fs.flusher.flush_now()
+    written = len(log.entries)
+    assert fs.read(inode, 0, 70 * BLOCK) == blocks(70, 2)
+    assert len(log.entries) == written
+    with pytest.raises(ReadOnlyError):
+        fs.write(inode, 0, b"more")
+
+
+def test_reading_beside_blocks_that_wait_to_be_written_writes_nothing() -> None:
+    """A read must not fail for what happens to somebody else's writes."""
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    inode = make(fs, fs.root, b"f", blocks(8, 1))
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    fs.ctx.blocks.put(fs.ctx.blockmap.reserve(ZONE_LARGE_DATA, BLOCK), bytes(BLOCK))
+    written = len(log.entries)
+    assert fs.read(inode, 0, 8 * BLOCK) == blocks(8, 1)
+    assert len(log.entries) == written
