@@ -13,7 +13,8 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,16 @@ MIB = 1024 * KIB
 
 T = TypeVar("T")
 clock = time.perf_counter
+
+
+@contextmanager
+def opened(path: str | Path, flags: int) -> Iterator[int]:
+    """A file descriptor; files that do not exist are made if the flags say so."""
+    fd = os.open(path, flags, 0o644)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True)

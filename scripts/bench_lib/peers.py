@@ -18,6 +18,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 BIN = PROJECT / ".venv" / "bin"
 COMMAND_SECONDS_MAX = 300
 UNMOUNT_TRIES_MAX = 40
+UMOUNT = "umount {mnt}"
+"""For all alike, and then the server's end is waited for: it comes when everything is written."""
 
 
 class BenchError(Exception):
@@ -36,7 +38,6 @@ class Kind:
     programs: tuple[str, ...]
     make: str
     mount: str
-    umount: str = "umount {mnt}"
     has_server: bool = True
 
     def missing(self) -> list[str]:
@@ -49,7 +50,6 @@ HAMMERFS = Kind(
     (f"{BIN}/hammerfs", f"{BIN}/mkfs_hammer.py"),
     f"{BIN}/mkfs_hammer.py -f -L bench --size {{size}} {{img}}",
     f"{BIN}/hammerfs mount {{img}} {{mnt}}",
-    f"{BIN}/hammerfs umount {{mnt}}",
 )
 FUSE2FS = Kind(
     "fuse2fs",
@@ -169,7 +169,7 @@ class Peer:
                 time.sleep(0.25)
 
     def _umount_once(self, watch: Callable[[], None]) -> None:
-        command = self._command(self.kind.umount)
+        command = self._command(UMOUNT)
         unmounting = subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + COMMAND_SECONDS_MAX
         while unmounting.poll() is None or (not unmounting.returncode and self._has_live_server()):
