@@ -234,8 +234,14 @@ def _content(ctx: Context, inode: Inode, start: int) -> bytes | bytearray:
 def _drop_record(ctx: Context, inode: Inode, start: int) -> None:
     record = inode.records.pop(start, None)
     if record is not None:
-        ctx.blockmap.release(record.data_offset, record.end - record.start)
-        ctx.space.records -= 1
+        give_up(ctx, record)
+
+
+def give_up(ctx: Context, record: DataRecord) -> None:
+    """Take back a block that was laid down and will never be referred to."""
+    ctx.blocks.forget(record.data_offset)
+    ctx.blockmap.release(record.data_offset, record.end - record.start)
+    ctx.space.records -= 1
 
 
 def lay_down_full(ctx: Context, inode: Inode) -> None:
@@ -243,9 +249,9 @@ def lay_down_full(ctx: Context, inode: Inode) -> None:
     for start in sorted(inode.blocks):
         if len(inode.blocks[start]) < block_size(start):
             continue
-        content = inode.blocks.pop(start)
+        inode.records[start] = lay_down(ctx, start, inode.blocks[start], block_size(start))
+        del inode.blocks[start]
         ctx.space.dirty_bytes -= block_size(start)
-        inode.records[start] = lay_down(ctx, start, content, block_size(start))
     if ctx.blocks.queued_bytes >= _QUEUE_BYTES:
         ctx.blocks.flush()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hammerfs.errors import CorruptionError
 from hammerfs.fs import unfinished
 from hammerfs.fs.directory import entry_localization
-from hammerfs.fs.filedata import lay_down, stored_length
+from hammerfs.fs.filedata import give_up, lay_down, stored_length
 from hammerfs.fs.inode import Inode, InodeCapture, block_size
 from hammerfs.fs.metadata import end_record, insert_record
 from hammerfs.fs.records import DataRecord, EntryKind, EntryRecord, RecordState
@@ -116,8 +116,7 @@ class InodeSync:
         for start in [start for start in taken.records if start >= cut]:
             record = taken.records.pop(start)
             if _is_outdated(inode, start, limit):
-                ctx.blockmap.release(record.data_offset, record.end - record.start)
-                ctx.space.records -= 1
+                give_up(ctx, record)
             else:
                 inode.records[start] = record
         inode.trunc_off = cut if limit is None else min(cut, limit)
@@ -292,8 +291,8 @@ class InodeSync:
         for start in taken.blocks:
             ctx.space.dirty_bytes -= block_size(start)
         for record in taken.records.values():
-            ctx.blockmap.release(record.data_offset, record.end - record.start)
-        ctx.space.records -= len(taken.blocks) + len(taken.records)
+            give_up(ctx, record)
+        ctx.space.records -= len(taken.blocks)
 
 
 def _is_outdated(inode: Inode, start: int, limit: int | None) -> bool:

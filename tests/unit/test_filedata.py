@@ -257,3 +257,17 @@ def test_reading_beside_blocks_that_wait_to_be_written_writes_nothing() -> None:
     written = len(log.entries)
     assert fs.read(inode, 0, 8 * BLOCK) == blocks(8, 1)
     assert len(log.entries) == written
+
+
+def test_a_block_whose_space_was_given_up_is_not_written() -> None:
+    """INV-1: the place may belong to somebody else by the time the queue is written."""
+    fs = mount(fresh())
+    inode = make(fs, fs.root, b"f", blocks(65, 1))
+    assert fs.ctx.blocks.queued_bytes == 64 * BLOCK
+    fs.write(inode, BLOCK, blocks(2, 2))
+    assert fs.ctx.blocks.queued_bytes == 62 * BLOCK
+    fs.setattr(inode, size=10 * BLOCK)
+    assert fs.ctx.blocks.queued_bytes == 8 * BLOCK
+    fs.unlink(fs.root, b"f")
+    assert fs.ctx.blocks.queued_bytes == 0
+    assert fs.ctx.blockmap.reserved_bytes == 0
