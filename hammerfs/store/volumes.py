@@ -68,6 +68,7 @@ class VolumeSet:
     version -- format version of the file system, from the root volume
     fsid -- the uuid that all volumes share
     writable -- whether every device is
+    unsettled_bytes -- written since the last barrier began, headers not counted
     undo_first_durable -- first_offset of the UNDO FIFO in the newest root header known to be on stable storage
     """
 
@@ -80,6 +81,7 @@ class VolumeSet:
         self.undo_first_durable: Offset = self.root.header.blockmap(ZONE_UNDO).first_offset
         self._undo_first_written = self.undo_first_durable
         self._unsettled: set[int] = set()
+        self.unsettled_bytes = 0
         self._barrier_lock = threading.Lock()
         self._readers: list[_Reader | None] = [None] * MAX_VOLUMES
         for volume in self.volumes.values():
@@ -115,12 +117,15 @@ class VolumeSet:
         volume, place = self._locate(offset, len(data))
         volume.device.write(place, data)
         self._unsettled.add(volume.number)  # not before: a barrier in another thread may run in between
+        self.unsettled_bytes += len(data)
 
     def write_vector(self, offset: Offset, chunks: Sequence[Buffer]) -> None:
         """Write chunks that lie one behind the other from `offset` on."""
-        volume, place = self._locate(offset, sum(map(len, chunks)))
+        size = sum(map(len, chunks))
+        volume, place = self._locate(offset, size)
         volume.device.write_vector(place, chunks)
         self._unsettled.add(volume.number)
+        self.unsettled_bytes += size
 
     def covers(self, offset: Offset, size: int) -> bool:
         """Whether a range lies within a volume's buffer area."""
@@ -155,6 +160,7 @@ class VolumeSet:
         """
         with self._barrier_lock:
             undo_first = self._undo_first_written
+            self.unsettled_bytes = 0
             for number in tuple(self._unsettled):
                 self._unsettled.discard(number)
                 try:

@@ -1,0 +1,45 @@
+"""Where a barrier runs: in a thread, unless it is certain to be short.
+
+A barrier may take seconds when much was written, and the event loop has requests to answer meanwhile: then it belongs
+in a thread.  But handing it there and back costs the CPU more than 100 us, and a small fsync needs three barriers of
+150 to 350 us each.  So a barrier behind little data runs at once, as long as such barriers have proved short on these
+devices. Measured on an append with fsync of 4 KiB, barriers replaced by nothing: 1180 us with threads, 680 us
+without.
+"""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from hammerfs.store.volumes import VolumeSet
+
+SMALL_BYTES = 256 * 1024
+"""Written since the last barrier: beyond this one goes into a thread."""
+SHORT_SECONDS = 0.002
+"""Mean duration of small barriers beyond which they go into a thread, too."""
+_WEIGHT = 0.2
+
+
+class BarrierRunner:
+    """Runs the barriers of one mount and learns how long small ones take."""
+
+    def __init__(self, volumes: VolumeSet) -> None:
+        self._volumes = volumes
+        self._mean_seconds = 0.0
+        self.inline = 0
+        self.threaded = 0
+
+    async def run(self) -> None:
+        """Make everything written before the call durable; raises DeviceError."""
+        small = self._volumes.unsettled_bytes <= SMALL_BYTES
+        began = time.perf_counter()
+        if small and self._mean_seconds < SHORT_SECONDS:
+            self.inline += 1
+            self._volumes.barrier()
+        else:
+            self.threaded += 1
+            await trio.to_thread.run_sync(self._volumes.barrier)
+        if small:
+            self._mean_seconds += _WEIGHT * (time.perf_counter() - began - self._mean_seconds)
