@@ -18,15 +18,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
 from hammerfs.errors import HammerError, ReadOnlyError
+from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.cycle import Cycle, Step, UndoMode, run_steps
 from hammerfs.fs.flushgroup import FlushGroup, capture, closure
 from hammerfs.fs.inode import Dirty, FlushState, Inode
 from hammerfs.fs.sync_inode import InodeSync
+from hammerfs.ondisk.address import Tid
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -38,12 +41,20 @@ _STRETCH_SECONDS = 0.004
 """Longest time the back end works between two looks at the event loop."""
 
 
+@dataclass(slots=True)
+class Transaction:
+    """What one slave writes of one group: the group's TID, shared by all, and the number of inodes so far."""
+
+    tid: Tid
+    inodes: int = 0
+
+
 class Slave:
-    """One competitor for a group's inodes; `transactions` counts the inodes it flushed."""
+    """One competitor for a group's inodes, with its own copy of the group's transaction."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.transactions = 0
+        self.transaction = Transaction(0)
         self.wakeup = trio.Event()
         self.idle = trio.Event()
         self.idle.set()
@@ -77,8 +88,8 @@ class Flusher:
         self._group_free = trio.lowlevel.ParkingLot()
         self._slaves = [Slave(number) for number in range(MAX_SLAVES)]
         self._running: FlushGroup | None = None
-        self._tid = 0
         self._finalize_lock = trio.Lock()
+        self._barriers = BarrierRunner(ctx.volumes)
         self._exiting = False
 
     # --- requests -------------------------------------------------------------------------------
@@ -177,16 +188,15 @@ class Flusher:
         """The sequence number after which everything acknowledged about an inode is written.
 
         A directory's entries belong to it: when some are pending, everything is flushed.  An inode that was loaded
-        since the last flush may have been written by it, so at least that one counts.
+        since may have been written by the last group or by the running one, so at least that one counts.
         """
         if inode.adds or inode.deletes:
             return self.async_(self.queue(None))
         if inode in self._ctx.dirty.setup:
             return self.async_(self.queue(inode))
-        if inode.capture is not None:
-            assert self._running is not None
-            return self._running.seq
-        return inode.last_seq or self.done
+        if inode.last_seq:
+            return inode.last_seq
+        return self.done if self._running is None else self._running.seq
 
     async def flush_undos(self, mode: UndoMode) -> None:
         """Write the UNDO/REDO FIFO by itself."""
@@ -284,8 +294,8 @@ class Flusher:
                 await self._finalize(final=True)
             self._finish(seq)
             await self._close_if_wanted()
-        except Exception as error:
-            self.critical_error(error)
+        except BaseException as error:
+            self._give_up(error)
             return False
         return True
 
@@ -304,8 +314,8 @@ class Flusher:
                 await self._drive(self.cycle.close())
             self.durable = seq
             self._finished.unpark_all()
-        except Exception as error:
-            self.critical_error(error)
+        except BaseException as error:
+            self._give_up(error)
         return False
 
     async def _flush_group(self, group: FlushGroup) -> None:
@@ -313,10 +323,11 @@ class Flusher:
             async with self._finalize_lock:
                 await self._drive(self.cycle.close())
         self._start_group(group)
-        for slave in self._slaves:
+        competing = self._slaves[: group.total_count]
+        for slave in competing:
             slave.idle = trio.Event()
             slave.wakeup.set()
-        for slave in self._slaves:
+        for slave in competing:
             await slave.idle.wait()
         if self.failure is None:
             await self._finalize(final=True)
@@ -337,7 +348,7 @@ class Flusher:
         group.work = chosen
         group.total_count = len(chosen)
         group.refs = len(chosen)
-        self._tid = self._ctx.alloc_tid()
+        group.tid = self._ctx.alloc_tid()
         self._running = group
         self.statistics_groups += 1
         self.statistics_inodes += len(chosen)
@@ -352,12 +363,13 @@ class Flusher:
         A slave enters, and comes back from every pause, through the finalize lock: while another one writes meta-data
         out, nobody changes any.
         """
+        transaction = slave.transaction = Transaction(group.tid)
         async with self._finalize_lock:
             since = time.perf_counter()
         while group.work and self.failure is None:
             inode = group.work.pop()
-            slave.transactions += 1
-            work = InodeSync(self._ctx, self._tid, inode, self._should_stop)
+            transaction.inodes += 1
+            work = InodeSync(self._ctx, transaction.tid, inode, self._should_stop)
             for _ in work.run():
                 since = await self._pause(since)
             self._settle(group, inode, work)
@@ -403,7 +415,7 @@ class Flusher:
         since = time.perf_counter()
         for step in steps:
             if step is Step.BARRIER:
-                await trio.to_thread.run_sync(self._ctx.volumes.barrier)
+                await self._barriers.run()
                 since = time.perf_counter()
             elif time.perf_counter() - since > _STRETCH_SECONDS:
                 await trio.lowlevel.checkpoint()
@@ -420,7 +432,7 @@ class Flusher:
                 self._start_group(group)
                 while group.work:
                     inode = group.work.pop()
-                    work = InodeSync(self._ctx, self._tid, inode, self._should_stop)
+                    work = InodeSync(self._ctx, group.tid, inode, self._should_stop)
                     for _ in work.run():
                         pass
                     self._settle(group, inode, work)
@@ -445,8 +457,10 @@ class Flusher:
         An exception that is none of ours is a defect: its place is logged, so that it can be mended.
         """
         if self.failure is None:
-            expected = isinstance(error, (HammerError, OSError))
+            expected = isinstance(error, (HammerError, OSError, trio.Cancelled))
             self.failure = str(error) if expected else f"internal error: {error!r}"
+            if isinstance(error, trio.Cancelled):
+                self.failure = "flushing was cancelled in the middle of a cycle"
             self._ctx.read_only = True
             log.error(
                 "the file system is read-only from now on, nothing more is written: %s",
@@ -455,6 +469,12 @@ class Flusher:
             )
         self._finished.unpark_all()
         self._signal.set()
+
+    def _give_up(self, error: BaseException) -> None:
+        """A cycle ended in the middle; whoever cancelled it, too, must not go on from there."""
+        self.critical_error(error)
+        if not isinstance(error, Exception):
+            raise error
 
     def raise_failure(self) -> None:
         """Raise what turned the mount read-only, for those who wait for durability."""

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 from hammerfs.fs.inode import Dirty, FlushState, Inode, InodeCapture
 from hammerfs.fs.records import EntryRecord, RecordState
+from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
 
 
@@ -29,10 +30,12 @@ class FlushGroup:
     closed -- to be flushed as soon as its turn comes
     running -- captured; nothing joins any more
     everything -- takes all dirty inodes when it starts to run
-    total_count -- inodes captured; refs -- inodes and records captured and not yet in the B-tree
+    inodes -- those asked for by name; work -- those captured that no slave has taken yet
+    total_count -- inodes captured; refs -- those of them that are not in the B-tree yet
+    tid -- of every record that it writes
     """
 
-    __slots__ = ("closed", "everything", "inodes", "refs", "running", "seq", "total_count", "work")
+    __slots__ = ("closed", "everything", "inodes", "refs", "running", "seq", "tid", "total_count", "work")
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
@@ -42,6 +45,7 @@ class FlushGroup:
         self.inodes: dict[Inode, None] = {}
         self.total_count = 0
         self.refs = 0
+        self.tid: Tid = 0
         self.work: list[Inode] = []
 
 
