@@ -19,7 +19,8 @@ from hammer_mount import FULL, HammerMount
 
 pytestmark = [pytest.mark.real, pytest.mark.mount, pytest.mark.slow]
 
-KILLS = 50 if FULL else 8
+FILE_SYSTEMS = 5 if FULL else 1
+KILLS = 10 if FULL else 8
 LOAD_SECONDS_MAX = 4.0 if FULL else 2.0
 MOUNT_SECONDS_MAX = 2.0
 START_SECONDS_MAX = 30
@@ -69,15 +70,16 @@ class Load:
         assert reasons <= DEAD_MOUNT_ERRORS, said.decode()
 
 
-def test_sigkill_loses_nothing_that_was_fsynced(hammer: HammerMount, tmp_path: Path) -> None:
-    seed = os.environ.get("HAMMERFS_REAL_SEED") or str(random.randrange(1 << 32))
-    print(f"HAMMERFS_REAL_SEED={seed}")
-    choose = random.Random(seed)
+@pytest.mark.parametrize("file_system", range(FILE_SYSTEMS))
+def test_sigkill_loses_nothing_that_was_fsynced(hammer: HammerMount, tmp_path: Path, file_system: int) -> None:
+    seed = os.environ.get("HAMMERFS_REAL_SEED") or f"{random.randrange(1 << 32)}"
+    print(f"file system {file_system}, HAMMERFS_REAL_SEED={seed}")
+    choose = random.Random(f"{seed} {file_system}")
     rounds: list[tuple[Path, Path]] = []
     for number in range(KILLS):
         folder, ledger = hammer.path / f"round-{number}", tmp_path / f"ledger-{number}"
         rounds.append((folder, ledger))
-        with Load(folder, ledger, f"{seed} {number}") as load:
+        with Load(folder, ledger, f"{seed} {file_system} {number}") as load:
             load.wait_for_first_fsync()
             load.run_for(choose.uniform(0, LOAD_SECONDS_MAX))
             hammer.kill()
