@@ -76,7 +76,7 @@ def bare_entry(node_id: int, obj_type: int) -> pyfuse3.EntryAttributes:
     return entry
 
 
-class _OwnerNumbers(dict[bytes, int]):
+class OwnerNumbers(dict[bytes, int]):
     """From the uuid in an inode to the uid or gid it holds, remembered: three times as fast as decoding it again.
 
     With an override, every owner is that one.
@@ -99,8 +99,8 @@ class Attributes:
 
     def __init__(self, node_ids: NodeIds, options: MountOptions) -> None:
         self._node_ids = node_ids
-        self._uids = _OwnerNumbers(options.uid)
-        self._gids = _OwnerNumbers(options.gid)
+        self._uids = OwnerNumbers(options.uid)
+        self._gids = OwnerNumbers(options.gid)
 
     def referenced(self, inode: Inode) -> pyfuse3.EntryAttributes:
         """For answers that name an inode to the kernel (LOOKUP, CREATE, READDIRPLUS ...): counts a reference."""

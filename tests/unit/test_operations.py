@@ -1,0 +1,355 @@
+"""The FUSE handlers without a kernel: a real file system in memory behind them, called as pyfuse3 calls them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pyfuse3
+import pytest
+import trio
+import trio.testing
+from small_filesystem import assert_clean, fresh, make, mount, names, read, walk
+
+from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NoSpaceError, ReadOnlyError
+from hammerfs.fs.inode import Inode
+from hammerfs.fs.mount import FileSystem
+from hammerfs.vfs.attributes import CACHE_SECONDS, OWNERS_REMEMBERED_MAX, OwnerNumbers
+from hammerfs.vfs.complaints import LINES_PER_PERIOD, PERIOD_SECONDS, Complaints
+from hammerfs.vfs.nodeids import OBJ_ID_MIN, ROOT_NODE_ID
+from hammerfs.vfs.operations import HammerOperations, XattrOperations, operations_for
+
+USER: Any = SimpleNamespace(uid=1000, gid=100, pid=1, umask=0o22)
+T = TypeVar("T")
+
+
+def call(handler: Coroutine[Any, Any, T]) -> T:
+    """The answer of a handler that must not wait for anything."""
+    try:
+        handler.send(None)
+    except StopIteration as done:
+        answer: T = done.value
+        return answer
+    pytest.fail("the handler waited")
+
+
+def errno_of(handler: Coroutine[Any, Any, object]) -> int:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        call(handler)
+    return caught.value.errno
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def raise_it(*_args: object, **_kwargs: object) -> object:
+        raise error
+
+    return raise_it
+
+
+def node(number: int) -> pyfuse3.InodeT:
+    return pyfuse3.InodeT(number)
+
+
+def name(text: bytes) -> pyfuse3.FileNameT:
+    return pyfuse3.FileNameT(text)
+
+
+ROOT = node(ROOT_NODE_ID)
+
+
+@pytest.fixture
+def fs() -> FileSystem:
+    return mount(fresh())
+
+
+@pytest.fixture
+def operations(fs: FileSystem) -> HammerOperations:
+    return operations_for(fs)
+
+
+# --- errors -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (FileOperationError(errno.ENOTEMPTY), errno.ENOTEMPTY),
+        (NoSpaceError("full"), errno.ENOSPC),
+        (ReadOnlyError("read-only"), errno.EROFS),
+        (pyfuse3.FUSEError(errno.EXDEV), errno.EXDEV),
+    ],
+)
+def test_refusals_become_errnos_silently(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, error: Exception, number: int
+) -> None:
+    monkeypatch.setattr(fs, "readlink", failing(error))
+    assert errno_of(operations.readlink(ROOT, USER)) == number
+
+
+@pytest.mark.expect_log(r"^readlink\(0x1\): record at 8000000000004000$")
+def test_damage_is_an_io_error_and_one_line_in_the_log(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fs, "readlink", failing(CorruptionError("record", offset=0x8000000000004000)))
+    assert errno_of(operations.readlink(ROOT, USER)) == errno.EIO
+
+
+@pytest.mark.expect_log(r"^unlink\(0x1, b'name'\): disk: cannot read 5 bytes at offset 4: Input/output error$")
+def test_a_failing_device_is_an_io_error_and_one_line_in_the_log(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fs, "unlink", failing(DeviceError("read", "disk", 4, 5, OSError(errno.EIO, ""))))
+    assert errno_of(operations.unlink(ROOT, name(b"name"), USER)) == errno.EIO
+
+
+@pytest.mark.expect_log(r"^write\(0x1, 0x10\): unexpected KeyError: 'bug'$")
+def test_a_bug_is_an_io_error_with_a_traceback_in_the_log_and_no_contents(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fs, "write", failing(KeyError("bug")))
+    assert errno_of(operations.write(pyfuse3.FileHandleT(1), 16, b"secret")) == errno.EIO
+    assert "raise_it" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_complaints_are_counted_when_there_are_too_many(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    complaints = Complaints(logging.getLogger("test"), clock=lambda: now)
+    for number in range(LINES_PER_PERIOD + 7):
+        complaints.log(f"line {number}")
+    assert len(caplog.records) == LINES_PER_PERIOD
+    now = PERIOD_SECONDS
+    complaints.log("later")
+    complaints.log("and later")
+    assert [record.getMessage() for record in caplog.records[-2:]] == [
+        "later (7 more messages were not shown)",
+        "and later",
+    ]
+
+
+# --- names and attributes -----------------------------------------------------------------------
+def test_node_ids_of_the_mounted_view_are_object_ids(fs: FileSystem, operations: HammerOperations) -> None:
+    inode = make(fs, fs.root, b"file", b"content")
+    entry = call(operations.lookup(ROOT, name(b"file"), USER))
+    assert entry.st_ino == inode.obj_id >= OBJ_ID_MIN
+    assert entry.entry_timeout == entry.attr_timeout == CACHE_SECONDS
+    assert len(operations.node_ids) == 0
+
+
+def test_an_absent_name_may_be_remembered(operations: HammerOperations) -> None:
+    entry = call(operations.lookup(ROOT, name(b"absent"), USER))
+    assert entry.st_ino == 0
+    assert entry.entry_timeout == CACHE_SECONDS
+    assert errno_of(operations.lookup(ROOT, name(b"absent@@0x0000000000000010"), USER)) == errno.ENOENT
+
+
+def test_attributes_say_what_the_inode_says(fs: FileSystem, operations: HammerOperations) -> None:
+    entry = call(operations.mknod(ROOT, name(b"tty"), pyfuse3.ModeT(stat.S_IFCHR | 0o620), os.makedev(4, 300), USER))
+    assert stat.S_ISCHR(entry.st_mode)
+    assert stat.S_IMODE(entry.st_mode) == 0o620
+    assert (entry.st_uid, entry.st_gid, entry.st_nlink) == (1000, 100, 1)
+    assert entry.st_rdev == os.makedev(4, 300)
+    inode = walk(fs, b"tty")
+    inode.data.mtime, inode.data.ctime, inode.data.atime = 1_000_001, 2_000_002, 3_000_003
+    entry = call(operations.getattr(entry.st_ino, USER))
+    assert (entry.st_mtime_ns, entry.st_ctime_ns, entry.st_atime_ns) == (1_000_001_000, 2_000_002_000, 3_000_003_000)
+    assert (entry.st_size, entry.st_blocks) == (0, 0)
+
+
+def test_owner_numbers_are_remembered_up_to_a_limit() -> None:
+    numbers = OwnerNumbers(None)
+    for uid in range(OWNERS_REMEMBERED_MAX + 10):
+        assert numbers[bytes(12) + uid.to_bytes(4, "little")] == uid
+    assert len(numbers) <= OWNERS_REMEMBERED_MAX
+    assert OwnerNumbers(5)[bytes(16)] == 5
+
+
+def test_ids_of_other_views_come_and_go(fs: FileSystem, operations: HammerOperations) -> None:
+    make(fs, fs.root, b"file", b"old")
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    past = b"@@0x%016x" % fs.ctx.root.next_tid
+    entries = [call(operations.lookup(ROOT, name(b"file" + past), USER)) for _ in range(3)]
+    node_id = entries[0].st_ino
+    assert {entry.st_ino for entry in entries} == {node_id}
+    assert node_id < OBJ_ID_MIN
+    assert len(operations.node_ids) == 1
+    call(operations.forget([(node_id, 2)]))
+    assert call(operations.getattr(node_id, USER)).st_size == 3
+    call(operations.forget([(node_id, 1)]))
+    assert len(operations.node_ids) == 0
+    assert errno_of(operations.getattr(node_id, USER)) == errno.ESTALE
+    again = call(operations.lookup(ROOT, name(b"file" + past), USER))
+    assert again.st_ino != node_id, "an id was used twice"
+
+
+def test_a_nameless_object_lives_until_it_is_forgotten(fs: FileSystem, operations: HammerOperations) -> None:
+    entry = call(operations.mkdir(ROOT, name(b"d"), pyfuse3.ModeT(stat.S_IFDIR | 0o755), USER))
+    call(operations.rmdir(ROOT, name(b"d"), USER))
+    assert call(operations.getattr(entry.st_ino, USER)).st_nlink == 0
+    call(operations.forget([(entry.st_ino, 1)]))
+    assert errno_of(operations.getattr(entry.st_ino, USER)) == errno.ENOENT
+    assert names(fs, fs.root) == []
+
+
+def test_at_the_end_of_a_session_nothing_is_held(fs: FileSystem, operations: HammerOperations) -> None:
+    held = [make(fs, fs.root, word, b"contents") for word in (b"removed", b"replaced")]
+    make(fs, fs.root, b"new", b"contents")
+    call(operations.unlink(ROOT, name(b"removed"), USER))
+    call(operations.rename(ROOT, name(b"new"), ROOT, name(b"replaced"), pyfuse3.FlagT(0), USER))
+    assert [inode.opens for inode in held] == [1, 1]
+    operations.session_ended()
+    assert [inode.opens for inode in held] == [0, 0]
+
+
+def test_a_refused_removal_holds_nothing(fs: FileSystem, operations: HammerOperations) -> None:
+    directory = make(fs, fs.root, b"d")
+    make(fs, directory, b"inside", b"")
+    assert errno_of(operations.rmdir(ROOT, name(b"d"), USER)) == errno.ENOTEMPTY
+    assert errno_of(operations.unlink(ROOT, name(b"absent"), USER)) == errno.ENOENT
+    assert directory.opens == 0
+
+
+def test_truncating_at_open_clears_suid_for_ordinary_users(fs: FileSystem, operations: HammerOperations) -> None:
+    inode = make(fs, fs.root, b"program", b"content")
+    fs.setattr(inode, mode=0o6755)
+    handle = call(operations.open(node(inode.obj_id), pyfuse3.FlagT(os.O_WRONLY | os.O_TRUNC), USER)).fh
+    assert (inode.data.mode, inode.data.size, inode.opens) == (0o755, 0, 1)
+    call(operations.release(handle))
+    assert inode.opens == 0
+
+
+# --- listings -----------------------------------------------------------------------------------
+class Listing:
+    """What readdir_reply was told, up to a number of entries a request."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.entries: list[tuple[bytes, pyfuse3.EntryAttributes, int]] = []
+
+    def reply(self, _token: object, name: bytes, attributes: pyfuse3.EntryAttributes, cookie: int) -> bool:
+        if len(self.entries) == self.room:
+            return False
+        self.entries.append((name, attributes, cookie))
+        return True
+
+
+def listed(
+    operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, node_id: int = ROOT_NODE_ID, room: int = 5
+) -> list[tuple[bytes, pyfuse3.EntryAttributes]]:
+    """A whole directory, read a few entries at a time."""
+    found: list[tuple[bytes, pyfuse3.EntryAttributes]] = []
+    cookie = 0
+    while True:
+        listing = Listing(room)
+        monkeypatch.setattr(pyfuse3, "readdir_reply", listing.reply)
+        token: Any = None
+        call(operations.readdir(pyfuse3.FileHandleT(node_id), cookie, token))
+        if not listing.entries:
+            return found
+        found += [(name, attributes) for name, attributes, _ in listing.entries]
+        cookie = listing.entries[-1][2]
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 100])
+def test_a_listing_in_pieces_has_everything_once(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    directory = make(fs, fs.root, b"d")
+    expected = {b"%d" % number for number in range(20)}
+    for word in expected:
+        make(fs, directory, word, b"")
+    found = listed(operations, monkeypatch, directory.obj_id, room)
+    assert [word for word, _ in found[:2]] == [b".", b".."]
+    assert [entry.st_ino for _, entry in found[:2]] == [directory.obj_id, ROOT_NODE_ID]
+    assert sorted(word for word, _ in found[2:]) == sorted(expected)
+
+
+def test_a_listing_of_the_past_counts_only_what_was_told(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(7):
+        make(fs, fs.root, b"%d" % number, b"")
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    past = call(operations.lookup(ROOT, name(b"@@0x%016x" % fs.ctx.root.next_tid), USER)).st_ino
+    found = listed(operations, monkeypatch, past, room=3)
+    assert len(found) == 9
+    told = [entry.st_ino for word, entry in found if word not in (b".", b"..")]
+    assert len(operations.node_ids) == 8
+    call(operations.forget([(node_id, 1) for node_id in [*told, past]]))
+    assert len(operations.node_ids) == 0
+
+
+@pytest.mark.expect_log(r"^readdir\(0x1, b'bad'\): inode record")
+def test_one_unreadable_inode_does_not_hide_the_others(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = make(fs, fs.root, b"bad")
+    make(fs, fs.root, b"good", b"")
+    load = fs.inode
+
+    def inode(localization: int, obj_id: int, as_of: int) -> Inode:
+        if obj_id == bad.obj_id:
+            raise CorruptionError("inode record")
+        return load(localization, obj_id, as_of)
+
+    monkeypatch.setattr(fs, "inode", inode)
+    found = dict(listed(operations, monkeypatch))
+    assert set(found) == {b".", b"..", b"bad", b"good"}
+    assert stat.S_ISDIR(found[b"bad"].st_mode)
+    assert found[b"bad"].entry_timeout == found[b"bad"].attr_timeout == 0
+
+
+# --- options and waiting ------------------------------------------------------------------------
+def test_xattrs_are_answered_only_when_asked_for(operations: HammerOperations) -> None:
+    assert errno_of(operations.getxattr(ROOT, pyfuse3.XAttrNameT(b"user.x"), USER)) == errno.ENOSYS
+    with_xattrs = operations_for(mount(fresh(), xattr=True))
+    assert isinstance(with_xattrs, XattrOperations)
+    call(with_xattrs.setxattr(ROOT, pyfuse3.XAttrNameT(b"user.x"), b"value", USER))
+    assert call(with_xattrs.getxattr(ROOT, pyfuse3.XAttrNameT(b"user.x"), USER)) == b"value"
+    assert call(with_xattrs.listxattr(ROOT, USER)) == [b"user.x"]
+    call(with_xattrs.removexattr(ROOT, pyfuse3.XAttrNameT(b"user.x"), USER))
+    assert errno_of(with_xattrs.getxattr(ROOT, pyfuse3.XAttrNameT(b"user.x"), USER)) == errno.ENODATA
+
+
+def test_changes_wait_for_a_congested_flusher_and_questions_do_not(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(fs), "congested", property(lambda self: True))
+    may_go_on = trio.Event()
+    monkeypatch.setattr(fs, "throttle", may_go_on.wait)
+    call(operations.getattr(ROOT, USER))
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(operations.symlink, ROOT, b"link", b"target", USER)
+            await trio.testing.wait_all_tasks_blocked()
+            assert names(fs, fs.root) == []
+            may_go_on.set()
+        assert names(fs, fs.root) == [b"link"]
+
+    trio.run(main)
+
+
+def test_what_handlers_did_is_on_disk_after_fsync() -> None:
+    devices = fresh()
+    fs = mount(devices)
+    operations = operations_for(fs)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fs.run)
+            mode, flags = pyfuse3.ModeT(stat.S_IFREG | 0o644), pyfuse3.FlagT(os.O_RDWR)
+            info, _ = await operations.create(ROOT, name(b"file"), mode, flags, USER)
+            assert await operations.write(info.fh, 0, b"content") == 7
+            await operations.fsync(info.fh, datasync=False)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    again = mount([device.copy() for device in devices])
+    assert read(again, b"file") == b"content"
+    assert_clean(devices)
