@@ -430,20 +430,24 @@ class Flusher:
                 if self.undo_exhausted(3):
                     run_steps(self._ctx, self.cycle.close())
                 self._start_group(group)
-                while group.work:
-                    inode = group.work.pop()
-                    work = InodeSync(self._ctx, group.tid, inode, self._should_stop)
-                    for _ in work.run():
-                        pass
-                    self._settle(group, inode, work)
+                self._sync_group(group)
                 run_steps(self._ctx, self.cycle.finalize(final=True))
                 self._end_group(group)
                 self.done = group.seq
             run_steps(self._ctx, self.cycle.close())
             self.durable = self.done
-        except Exception as error:
+        except BaseException as error:
             self.critical_error(error)
             raise
+
+    def _sync_group(self, group: FlushGroup) -> None:
+        """What the slaves do, in one go."""
+        while group.work:
+            inode = group.work.pop()
+            work = InodeSync(self._ctx, group.tid, inode, self._should_stop)
+            for _ in work.run():
+                pass
+            self._settle(group, inode, work)
 
     def finish_recovery(self) -> None:
         """Flush what REDO did, and close the FIFO's range even if that was nothing."""
