@@ -35,6 +35,8 @@ CACHE_SECONDS: Final = 24 * 3600.0
 BLOCK_SIZE: Final = 64 * 1024
 """st_blksize: what programs choose their buffers by; HAMMER's larger block size."""
 OWNERS_REMEMBERED_MAX: Final = 4096
+TIME_US_MAX: Final = (1 << 63) - 1
+"""Times are 64 bits without a sign; half of that keeps every reader's arithmetic signed."""
 
 MODE_OF_TYPE: Final = {
     OBJTYPE_DIRECTORY: stat.S_IFDIR,
@@ -56,6 +58,11 @@ TYPE_OF_MODE: Final = {
     stat.S_IFBLK: OBJTYPE_BDEV,
     stat.S_IFSOCK: OBJTYPE_SOCKET,
 }
+
+
+def stored_time(nanoseconds: int) -> int:
+    """A time since 1970 as microseconds; what HAMMER cannot store becomes the earliest or latest that it can."""
+    return min(max(nanoseconds // 1000, 0), TIME_US_MAX)
 
 
 def absent_entry() -> pyfuse3.EntryAttributes:

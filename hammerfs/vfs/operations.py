@@ -47,7 +47,8 @@ from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, Ha
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import OBJTYPE_REGFILE
-from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry
+from hammerfs.vfs.acl import ACCESS_NAME, DEFAULT_NAME, Acl
+from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry, stored_time
 from hammerfs.vfs.complaints import Complaints
 from hammerfs.vfs.nameless import Nameless
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
@@ -247,17 +248,20 @@ class HammerOperations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         target = self._inode(inode)
+        self._set_attributes(target, attr, fields)
+        return self._attributes.of(target, inode)
+
+    def _set_attributes(self, target: Inode, attr: EntryAttributes, fields: SetattrFields) -> None:
         self.fs.setattr(
             target,
             mode=attr.st_mode & 0o7777 if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
             gid=attr.st_gid if fields.update_gid else None,
             size=attr.st_size if fields.update_size else None,
-            atime_us=attr.st_atime_ns // 1000 if fields.update_atime else None,
-            mtime_us=attr.st_mtime_ns // 1000 if fields.update_mtime else None,
-            ctime_us=attr.st_ctime_ns // 1000 if fields.update_ctime else None,
+            atime_us=stored_time(attr.st_atime_ns) if fields.update_atime else None,
+            mtime_us=stored_time(attr.st_mtime_ns) if fields.update_mtime else None,
+            ctime_us=stored_time(attr.st_ctime_ns) if fields.update_ctime else None,
         )
-        return self._attributes.of(target, inode)
 
     @_request
     def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -345,7 +349,7 @@ class HammerOperations(pyfuse3.Operations):
 
 
 class XattrOperations(HammerOperations):
-    """Handlers of a mount with the `xattr` option."""
+    """Handlers of a mount with the `xattr` option, which brings POSIX ACLs along."""
 
     enable_acl = True
 
@@ -359,11 +363,46 @@ class XattrOperations(HammerOperations):
 
     @_change
     def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        self.fs.setxattr(self._inode(inode), name, value)
+        target = self._inode(inode)
+        if name == ACCESS_NAME:
+            self._set_access_acl(target, Acl.unpack(value))
+        else:
+            self.fs.setxattr(target, name, value)
 
     @_change
     def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         self.fs.removexattr(self._inode(inode), name)
+
+    def _acl(self, inode: Inode, name: bytes) -> Acl | None:
+        try:
+            return Acl.unpack(self.fs.getxattr(inode, name))
+        except FileOperationError as error:
+            if error.errno == errno.ENODATA:
+                return None
+            raise
+
+    def _set_access_acl(self, inode: Inode, acl: Acl) -> None:
+        """Mode and access ACL always say the same; an ACL that says no more than the mode is not kept."""
+        if not acl.is_minimal:
+            self.fs.setxattr(inode, ACCESS_NAME, acl.pack())
+        elif self._acl(inode, ACCESS_NAME) is not None:
+            self.fs.removexattr(inode, ACCESS_NAME)
+        self.fs.setattr(inode, mode=acl.mode(inode.data.mode))
+
+    def _set_attributes(self, target: Inode, attr: EntryAttributes, fields: SetattrFields) -> None:
+        super()._set_attributes(target, attr, fields)
+        if fields.update_mode and (acl := self._acl(target, ACCESS_NAME)) is not None:
+            self.fs.setxattr(target, ACCESS_NAME, acl.with_mode(target.data.mode).pack())
+
+    def _new(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext, rdev: int = 0) -> Inode:
+        """What is created in a directory with a default ACL inherits it."""
+        inode = super()._new(parent_inode, name, mode, ctx, rdev)
+        default = self._acl(self._inode(parent_inode), DEFAULT_NAME)
+        if default is not None:
+            if inode.is_directory:
+                self.fs.setxattr(inode, DEFAULT_NAME, default.pack())
+            self._set_access_acl(inode, default.inherited(inode.data.mode))
+        return inode
 
 
 def operations_for(fs: FileSystem) -> HammerOperations:

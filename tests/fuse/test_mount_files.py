@@ -230,6 +230,15 @@ def test_times_are_kept_to_the_microsecond(here: Path, module_mount: HammerMount
     assert (here / "folder").stat().st_mtime_ns == 222_222_222_222_222_000
 
 
+def test_times_that_cannot_be_stored_become_the_nearest(here: Path, module_mount: HammerMount) -> None:
+    path = here / "file"
+    path.touch()
+    os.utime(path, (-(10**9), 2**62))
+    module_mount.remount()
+    assert path.stat().st_atime_ns == 0
+    assert path.stat().st_mtime == pytest.approx(2**63 / 1e6)
+
+
 def test_writing_moves_mtime_and_ctime_and_chmod_moves_ctime(here: Path, module_mount: HammerMount) -> None:
     path = here / "file"
     path.write_bytes(b"1")

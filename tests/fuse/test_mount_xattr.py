@@ -1,0 +1,135 @@
+"""Extended attributes and POSIX ACLs through a mount with the `xattr` option."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import SIZE, SMALL
+from hammer_mount import HammerMount
+from syscalls import NOBODY, as_nobody
+
+from hammerfs.errors import FileOperationError
+from hammerfs.vfs.acl import ACCESS_NAME, DEFAULT_NAME, Acl
+
+pytestmark = pytest.mark.mount
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
+ACCESS, DEFAULT = ACCESS_NAME.decode(), DEFAULT_NAME.decode()
+
+
+def acl(*entries: tuple[int, int] | tuple[int, int, int]) -> bytes:
+    whole = (entry if len(entry) == 3 else (*entry, 0xFFFFFFFF) for entry in entries)
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in whole)
+
+
+FOR_NOBODY = acl((USER_OBJ, 7), (USER, 6, NOBODY), (GROUP_OBJ, 5), (MASK, 7), (OTHER, 0))
+
+
+@pytest.fixture(scope="module")
+def module_mount(open_folder: Path) -> Iterator[HammerMount]:
+    mount = HammerMount(open_folder, size=SIZE, mkfs=SMALL)
+    try:
+        mount.mount("allow_other", "xattr")
+        yield mount
+        mount.umount()
+        mount.check()
+    finally:
+        mount.remove()
+
+
+def refused(number: int) -> pytest.RaisesExc[OSError]:
+    return pytest.RaisesExc(OSError, check=lambda error: error.errno == number)
+
+
+def test_attributes_are_set_replaced_listed_and_removed(here: Path, module_mount: HammerMount) -> None:
+    path = here / "file"
+    path.touch()
+    values = {f"user.{number}": os.urandom(number * 10) for number in range(40)}
+    for name, value in values.items():
+        os.setxattr(path, name, b"first")
+        os.setxattr(path, name, value)
+    os.setxattr(here, "user.of the folder", b"x")
+    module_mount.remount()
+    assert {name: os.getxattr(path, name) for name in os.listxattr(path)} == values
+    assert os.listxattr(here) == ["user.of the folder"]
+    os.removexattr(path, "user.7")
+    for call in (lambda: os.getxattr(path, "user.7"), lambda: os.removexattr(path, "user.7")):
+        with refused(errno.ENODATA):
+            call()
+    with refused(errno.EEXIST):
+        os.setxattr(path, "user.8", b"", os.XATTR_CREATE)
+    with refused(errno.ENODATA):
+        os.setxattr(path, "user.7", b"", os.XATTR_REPLACE)
+    with refused(errno.E2BIG):
+        os.setxattr(path, "user.7", bytes(20_000))
+
+
+def test_an_acl_and_the_mode_say_the_same(here: Path, module_mount: HammerMount) -> None:
+    path = here / "file"
+    path.touch(0o644)
+    os.setxattr(path, ACCESS, FOR_NOBODY)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o770
+    path.chmod(0o640)
+    expected = acl((USER_OBJ, 6), (USER, 6, NOBODY), (GROUP_OBJ, 5), (MASK, 4), (OTHER, 0))
+    assert os.getxattr(path, ACCESS) == expected
+    module_mount.remount()
+    assert os.getxattr(path, ACCESS) == expected
+    os.setxattr(path, ACCESS, acl((USER_OBJ, 6), (GROUP_OBJ, 4), (OTHER, 4)))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    with refused(errno.ENODATA):
+        os.getxattr(path, ACCESS)
+
+
+@needs_root
+def test_an_acl_lets_its_user_in(here: Path) -> None:
+    path = here / "file"
+    path.write_bytes(b"secret")
+    path.chmod(0o600)
+    assert as_nobody('cat "$1"', path).returncode != 0
+    os.setxattr(path, ACCESS, FOR_NOBODY)
+    assert as_nobody('cat "$1"', path).stdout == "secret"
+
+
+def test_a_default_acl_is_inherited(here: Path, module_mount: HammerMount) -> None:
+    before = os.umask(0)
+    try:
+        os.setxattr(here, DEFAULT, FOR_NOBODY)
+        os.close(os.open(here / "file", os.O_CREAT | os.O_WRONLY, 0o640))
+        os.mkdir(here / "folder", 0o777)
+        os.mkdir(here / "folder" / "deeper", 0o700)
+    finally:
+        os.umask(before)
+    module_mount.remount()
+    file_acl = acl((USER_OBJ, 6), (USER, 6, NOBODY), (GROUP_OBJ, 5), (MASK, 4), (OTHER, 0))
+    assert os.getxattr(here / "file", ACCESS) == file_acl
+    assert stat.S_IMODE((here / "file").stat().st_mode) == 0o640
+    assert os.listxattr(here / "file") == [ACCESS]
+    assert os.getxattr(here / "folder", ACCESS) == FOR_NOBODY
+    assert os.getxattr(here / "folder" / "deeper", DEFAULT) == FOR_NOBODY
+    assert stat.S_IMODE((here / "folder" / "deeper").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\x02\x00",
+        struct.pack("<I", 1) + acl((USER_OBJ, 7), (GROUP_OBJ, 5), (OTHER, 0))[4:],
+        acl((USER_OBJ, 7), (GROUP_OBJ, 5), (OTHER, 0))[:-1],
+        acl((USER_OBJ, 7), (GROUP_OBJ, 5)),
+        acl((USER_OBJ, 7), (USER, 6, 1), (GROUP_OBJ, 5), (OTHER, 0)),
+        acl((USER_OBJ, 7), (USER_OBJ, 7), (GROUP_OBJ, 5), (OTHER, 0)),
+        acl((USER_OBJ, 7), (GROUP_OBJ, 5), (OTHER, 0), (64, 0)),
+    ],
+)
+def test_what_is_no_acl_is_refused(value: bytes) -> None:
+    with pytest.raises(FileOperationError) as caught:
+        Acl.unpack(value)
+    assert caught.value.errno == errno.EINVAL
