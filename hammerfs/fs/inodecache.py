@@ -14,7 +14,13 @@ from hammerfs.errors import CorruptionError, FileOperationError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.metadata import read_record
 from hammerfs.ondisk.address import Localization, ObjId, Tid
-from hammerfs.ondisk.constants import INODE_DATA_SIZE, LOCALIZE_INODE, MAX_TID, RECTYPE_INODE
+from hammerfs.ondisk.constants import (
+    INODE_DATA_SIZE,
+    LOCALIZE_INODE,
+    MAX_TID,
+    OBJTYPE_DIRECTORY,
+    RECTYPE_INODE,
+)
 from hammerfs.ondisk.element import base_key, unpack_leaf
 from hammerfs.ondisk.inode import InodeData
 
@@ -80,5 +86,8 @@ class InodeCache:
         if past or ctx.read_only:
             # Both are updated in place without a new record, so what stands there may be younger than the view.
             data.mtime = data.atime = data.ctime
+        elif data.obj_type == OBJTYPE_DIRECTORY:
+            # Entries move both times, but only mtime is kept in place: without this ctime would go back.
+            data.ctime = max(data.ctime, min(data.mtime, ctx.clock()))
         read_only = past or ctx.read_only or localization in self.read_only_pfs
         return Inode(localization, obj_id, as_of, data, on_disk=True, read_only=read_only)

@@ -95,7 +95,7 @@ def digest(fs: FileSystem, inode: Inode) -> str:
 
 
 def shown(fs: FileSystem, inode: Inode, path: str) -> Entry:
-    """What users see of an object; `stat_mtime_us` is the mtime that they are told."""
+    """What users see of an object; `stat_mtime_us` and `stat_ctime_us` are the times that they are told."""
     data = inode.data
     entry: Entry = {
         "path": path,
@@ -106,6 +106,7 @@ def shown(fs: FileSystem, inode: Inode, path: str) -> Entry:
         "nlink": data.nlinks,
         "size": data.size,
         "stat_mtime_us": data.mtime,
+        "stat_ctime_us": data.ctime,
     }
     if data.obj_type == OBJTYPE_REGFILE:
         entry["sha256"] = digest(fs, inode)
@@ -121,8 +122,10 @@ def shown(fs: FileSystem, inode: Inode, path: str) -> Entry:
 def observe(fs: FileSystem, inode: Inode, path: str) -> Entry:
     """An object the way a manifest describes it, with what only the disk knows; it has to be flushed."""
     element, record = stored(fs, inode)
+    entry = shown(fs, inode, path)
+    del entry["stat_ctime_us"]
     return {
-        **shown(fs, inode, path),
+        **entry,
         "mtime_us": record.mtime,
         "ctime_us": record.ctime,
         "atime_us": record.atime,

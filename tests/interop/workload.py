@@ -68,7 +68,7 @@ class Clock:
 
 @dataclass(eq=False)
 class Node:
-    """One object; `data` is a file's contents or a symlink's target."""
+    """One object, new at `mtime`; `data` is a file's contents or a symlink's target."""
 
     type: str
     mode: int
@@ -77,16 +77,30 @@ class Node:
     mtime: int
     data: bytes = b""
     nlink: int = 1
+    ctime: int = 0
     device: tuple[int, int] = (0, 0)
     names: dict[bytes, Node] = field(default_factory=dict)
     frozen: bool = False
     digest: str | None = None
 
+    def __post_init__(self) -> None:
+        self.ctime = self.mtime
+
     def put(self, data: bytes, now: int) -> None:
         """New contents."""
         self.data = data
         self.digest = None
-        self.mtime = now
+        self.mtime = self.ctime = now
+
+    def enter(self, name: bytes, child: Node, now: int) -> None:
+        """Put an object into a directory."""
+        self.names[name] = child
+        self.mtime = self.ctime = now
+
+    def leave(self, name: bytes, now: int) -> Node:
+        """Take an object out of a directory."""
+        self.mtime = self.ctime = now
+        return self.names.pop(name)
 
     def describe(self, path: str) -> Entry:
         """The node as `judge.shown` describes an inode."""
@@ -99,6 +113,7 @@ class Node:
             "nlink": self.nlink,
             "size": len(self.data),
             "stat_mtime_us": self.mtime,
+            "stat_ctime_us": self.ctime,
         }
         if self.type == "file":
             if self.digest is None:
@@ -157,6 +172,7 @@ def _node_of(fs: FileSystem, inode: Inode) -> Node:
         node.data = fs.readlink(inode)
     elif kind in ("chr", "blk"):
         node.device = (data.rmajor, data.rminor)
+    node.ctime = data.ctime
     node.frozen = inode.nohistory
     return node
 
@@ -233,11 +249,11 @@ class Workload:
 
     def touch(self, name: bytes, mode: int, every: int = 1, first: int = 0) -> None:
         """Change the mode of some files, or all, in a directory below the root."""
-        self.clock.tick()
+        now = self.clock.tick()
         directory = self.fs.lookup(self.fs.root, name)
         for child_name, child in list(self.model.root.names[name].names.items())[first::every]:
             self.fs.setattr(self.fs.lookup(directory, child_name), mode=mode)
-            child.mode = mode
+            child.mode, child.ctime = mode, now
             self.throttle()
 
     def thin_out(self, name: bytes, keep_every: int) -> None:
@@ -248,8 +264,7 @@ class Workload:
         for index, child_name in enumerate(list(node.names)):
             if index % keep_every:
                 self.fs.unlink(directory, child_name)
-                del node.names[child_name]
-                node.mtime = now
+                node.leave(child_name, now)
                 self.throttle()
 
     # --- choosing -------------------------------------------------------------------------------
@@ -305,8 +320,7 @@ class Workload:
 
     def _enter(self, directory: Node, name: bytes, node: Node) -> Node:
         """Put a new node into a directory; a setgid directory hands its group down."""
-        directory.names[name] = node
-        directory.mtime = self.clock.now
+        directory.enter(name, node, self.clock.now)
         if directory.mode & stat.S_ISGID:
             node.gid = directory.gid
             if node.type == "dir":
@@ -319,7 +333,7 @@ class Workload:
             old = node.data.ljust(offset, b"\0")
             node.put(old[:offset] + data + old[offset + len(data) :], self.clock.now)
         else:
-            node.mtime = self.clock.now
+            node.mtime = node.ctime = self.clock.now
 
     def overwrite(self) -> None:
         """Bytes in the middle of a file, possibly beyond its end."""
@@ -352,6 +366,7 @@ class Workload:
             old = len(node.data)
             size = self.random.choice([self.random.randrange(old + 1), *(edge for edge in EDGES if edge <= LARGEST)])
             self.fs.setattr(find(self.fs, f"{path}/{text(name)}"), size=size)
+            node.ctime = self.clock.now
             if size != old:
                 node.put(node.data[:size].ljust(size, b"\0"), self.clock.now)
 
@@ -378,9 +393,9 @@ class Workload:
             self.fs.released(self._open.pop(0)[0])
 
     def _forget(self, directory: Node, name: bytes, node: Node) -> None:
-        del directory.names[name]
-        directory.mtime = self.clock.now
+        directory.leave(name, self.clock.now)
         node.nlink -= 1
+        node.ctime = self.clock.now
 
     def rename(self) -> None:
         """Another name, in any directory that does not lie below."""
@@ -395,9 +410,9 @@ class Workload:
         self._move(directory, name, new_directory, new_name, node)
 
     def _move(self, directory: Node, name: bytes, new_directory: Node, new_name: bytes, node: Node) -> None:
-        del directory.names[name]
-        new_directory.names[new_name] = node
-        directory.mtime = new_directory.mtime = self.clock.now
+        directory.leave(name, self.clock.now)
+        new_directory.enter(new_name, node, self.clock.now)
+        node.ctime = self.clock.now
 
     def rename_over(self) -> None:
         """The target goes away."""
@@ -409,6 +424,7 @@ class Workload:
         new_path, new_directory, new_name, victim = target
         self.fs.rename(find(self.fs, path), name, find(self.fs, new_path), new_name)
         victim.nlink -= 1
+        victim.ctime = self.clock.now
         self._move(directory, name, new_directory, new_name, node)
 
     def exchange(self) -> None:
@@ -419,9 +435,9 @@ class Workload:
         path, directory, name, node = picked
         other_path, other_directory, other_name, other_node = other
         self.fs.rename(find(self.fs, path), name, find(self.fs, other_path), other_name, RENAME_EXCHANGE)
-        directory.names[name] = other_node
-        other_directory.names[other_name] = node
-        directory.mtime = other_directory.mtime = self.clock.now
+        directory.enter(name, other_node, self.clock.now)
+        other_directory.enter(other_name, node, self.clock.now)
+        node.ctime = other_node.ctime = self.clock.now
 
     def link(self) -> None:
         """One name more."""
@@ -429,9 +445,9 @@ class Workload:
             path, _, name, node = picked
             new_path, new_directory, new_name = self._place()
             self.fs.link(find(self.fs, f"{path}/{text(name)}"), find(self.fs, new_path), new_name)
-            new_directory.names[new_name] = node
-            new_directory.mtime = self.clock.now
+            new_directory.enter(new_name, node, self.clock.now)
             node.nlink += 1
+            node.ctime = self.clock.now
 
     def symlink(self) -> None:
         """Short targets lie in the inode, long ones in a record of their own."""
@@ -469,6 +485,7 @@ class Workload:
             return
         path, _, name, node = picked
         inode = find(self.fs, f"{path}/{text(name)}")
+        node.ctime = self.clock.now
         kind = self.random.randrange(3)
         if kind == 0:
             node.mode = self.random.choice([0o000, 0o777, 0o2755, 0o400])
