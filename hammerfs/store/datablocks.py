@@ -26,7 +26,7 @@ class DataBlocks:
         self.queued_bytes += len(data)
 
     def forget(self, offset: Offset) -> None:
-        """Do not write a block whose space was given up: the place may get another owner before the queue is written."""
+        """Do not write a block whose space was given up: the place may get another owner before the queue is."""
         data = self._queued.pop(to_zone2(offset), None)
         if data is not None:
             self.queued_bytes -= len(data)
