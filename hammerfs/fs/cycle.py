@@ -129,7 +129,7 @@ class Cycle:
         ctx.root.point_fifo(undo.first_offset, undo.next_offset)
         ctx.volumes.write_header()
         yield Step.BARRIER
-        ctx.blockmap.end_cycle()
+        ctx.blockmap.settle()
         self.flush_tid1 = self.flush_tid2
         self.undo_dirty = False
 

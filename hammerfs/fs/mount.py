@@ -159,6 +159,9 @@ class FileSystem:
 
     def _lookup_at(self, parent: Inode, at: pfs.AtName) -> Inode:
         ctx = self.ctx
+        if ctx.root.next_tid < at.tid < MAX_TID:
+            # The present would be cached under the name of a moment that is still to come.
+            raise FileOperationError(errno.ENOENT)
         if at.pfs is not None and not at.base:
             localization = pfs_localization(at.pfs)
             if pfs.load_pfs(ctx, localization) is None:

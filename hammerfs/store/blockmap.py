@@ -5,8 +5,8 @@ any meta-data; when the flusher inserts the record it finalizes the reservation 
 never finalized leaves a gap, which is given back with its big-block.
 
 A big-block that became entirely free may still be needed: a crash can bring back the state before the cycle that freed
-it, until the header written in the cycle after that has become durable.  So it waits for DELAY_CYCLES more cycles
-(INV-1).  Source: `hammer_blockmap.c: hammer_blockmap_reserve, _finalize, _free, hammer_reserve_setdelay`.
+it, until the header written in the cycle after that has become durable.  So it waits for DELAY_CYCLES more cycles,
+or until a cycle was closed (INV-1).  Source: `hammer_blockmap.c: hammer_blockmap_reserve, _finalize, _free, hammer_reserve_setdelay`.
 """
 
 from __future__ import annotations
@@ -142,6 +142,11 @@ class Blockmap:
             if self._current.get(claim.zone) == bigblock:
                 continue
             self._drop_if_idle(bigblock, claim)
+
+    def settle(self) -> None:
+        """No crash can bring an older state back: what waits may be reused."""
+        while self._delayed:
+            self.end_cycle()
 
     @property
     def waiting(self) -> bool:
