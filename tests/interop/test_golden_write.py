@@ -13,7 +13,8 @@ from zlib import crc32
 
 import pytest
 from judge import READ_ONLY, Golden, LastingOverlay, Tree, as_tree, closing, differences, problems, shown, view
-from workload import MIB, Clock, Model, Workload
+from tree_model import Clock, Model
+from workload import MIB, Workload
 
 from hammerfs.device.base import Device
 from hammerfs.device.memory import MemoryDevice

@@ -1,20 +1,18 @@
 """Random changes of a directory tree, made to a mounted file system and to a plain model alike.
 
-Everything follows from the seed.  Time moves by one tick an operation, so the model knows every mtime.  The model holds
-whole contents as bytes, and digests for the moments that an as-of view will be compared with.
+Everything follows from the seed.  Time moves by one tick an operation, so the model knows every time.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from random import Random
 
 import pytest
-from judge import TYPES, Entry, Tree, contents, find, text, walk
+from judge import TYPES, contents, find, text
+from tree_model import Clock, Model, Node
 
 from hammerfs.errors import FileOperationError
 from hammerfs.fs.inode import Inode
@@ -28,9 +26,7 @@ from hammerfs.ondisk.constants import (
     OBJTYPE_REGFILE,
     OBJTYPE_SOCKET,
 )
-from hammerfs.ondisk.inode import uuid_to_id
 
-KIB = 1024
 MIB = 1024 * 1024
 SIZES = [0, 1, 15, 16, 17, 100, 4096, 8191, 8192, 8193, 16383, 16384, 16385, 40000, 65536, 200_001]
 EDGES = [0, 1, 4095, 8192, 16384, 16385, 65536, MIB - 1, MIB, MIB + 1, MIB + 65536]
@@ -49,132 +45,6 @@ TWINS = [
     b"c29476ggjc",
 ]
 """Names with one CRC-32, hence of one hash in both algorithms; they meet in the root directory."""
-
-
-class Clock:
-    """Time in microseconds that moves only when told."""
-
-    def __init__(self, now: int = 1_800_000_000_000_000) -> None:
-        self.now = now
-
-    def __call__(self) -> int:
-        return self.now
-
-    def tick(self) -> int:
-        """A second and a bit later."""
-        self.now += 1_000_007
-        return self.now
-
-
-@dataclass(eq=False)
-class Node:
-    """One object, new at `mtime`; `data` is a file's contents or a symlink's target."""
-
-    type: str
-    mode: int
-    uid: int
-    gid: int
-    mtime: int
-    data: bytes = b""
-    nlink: int = 1
-    ctime: int = 0
-    device: tuple[int, int] = (0, 0)
-    names: dict[bytes, Node] = field(default_factory=dict)
-    frozen: bool = False
-    digest: str | None = None
-
-    def __post_init__(self) -> None:
-        self.ctime = self.mtime
-
-    def put(self, data: bytes, now: int) -> None:
-        """New contents."""
-        self.data = data
-        self.digest = None
-        self.mtime = self.ctime = now
-
-    def enter(self, name: bytes, child: Node, now: int) -> None:
-        """Put an object into a directory."""
-        self.names[name] = child
-        self.mtime = self.ctime = now
-
-    def leave(self, name: bytes, now: int) -> Node:
-        """Take an object out of a directory."""
-        self.mtime = self.ctime = now
-        return self.names.pop(name)
-
-    def describe(self, path: str) -> Entry:
-        """The node as `judge.shown` describes an inode."""
-        entry: Entry = {
-            "path": path,
-            "type": self.type,
-            "mode": f"{self.mode:04o}",
-            "uid": self.uid,
-            "gid": self.gid,
-            "nlink": self.nlink,
-            "size": len(self.data),
-            "stat_mtime_us": self.mtime,
-            "stat_ctime_us": self.ctime,
-        }
-        if self.type == "file":
-            if self.digest is None:
-                self.digest = hashlib.sha256(self.data).hexdigest()
-            entry["sha256"] = self.digest
-        elif self.type == "symlink":
-            entry["target"] = text(self.data)
-        elif self.type == "dir":
-            entry["entries"] = len(self.names)
-        elif self.type in ("chr", "blk"):
-            entry["rmajor"], entry["rminor"] = self.device
-        return entry
-
-
-class Model:
-    """A tree of nodes."""
-
-    def __init__(self, root: Node) -> None:
-        self.root = root
-
-    @classmethod
-    def of(cls, fs: FileSystem) -> Model:
-        """What a file system shows."""
-        nodes: dict[int, Node] = {}
-        paths: dict[str, Node] = {}
-        for path, inode in walk(fs, fs.root):
-            node = nodes.get(inode.obj_id)
-            if node is None:
-                node = nodes[inode.obj_id] = _node_of(fs, inode)
-            paths[path] = node
-            if path != "/":
-                above, name = path.rsplit("/", 1)
-                paths[above or "/"].names[name.encode("utf-8", "surrogateescape")] = node
-        return cls(paths["/"])
-
-    def walk(self) -> Iterator[tuple[str, Node]]:
-        """Every path and what is there, the root first."""
-        waiting = [("", self.root)]
-        while waiting:
-            path, node = waiting.pop()
-            yield path or "/", node
-            waiting += [(f"{path}/{text(name)}", child) for name, child in node.names.items()]
-
-    def tree(self) -> Tree:
-        """The model in the words of manifests."""
-        return {path: node.describe(path) for path, node in self.walk()}
-
-
-def _node_of(fs: FileSystem, inode: Inode) -> Node:
-    data = inode.data
-    kind = TYPES[data.obj_type]
-    node = Node(kind, data.mode, uuid_to_id(data.uid), uuid_to_id(data.gid), data.mtime, nlink=data.nlinks)
-    if kind == "file":
-        node.data = b"".join(contents(fs, inode))
-    elif kind == "symlink":
-        node.data = fs.readlink(inode)
-    elif kind in ("chr", "blk"):
-        node.device = (data.rmajor, data.rminor)
-    node.ctime = data.ctime
-    node.frozen = inode.nohistory
-    return node
 
 
 class Workload:
