@@ -96,6 +96,12 @@ class ReadOnlyError(HammerError):
     errno = errno.EROFS
 
 
+class FlushFailedError(ReadOnlyError):
+    """What was to be made durable cannot be: the flusher has stopped."""
+
+    errno = errno.EIO
+
+
 class FileOperationError(HammerError):
     """An ordinary refusal of a VFS operation (ENOENT, EEXIST, ENOTEMPTY ...), carried by its errno."""
 

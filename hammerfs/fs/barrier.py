@@ -17,7 +17,7 @@ from hammerfs.store.volumes import VolumeSet
 
 SMALL_BYTES = 256 * 1024
 """Written since the last barrier: beyond this one goes into a thread."""
-SHORT_SECONDS = 0.002
+SHORT_SECONDS = 0.003
 """Mean duration of small barriers beyond which they go into a thread, too."""
 _WEIGHT = 0.2
 
@@ -31,15 +31,28 @@ class BarrierRunner:
         self.inline = 0
         self.threaded = 0
 
+    def is_short(self, pending_bytes: int = 0) -> bool:
+        """Whether a barrier may run at once, after `pending_bytes` more were written."""
+        return self._mean_seconds < SHORT_SECONDS and self._volumes.unsettled_bytes + pending_bytes <= SMALL_BYTES
+
     async def run(self) -> None:
         """Make everything written before the call durable; raises DeviceError."""
+        if self.is_short():
+            self.run_now()
+            return
         small = self._volumes.unsettled_bytes <= SMALL_BYTES
         began = time.perf_counter()
-        if small and self._mean_seconds < SHORT_SECONDS:
-            self.inline += 1
-            self._volumes.barrier()
-        else:
-            self.threaded += 1
-            await trio.to_thread.run_sync(self._volumes.barrier)
+        self.threaded += 1
+        await trio.to_thread.run_sync(self._volumes.barrier)
         if small:
-            self._mean_seconds += _WEIGHT * (time.perf_counter() - began - self._mean_seconds)
+            self._learn(time.perf_counter() - began)
+
+    def run_now(self) -> None:
+        """The same without giving way to anyone."""
+        began = time.perf_counter()
+        self.inline += 1
+        self._volumes.barrier()
+        self._learn(time.perf_counter() - began)
+
+    def _learn(self, seconds: float) -> None:
+        self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)

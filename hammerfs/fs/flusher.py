@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from hammerfs.errors import HammerError, ReadOnlyError
+from hammerfs.errors import FlushFailedError, HammerError
 from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.cycle import Cycle, Step, UndoMode, run_steps
 from hammerfs.fs.flushgroup import FlushGroup, capture, closure
 from hammerfs.fs.inode import Dirty, FlushState, Inode
+from hammerfs.fs.quickfsync import QuickFsync
 from hammerfs.fs.sync_inode import InodeSync
 from hammerfs.ondisk.address import Tid
 
@@ -90,7 +91,9 @@ class Flusher:
         self._running: FlushGroup | None = None
         self._finalize_lock = trio.Lock()
         self._barriers = BarrierRunner(ctx.volumes)
-        self._exiting = False
+        self._fsyncs = 0
+        self._quick = QuickFsync(ctx, self, self._barriers)
+        self._exiting = self._ended = False
 
     # --- requests -------------------------------------------------------------------------------
     def queue(self, inode: Inode | None) -> FlushGroup:
@@ -132,18 +135,23 @@ class Flusher:
     async def wait(self, seq: int) -> None:
         """Return when the group or dummy with that number is done; raises what stopped the flusher."""
         while self.done < seq:
-            self.raise_failure()
-            await self._finished.park()
+            await self._parked()
         self.raise_failure()
 
     async def wait_durable(self, seq: int) -> None:
         """Return when no crash can take back what the group with that number wrote."""
         while self.durable < seq:
-            self.raise_failure()
             self._want_durable = max(self._want_durable, seq)
             self._signal.set()
-            await self._finished.park()
+            await self._parked()
         self.raise_failure()
+
+    async def _parked(self) -> None:
+        """Until something was finished; nothing will be once the master has ended."""
+        self.raise_failure()
+        if self._ended:
+            raise FlushFailedError("the file system is unmounted already")
+        await self._finished.park()
 
     async def wait_next(self) -> None:
         """Flush one group and wait for it."""
@@ -164,7 +172,14 @@ class Flusher:
 
     async def fsync(self, inode: Inode) -> None:
         """Return when everything acknowledged about an inode is durable, even if that takes several groups (INV-6)."""
-        await self.wait_durable(self.seq_for(inode))
+        self._fsyncs += 1
+        try:
+            if self._quick.fits(inode, alone=self._fsyncs == 1 and self._is_idle()):
+                self._quick.flush(inode)
+            else:
+                await self.wait_durable(self.seq_for(inode))
+        finally:
+            self._fsyncs -= 1
         while inode in self._ctx.dirty.cut_short:
             await self.wait_durable(self.seq_for(inode))
 
@@ -177,6 +192,11 @@ class Flusher:
             await self.sync()
             count += 1
         return True
+
+    def _is_idle(self) -> bool:
+        """Whether no group waits or runs and no cycle is being written."""
+        busy = self.groups or self._running or self.group_lock or self.running() or self._finalize_lock.locked()
+        return self.failure is None and not busy
 
     def haswork(self) -> bool:
         """Whether inodes, buffers or an unclosed cycle wait."""
@@ -203,18 +223,6 @@ class Flusher:
         async with self._finalize_lock:
             await self._drive(self.cycle.flush_undos(mode))
 
-    def undo_exhausted(self, quarter: int) -> bool:
-        """See `Cycle.undo_exhausted`."""
-        return self.cycle.undo_exhausted(quarter)
-
-    def meta_limit(self) -> bool:
-        """See `Cycle.meta_limit`."""
-        return self.cycle.meta_limit()
-
-    def meta_halflimit(self) -> bool:
-        """See `Cycle.meta_halflimit`."""
-        return self.cycle.meta_halflimit()
-
     def lock_groups(self) -> None:
         """Keep further groups from starting; the running one goes on."""
         self.group_lock += 1
@@ -235,6 +243,8 @@ class Flusher:
             nursery.start_soon(self._timer)
             task_status.started()
             await self._master()
+            self._ended = True
+            self._finished.unpark_all()
             nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
@@ -292,14 +302,14 @@ class Flusher:
                 await self._flush_group(group)
             elif self.cycle.has_dirty():
                 await self._finalize(final=True)
-            self._finish(seq)
+            self.finish(seq)
             await self._close_if_wanted()
         except BaseException as error:
-            self._give_up(error)
+            self.give_up(error)
             return False
         return True
 
-    def _finish(self, seq: int) -> None:
+    def finish(self, seq: int) -> None:
         self.done = seq
         if not self.cycle.undo_dirty:
             self.durable = seq
@@ -315,14 +325,14 @@ class Flusher:
             self.durable = seq
             self._finished.unpark_all()
         except BaseException as error:
-            self._give_up(error)
+            self.give_up(error)
         return False
 
     async def _flush_group(self, group: FlushGroup) -> None:
-        if self.undo_exhausted(3) and self.cycle.undo_dirty:
+        if self.cycle.undo_exhausted(3) and self.cycle.undo_dirty:
             async with self._finalize_lock:
                 await self._drive(self.cycle.close())
-        self._start_group(group)
+        self.start_group(group)
         competing = self._slaves[: group.total_count]
         for slave in competing:
             slave.idle = trio.Event()
@@ -331,9 +341,9 @@ class Flusher:
             await slave.idle.wait()
         if self.failure is None:
             await self._finalize(final=True)
-        self._end_group(group)
+        self.end_group(group)
 
-    def _start_group(self, group: FlushGroup) -> None:
+    def start_group(self, group: FlushGroup) -> None:
         """Capture the group in one step: from here on the front end changes what the next group writes."""
         if self.fill_group is group:
             self.fill_group = None
@@ -353,7 +363,7 @@ class Flusher:
         self.statistics_groups += 1
         self.statistics_inodes += len(chosen)
 
-    def _end_group(self, group: FlushGroup) -> None:
+    def end_group(self, group: FlushGroup) -> None:
         self._running = None
         self.groups.popleft()
 
@@ -373,7 +383,7 @@ class Flusher:
             for _ in work.run():
                 since = await self._pause(since)
             self._settle(group, inode, work)
-            if self.meta_limit():
+            if self.cycle.meta_limit():
                 await self._finalize(final=False)
             since = await self._pause(since)
 
@@ -394,7 +404,7 @@ class Flusher:
 
     def _should_stop(self) -> bool:
         """Whether an inode with unbounded work should leave the rest to a later cycle."""
-        return self.undo_exhausted(2)
+        return self.cycle.undo_exhausted(2)
 
     async def _pause(self, since: float) -> float:
         if time.perf_counter() - since < _STRETCH_SECONDS:
@@ -408,7 +418,7 @@ class Flusher:
     async def _finalize(self, *, final: bool) -> None:
         async with self._finalize_lock:
             # Several slaves may have hit the limit at once; the first one's work can suffice.
-            if final or self.meta_limit():
+            if final or self.cycle.meta_limit():
                 await self._drive(self.cycle.finalize(final=final))
 
     async def _drive(self, steps: Iterator[Step]) -> None:
@@ -427,12 +437,12 @@ class Flusher:
         try:
             while self._ctx.dirty.setup or self.groups or self.cycle.has_dirty():
                 group = self.queue(None)
-                if self.undo_exhausted(3):
+                if self.cycle.undo_exhausted(3):
                     run_steps(self._ctx, self.cycle.close())
-                self._start_group(group)
-                self._sync_group(group)
+                self.start_group(group)
+                self.sync_group(group)
                 run_steps(self._ctx, self.cycle.finalize(final=True))
-                self._end_group(group)
+                self.end_group(group)
                 self.done = group.seq
             run_steps(self._ctx, self.cycle.close())
             self.durable = self.done
@@ -440,7 +450,7 @@ class Flusher:
             self.critical_error(error)
             raise
 
-    def _sync_group(self, group: FlushGroup) -> None:
+    def sync_group(self, group: FlushGroup) -> None:
         """What the slaves do, in one go."""
         while group.work:
             inode = group.work.pop()
@@ -474,7 +484,7 @@ class Flusher:
         self._finished.unpark_all()
         self._signal.set()
 
-    def _give_up(self, error: BaseException) -> None:
+    def give_up(self, error: BaseException) -> None:
         """A cycle ended in the middle; whoever cancelled it, too, must not go on from there."""
         self.critical_error(error)
         if not isinstance(error, Exception):
@@ -484,9 +494,3 @@ class Flusher:
         """Raise what turned the mount read-only, for those who wait for durability."""
         if self.failure is not None:
             raise FlushFailedError(self.failure)
-
-
-class FlushFailedError(ReadOnlyError):
-    """What was to be made durable cannot be: the flusher has stopped."""
-
-    errno = 5

@@ -6,7 +6,8 @@ never finalized leaves a gap, which is given back with its big-block.
 
 A big-block that became entirely free may still be needed: a crash can bring back the state before the cycle that freed
 it, until the header written in the cycle after that has become durable.  So it waits for DELAY_CYCLES more cycles,
-or until a cycle was closed (INV-1).  Source: `hammer_blockmap.c: hammer_blockmap_reserve, _finalize, _free, hammer_reserve_setdelay`.
+or until a cycle was closed (INV-1).  Source: `hammer_blockmap.c: hammer_blockmap_reserve, _finalize, _free,
+hammer_reserve_setdelay`.
 """
 
 from __future__ import annotations

@@ -44,10 +44,10 @@ def test_an_unclosed_cycle_keeps_freed_space(fs: FileSystem) -> None:
     full = fs.ctx.blockmap.allocatable_bigblocks
     fs.unlink(fs.root, b"large")
     group = flusher.queue(None)
-    flusher._start_group(group)
-    flusher._sync_group(group)
+    flusher.start_group(group)
+    flusher.sync_group(group)
     for _ in flusher.cycle.finalize(final=True):
         fs.ctx.volumes.barrier()
-    flusher._end_group(group)
+    flusher.end_group(group)
     assert fs.ctx.blockmap.waiting
     assert fs.ctx.blockmap.allocatable_bigblocks <= full

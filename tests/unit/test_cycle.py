@@ -74,8 +74,8 @@ def test_a_cycle_writes_data_and_undo_before_the_barrier_header_and_meta_data_be
     flusher = flusher_of(fs)
     group = flusher.queue(None)
     change(fs)
-    flusher._start_group(group)
-    flusher._sync_group(group)
+    flusher.start_group(group)
+    flusher.sync_group(group)
     run_steps(fs.ctx, flusher.cycle.finalize(final=True))
     assert watch.kinds() == [DATA, UNDO, BARRIER, HEADER, META]
 
@@ -110,10 +110,10 @@ def test_the_header_of_a_cycle_still_leads_to_its_undo() -> None:
     for _ in range(3):
         change(fs)
         group = flusher.queue(None)
-        flusher._start_group(group)
-        flusher._sync_group(group)
+        flusher.start_group(group)
+        flusher.sync_group(group)
         run_steps(fs.ctx, flusher.cycle.finalize(final=True))
-        flusher._end_group(group)
+        flusher.end_group(group)
         assert (entry.first_offset, entry.next_offset) == (ends[-1], undo.next_offset)
         ends.append(undo.next_offset)
     assert len(set(ends)) == 4
@@ -142,10 +142,10 @@ def test_a_non_final_finalization_relieves_buffers_under_undo_and_the_cycle_goes
     for number in range(300):
         make(fs, fs.root, b"%d" % number, b"x")
     group = flusher.queue(None)
-    flusher._start_group(group)
+    flusher.start_group(group)
     half = group.work[: len(group.work) // 2]
     del group.work[: len(group.work) // 2]
-    flusher._sync_group(group)
+    flusher.sync_group(group)
     cycle_before = fs.ctx.blockmap.cycle
     run_steps(fs.ctx, flusher.cycle.finalize(final=False))
     assert watch.kinds() == [DATA, UNDO, BARRIER, HEADER, META]
@@ -158,9 +158,9 @@ def test_a_non_final_finalization_relieves_buffers_under_undo_and_the_cycle_goes
         assert_clean(image)
         assert len(names(mount(image), mount(image).root)) == 1
     group.work = half
-    flusher._sync_group(group)
+    flusher.sync_group(group)
     run_steps(fs.ctx, flusher.cycle.finalize(final=True))
-    flusher._end_group(group)
+    flusher.end_group(group)
     flusher.done = group.seq
     fs.close_now()
     assert_clean(log.power_cut(len(log.entries), drop_all))
@@ -171,8 +171,8 @@ def test_the_blockmap_is_written_with_its_crcs_under_undo() -> None:
     change(fs)
     flusher = flusher_of(fs)
     group = flusher.queue(None)
-    flusher._start_group(group)
-    flusher._sync_group(group)
+    flusher.start_group(group)
+    flusher.sync_group(group)
     assert fs.ctx.freemap.dirty_entries
     steps = flusher.cycle.finalize(final=True)
     assert next(step for step in steps if step is Step.BARRIER) is Step.BARRIER
@@ -191,10 +191,10 @@ def test_flush_tids_follow_what_is_written_and_what_is_final() -> None:
     start = (cycle.flush_tid1, cycle.flush_tid2)
     change(fs)
     group = flusher.queue(None)
-    flusher._start_group(group)
-    flusher._sync_group(group)
+    flusher.start_group(group)
+    flusher.sync_group(group)
     run_steps(fs.ctx, cycle.finalize(final=True))
-    flusher._end_group(group)
+    flusher.end_group(group)
     assert cycle.flush_tid1 == start[1]
     assert cycle.flush_tid2 >= group.tid
     run_steps(fs.ctx, cycle.close())
@@ -221,7 +221,7 @@ def test_undo_exhausted_compares_what_is_left_with_quarters_of_the_fifo() -> Non
     assert undo is not None
     for used_share, expected in [(0.0, set()), (0.24, set()), (0.26, {3}), (0.51, {2, 3}), (0.76, {1, 2, 3})]:
         with mock.patch.object(type(undo), "used", int(undo.capacity * used_share)):
-            assert {quarter for quarter in (1, 2, 3) if flusher.undo_exhausted(quarter)} == expected
+            assert {quarter for quarter in (1, 2, 3) if flusher.cycle.undo_exhausted(quarter)} == expected
 
 
 def test_undo_exhausted_counts_what_is_still_to_be_logged() -> None:
@@ -229,8 +229,8 @@ def test_undo_exhausted_counts_what_is_still_to_be_logged() -> None:
     flusher, undo = flusher_of(fs), fs.ctx.undo
     assert undo is not None
     with mock.patch.object(type(fs.ctx.tree), "undo_estimate", return_value=undo.capacity // 2 + 1):
-        assert flusher.undo_exhausted(2)
-        assert not flusher.undo_exhausted(1)
+        assert flusher.cycle.undo_exhausted(2)
+        assert not flusher.cycle.undo_exhausted(1)
 
 
 def test_meta_limit_and_half_of_it() -> None:
@@ -239,7 +239,7 @@ def test_meta_limit_and_half_of_it() -> None:
     limit = flusher.cycle._meta_limit
     for dirty, expected in [(limit // 2, (False, False)), (limit // 2 + 1, (True, False)), (limit + 1, (True, True))]:
         with mock.patch.object(type(fs.ctx.buffers), "dirty_bytes", dirty):
-            assert (flusher.meta_halflimit(), flusher.meta_limit()) == expected
+            assert (flusher.cycle.meta_halflimit(), flusher.cycle.meta_limit()) == expected
 
 
 def failing_workload(fs: FileSystem, durable: list[list[bytes]]) -> None:
