@@ -17,7 +17,7 @@ from hammerfs.btree.tree import BTree
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
 from hammerfs.errors import CorruptionError, FileOperationError, NotHammerError
-from hammerfs.fs import acl, attributes, directory, filedata, namespace, pfs, redo, unfinished, xattr
+from hammerfs.fs import attributes, directory, filedata, namespace, pfs, redo, unfinished, xattr
 from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
@@ -184,8 +184,6 @@ class FileSystem:
     ) -> Inode:
         """A new file, directory, fifo, device or socket."""
         inode = namespace.create(self.ctx, parent, name, obj_type, mode, uid, gid, rmajor, rminor)
-        if self.options.xattr:
-            acl.inherit(self.ctx, parent, inode)
         self._relieve()
         return inode
 
@@ -249,8 +247,6 @@ class FileSystem:
             mtime_us=mtime_us,
             ctime_us=ctime_us,
         )
-        if mode is not None and self.options.xattr:
-            acl.follow_mode(self.ctx, inode)
         self._relieve()
 
     def read(self, inode: Inode, offset: int, size: int) -> bytes:
@@ -285,11 +281,8 @@ class FileSystem:
         return xattr.get(self.ctx, inode, name)
 
     def setxattr(self, inode: Inode, name: bytes, value: bytes, flags: int = 0) -> None:
-        """Set an extended attribute; an access ACL sets the mode, too."""
-        if name == acl.ACCESS:
-            acl.set_access(self.ctx, inode, value)
-        else:
-            xattr.set_(self.ctx, inode, name, value, flags)
+        """Set an extended attribute."""
+        xattr.set_(self.ctx, inode, name, value, flags)
         self._relieve()
 
     def listxattr(self, inode: Inode) -> list[bytes]:
