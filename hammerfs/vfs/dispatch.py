@@ -99,7 +99,7 @@ class DispatchStatistics:
 class _Gate(trio.abc.Instrument):
     """Where workers wait for requests.  One session at a time, all calls from the thread that runs trio."""
 
-    def __init__(self, patient: Callable[[], bool] | None) -> None:
+    def __init__(self, patient: Callable[[], bool] | None = None) -> None:
         self._patient = patient
         self._watcher: trio.lowlevel.Task | None = None
         self._parked: deque[trio.lowlevel.Task] = deque()
@@ -219,7 +219,7 @@ class _Lowlevel:
 class _FastTrio:
     """What pyfuse3 takes for trio."""
 
-    def __init__(self, patient: Callable[[], bool] | None) -> None:
+    def __init__(self, patient: Callable[[], bool] | None = None) -> None:
         self.gate = _Gate(patient)
         self.lowlevel = _Lowlevel(self.gate)
         self.Lock = _NoLock

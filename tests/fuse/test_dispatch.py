@@ -193,6 +193,25 @@ class TestGate:
         os.write(pipe[1], b"a request")
         return pipe[0]
 
+    def test_a_patient_worker_takes_what_comes_soon_without_a_pass_through_trio(self, pipe: tuple[int, int]) -> None:
+        asked = []
+
+        def patient() -> bool:
+            asked.append(True)
+            os.write(pipe[1], b"a request")
+            return True
+
+        seam = dispatch._FastTrio(patient)
+
+        async def scenario() -> None:
+            async with seam.open_nursery():
+                seam.gate._streak_end = float("inf")  # as if it had answered a request just now
+                await seam.lowlevel.wait_readable(pipe[0])
+
+        run(scenario)
+        assert asked == [True]
+        assert seam.gate.statistics().inline == 1
+
     @staticmethod
     def take_beside_background_task(fd: int, requests: int) -> tuple[int, DispatchStatistics]:
         """Take requests that are all there already; returns how many steps a background task had meanwhile."""
