@@ -1,4 +1,4 @@
-"""Records in zone 9 and their elements: reading one verified, inserting one, ending one."""
+"""Records in zone 9 and their elements: reading one verified, leaving one to the flusher, inserting one, ending one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hammerfs.ondisk.element import LeafElement, element_key, pack_key, record_e
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
+    from hammerfs.fs.inode import Inode
 
 
 def read_record(ctx: Context, element: LeafElement) -> bytes:
@@ -26,6 +27,19 @@ def read_record(ctx: Context, element: LeafElement) -> bytes:
     if not crc.record_matches(ctx.version, element.data_crc, element.rec_type, data):
         raise CorruptionError(f"data of record type {element.rec_type:#x} with a bad CRC", offset=offset)
     return data
+
+
+def pend_record(ctx: Context, inode: Inode, rec_type: int, key: int, data: bytes | None) -> None:
+    """Leave a record to the next flush of its inode; `data` of None deletes it."""
+    if (rec_type, key) not in inode.general:
+        ctx.space.records += 1
+    inode.general[rec_type, key] = data
+
+
+def drop_pending(ctx: Context, general: dict[tuple[int, int], bytes | None]) -> None:
+    """Forget records that no flush needs any more."""
+    ctx.space.records -= len(general)
+    general.clear()
 
 
 def insert_record(

@@ -15,6 +15,7 @@ from hammerfs.fs import directory as names
 from hammerfs.fs import filedata
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.metadata import drop_pending, pend_record
 from hammerfs.fs.records import EntryRecord, bind
 from hammerfs.ondisk.constants import (
     BASE_SYMLINK_SIZE,
@@ -147,7 +148,7 @@ def symlink(ctx: Context, directory: Inode, name: bytes, target: bytes, uid: int
     if len(target) <= BASE_SYMLINK_SIZE:
         inode.data.symlink = target
     else:
-        inode.general[RECTYPE_FIX, FIXKEY_SYMLINK] = target
+        pend_record(ctx, inode, RECTYPE_FIX, FIXKEY_SYMLINK, target)
     _enter_new(ctx, directory, name, key, inode)
     return inode
 
@@ -217,7 +218,7 @@ def _drop_link(ctx: Context, inode: Inode, now: int) -> None:
 
 def abandon(ctx: Context, inode: Inode) -> None:
     """No name and no open handle are left: its data goes, and what never reached the disk goes at once."""
-    inode.general.clear()
+    drop_pending(ctx, inode.general)
     filedata.discard_from(ctx, inode, 0)
     if not inode.on_disk and inode.capture is None and not inode.links:
         ctx.dirty.discard(inode)

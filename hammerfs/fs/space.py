@@ -28,7 +28,7 @@ def record_limit(undo_capacity: int) -> int:
 class Space:
     """Promises of one mount.
 
-    records -- pending inode, entry and data records
+    records -- pending records: entries, data, attributes; inodes are counted by those that are dirty
     dirty_bytes -- data space that blocks in memory will need
     limit -- pending records at which a flush is due; twice that many make the front end wait
     """

@@ -15,7 +15,7 @@ from hammerfs.fs import unfinished
 from hammerfs.fs.directory import entry_localization
 from hammerfs.fs.filedata import give_up, lay_down, stored_length
 from hammerfs.fs.inode import Inode, InodeCapture, block_size
-from hammerfs.fs.metadata import end_record, insert_record
+from hammerfs.fs.metadata import drop_pending, end_record, insert_record
 from hammerfs.fs.records import DataRecord, EntryKind, EntryRecord, RecordState
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import (
@@ -74,6 +74,7 @@ class InodeSync:
             yield from self._sync_data()
             for (rec_type, key), data in taken.general.items():
                 self._sync_general(rec_type, key, data)
+        drop_pending(self._ctx, taken.general)
         for record in taken.links:
             self._sync_entry(record)
         self._sync_inode_record()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hammerfs.errors import CorruptionError, FileOperationError
 from hammerfs.fs.inode import Dirty, Inode
-from hammerfs.fs.metadata import read_record
+from hammerfs.fs.metadata import pend_record, read_record
 from hammerfs.fs.namespace import writable
 from hammerfs.ondisk.constants import BUFSIZE, LOCALIZE_MISC, MAX_KEY, MAX_NAME, MAX_TID, RECTYPE_EXT
 from hammerfs.ondisk.element import pack_key, unpack_leaf
@@ -114,6 +114,6 @@ def remove(ctx: Context, inode: Inode, name: bytes) -> None:
 
 
 def _change(ctx: Context, inode: Inode, key: int, data: bytes | None) -> None:
-    inode.general[RECTYPE_EXT, key] = data
+    pend_record(ctx, inode, RECTYPE_EXT, key, data)
     inode.data.ctime = ctx.clock()
     ctx.dirty.mark(inode, Dirty.GENERAL | Dirty.INODE)

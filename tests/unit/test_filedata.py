@@ -7,7 +7,18 @@ from unittest import mock
 
 import pytest
 import trio
-from small_filesystem import assert_clean, assert_settled, flush_closure, fresh, make, mount, names, read, recorded, walk
+from small_filesystem import (
+    assert_clean,
+    assert_settled,
+    flush_closure,
+    fresh,
+    make,
+    mount,
+    names,
+    read,
+    recorded,
+    walk,
+)
 
 from hammerfs.device.faulty import FaultyDevice
 from hammerfs.device.memory import MemoryDevice

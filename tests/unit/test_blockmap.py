@@ -1,0 +1,179 @@
+"""Space allocation against a model: no byte has two owners, and freed ones wait while a crash may want them back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from small_filesystem import fresh, mount
+
+from hammerfs.errors import NoSpaceError
+from hammerfs.ondisk.address import Offset, bigblock_of, encode, zone_of
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_SIZE,
+    BUFMASK,
+    BUFSIZE,
+    XBUFSIZE,
+    ZONE_BTREE,
+    ZONE_LARGE_DATA,
+    ZONE_META,
+    ZONE_RAW_BUFFER,
+    ZONE_SMALL_DATA,
+)
+from hammerfs.store.blockmap import Blockmap, aligned
+
+ZONES = [ZONE_BTREE, ZONE_META, ZONE_LARGE_DATA, ZONE_SMALL_DATA]
+BIGBLOCKS = 14
+"""Big-blocks that the allocator may use here, so that it comes round."""
+BLOCKS = [encode(ZONE_RAW_BUFFER, 0, number * BIGBLOCK_SIZE) for number in range(BIGBLOCKS)]
+CYCLES_TO_WAIT = 3
+"""Ends of cycles that have to pass, the end of the freeing one included, unless a cycle is closed before."""
+
+
+@dataclass
+class Block:
+    """What the model knows of a big-block: everything handed out since it was last free, and when it became so."""
+
+    used: list[tuple[int, int]] = field(default_factory=list)
+    allocated: int = 0
+    emptied_cycle: int | None = None
+
+
+class SpaceAgainstModel(RuleBasedStateMachine):
+    """`reserved` and `allocated` map offsets to sizes."""
+
+    @initialize()
+    def start(self) -> None:
+        fs = mount(fresh())
+        self.blockmap: Blockmap = fs.ctx.blockmap
+        self.freemap, self.root = fs.ctx.freemap, fs.ctx.root
+        self.freemap._spans = [(0, BIGBLOCKS * BIGBLOCK_SIZE)]
+        self.root.free_bigblocks = sum(self.freemap.layer2(bigblock).zone == 0 for bigblock in BLOCKS)
+        self.reserved: dict[Offset, int] = {}
+        self.allocated: dict[Offset, int] = {}
+        self.blocks: dict[Offset, Block] = {}
+        self.cycle = 0
+
+    # --- front end ------------------------------------------------------------------------------
+    @rule(
+        zone=st.sampled_from(ZONES),
+        size=st.sampled_from([1, 16, 100, 4096, BUFSIZE, XBUFSIZE]),
+        count=st.integers(1, 9),
+    )
+    def reserve(self, zone: int, size: int, count: int) -> None:
+        self._reserve(zone, size, count)
+
+    @rule(zone=st.sampled_from(ZONES), count=st.integers(100, 300))
+    def reserve_much(self, zone: int, count: int) -> None:
+        self._reserve(zone, XBUFSIZE, count)
+
+    def _reserve(self, zone: int, size: int, count: int) -> None:
+        for _ in range(count):
+            try:
+                offset = self.blockmap.reserve(zone, size)
+            except NoSpaceError:
+                return
+            self._accept(zone, offset, aligned(size))
+            self.reserved[offset] = size
+
+    def _accept(self, zone: int, offset: Offset, size: int) -> None:
+        assert zone_of(offset) == zone
+        assert offset % 16 == 0
+        if size <= BUFSIZE:
+            assert offset & ~BUFMASK == (offset + size - 1) & ~BUFMASK, "a small piece crosses a buffer"
+        bigblock = bigblock_of(offset)
+        assert bigblock == bigblock_of(offset + size - 1), "a piece crosses a big-block"
+        start = offset % BIGBLOCK_SIZE
+        block = self.blocks.setdefault(bigblock, Block())
+        if any(low < start + size and start < high for low, high in block.used):
+            # The place was handed out before: only after the whole big-block was free for long enough.
+            assert not block.allocated
+            assert not any(bigblock_of(other) == bigblock for other in self.reserved)
+            assert block.emptied_cycle is None or self.cycle >= block.emptied_cycle + CYCLES_TO_WAIT
+            block.used.clear()
+        block.used.append((start, start + size))
+
+    @precondition(lambda self: self.reserved)
+    @rule(data=st.data(), count=st.sampled_from([1, 10, 300]))
+    def release(self, data: st.DataObject, count: int) -> None:
+        for offset in self._draw(data, self.reserved, count):
+            self.blockmap.release(offset, self.reserved.pop(offset))
+
+    # --- back end -------------------------------------------------------------------------------
+    @precondition(lambda self: self.reserved)
+    @rule(data=st.data(), count=st.sampled_from([1, 10, 300]))
+    def finalize(self, data: st.DataObject, count: int) -> None:
+        for offset in self._draw(data, self.reserved, count):
+            size = self.reserved.pop(offset)
+            self.blockmap.finalize(offset, size)
+            self.allocated[offset] = size
+            block = self.blocks[bigblock_of(offset)]
+            block.allocated += aligned(size)
+            block.emptied_cycle = None
+
+    @precondition(lambda self: self.allocated)
+    @rule(data=st.data(), count=st.sampled_from([1, 10, 300]))
+    def free(self, data: st.DataObject, count: int) -> None:
+        for offset in self._draw(data, self.allocated, count):
+            size = self.allocated.pop(offset)
+            self.blockmap.free(offset, size)
+            block = self.blocks[bigblock_of(offset)]
+            block.allocated -= aligned(size)
+            if not block.allocated:
+                block.emptied_cycle = self.cycle
+
+    @rule()
+    def end_cycle(self) -> None:
+        self.blockmap.end_cycle()
+        self.cycle += 1
+
+    @rule()
+    def close_cycle(self) -> None:
+        self.blockmap.settle()
+        self.cycle += CYCLES_TO_WAIT
+
+    @staticmethod
+    def _draw(data: st.DataObject, where: dict[Offset, int], count: int) -> list[Offset]:
+        first = data.draw(st.integers(0, len(where) - 1))
+        return list(where)[first : first + count]
+
+    # --- what always holds ----------------------------------------------------------------------
+    @invariant()
+    def the_accounts_agree(self) -> None:
+        if not hasattr(self, "blockmap"):
+            return
+        assert self.blockmap.reserved_bytes == sum(map(aligned, self.reserved.values()))
+        unowned = [bigblock for bigblock in BLOCKS if self.freemap.layer2(bigblock).zone == 0]
+        assert self.root.free_bigblocks == len(unowned)
+        claims = self.blockmap._claims
+        assert self.blockmap.allocatable_bigblocks == sum(bigblock not in claims for bigblock in unowned)
+        for bigblock, block in self.blocks.items():
+            entry = self.freemap.layer2(bigblock)
+            assert BIGBLOCK_SIZE - entry.bytes_free == block.allocated + occupied(bigblock)
+
+    @precondition(lambda self: not self.reserved and self.blocks)
+    @rule()
+    def everything_comes_back(self) -> None:
+        """When all is free and the cycle closed, only the zones' append points are spoken for."""
+        for offset, size in self.allocated.items():
+            self.blockmap.free(offset, size)
+            self.blocks[bigblock_of(offset)].allocated -= aligned(size)
+            self.blocks[bigblock_of(offset)].emptied_cycle = self.cycle
+        self.allocated.clear()
+        self.close_cycle()
+        assert set(self.blockmap._claims) <= set(self.blockmap._current.values())
+
+
+@lru_cache
+def occupied(bigblock: Offset) -> int:
+    """Bytes that mkfs allocated in a big-block."""
+    return BIGBLOCK_SIZE - mount(fresh()).ctx.freemap.layer2(bigblock).bytes_free
+
+
+TestSpaceAgainstModel = SpaceAgainstModel.TestCase
+TestSpaceAgainstModel.settings = settings(
+    max_examples=40, stateful_step_count=40, suppress_health_check=list(HealthCheck), deadline=None
+)
