@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import mmap
 import multiprocessing
 import os
 import random
@@ -41,11 +42,12 @@ class Writer:
         """One line, written at once and in one piece."""
         os.write(self._ledger, json.dumps([kind, name, number]).encode() + b"\n")
 
-    def sync_folder(self) -> None:
-        """fsync the directory."""
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(fd)
-        os.close(fd)
+
+def sync_folder(folder: Path) -> None:
+    """fsync a directory."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(fd)
+    os.close(fd)
 
 
 def page_of(name: str, page: int, version: int = 0) -> bytes:
@@ -75,7 +77,7 @@ def append(writer: Writer) -> None:
         data = b"".join(page_of(name, page) for page in range(first_page, after // PAGE_BYTES + 1))
         start = before - first_page * PAGE_BYTES
         os.pwrite(files[name], data[start : start + after - before], before)
-        os.fsync(files[name])
+        writer.choose.choice((os.fsync, os.fdatasync))(files[name])
         sizes[name] = after
         writer.acknowledge("size", name, after)
 
@@ -93,15 +95,25 @@ def create(writer: Writer) -> None:
 
 
 def overwrite(writer: Writer) -> None:
-    """Pages of one file written over and over."""
+    """Pages of one file written over and over, by write and through a mapping."""
     fd = os.open(writer.folder / "pages", os.O_RDWR | os.O_CREAT, 0o644)
-    for version in itertools.count(1):
-        pages = writer.choose.sample(range(PAGES), writer.choose.randrange(1, 4))
-        for page in pages:
-            os.pwrite(fd, page_of("pages", page, version), page * PAGE_BYTES)
-        os.fsync(fd)
-        for page in pages:
-            writer.acknowledge("page", str(page), version)
+    os.ftruncate(fd, PAGES * PAGE_BYTES)
+    with mmap.mmap(fd, PAGES * PAGE_BYTES) as mapping:
+        for version in itertools.count(1):
+            pages = writer.choose.sample(range(PAGES), writer.choose.randrange(1, 4))
+            mapped = version % 4 == 0
+            for page in pages:
+                start, content = page * PAGE_BYTES, page_of("pages", page, version)
+                if mapped:
+                    mapping[start : start + PAGE_BYTES] = content
+                else:
+                    os.pwrite(fd, content, start)
+            if mapped:
+                mapping.flush()
+            else:
+                os.fsync(fd)
+            for page in pages:
+                writer.acknowledge("page", str(page), version)
 
 
 def replace(writer: Writer) -> None:
@@ -113,7 +125,7 @@ def replace(writer: Writer) -> None:
         os.fsync(fd)
         os.close(fd)
         os.rename(unfinished, writer.folder / "replaced")
-        writer.sync_folder()
+        sync_folder(writer.folder)
         writer.acknowledge("version", "replaced", version)
 
 
@@ -126,8 +138,40 @@ def remove(writer: Writer) -> None:
         os.fsync(fd)
         os.close(fd)
         os.unlink(writer.folder / name)
-        writer.sync_folder()
+        sync_folder(writer.folder)
         writer.acknowledge("gone", name, 1)
+
+
+def resize(writer: Writer) -> None:
+    """A file that is cut off and written further, in turns."""
+    fd = os.open(writer.folder / "resized", os.O_RDWR | os.O_CREAT, 0o644)
+    size = 0
+    for version in itertools.count(1):
+        size, before = resized_to(version), size
+        if size < before:
+            os.ftruncate(fd, size)
+        else:
+            os.pwrite(fd, content_of("resized", size)[before:], before)
+        os.fsync(fd)
+        writer.acknowledge("resize", "resized", version)
+
+
+def resized_to(version: int) -> int:
+    """The size of the resized file in one version."""
+    return random.Random(version).randrange(200_000)
+
+
+def move(writer: Writer) -> None:
+    """A file that goes back and forth between two directories; its name counts the moves."""
+    folders = [writer.folder / "here", writer.folder / "there"]
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / "0").write_bytes(content_of("moved", PAGE_BYTES))
+    for number in itertools.count(1):
+        os.rename(folders[(number - 1) % 2] / str(number - 1), folders[number % 2] / str(number))
+        for folder in folders:
+            sync_folder(folder)
+        writer.acknowledge("moves", "moved", number)
 
 
 def disturb(writer: Writer) -> None:
@@ -147,7 +191,7 @@ def disturb(writer: Writer) -> None:
             old.rmdir()
 
 
-WORK: tuple[Callable[[Writer], None], ...] = (append, create, overwrite, replace, remove, disturb)
+WORK: tuple[Callable[[Writer], None], ...] = (append, create, overwrite, replace, remove, resize, move, disturb)
 
 
 def run_until_failure(work: Callable[[Writer], None], writer: Writer) -> None:
@@ -201,6 +245,10 @@ def complaints(folder: Path, ledger: Ledger) -> Iterator[str]:
                 yield from _complain_of_page(folder / "overwrite" / "pages", int(name), number)
             case "version":
                 yield from _complain_of_version(folder / "replace" / name, number)
+            case "resize":
+                yield from _complain_of_resized(folder / "resize" / name, number)
+            case "moves":
+                yield from _complain_of_moved(folder / "move", number)
             case "gone":
                 if (folder / "remove" / name).exists():
                     yield f"{name}: was durably removed and is there"
@@ -245,6 +293,26 @@ def _complain_of_version(path: Path, version: int) -> Iterator[str]:
         yield f"{path.name}: version {version} was durable, {there} is there"
     elif found != content_of(path.name, 3 * PAGE_BYTES, there):
         yield f"{path.name}: version {there} is not whole"
+
+
+def _complain_of_resized(path: Path, version: int) -> Iterator[str]:
+    """The crash may have come before, after or in the middle of the next change."""
+    found = path.read_bytes()
+    smaller, larger = sorted((resized_to(version), resized_to(version + 1)))
+    if not smaller <= len(found) <= larger:
+        yield f"{path.name}: version {version} was fsynced, {smaller} to {larger} bytes; {len(found)} are there"
+    elif found[:smaller] != content_of(path.name, smaller):
+        yield f"{path.name}: version {version} was fsynced, what is there is not what was written"
+
+
+def _complain_of_moved(folder: Path, number: int) -> Iterator[str]:
+    """One name at any time: that of the last move, or of the one that was under way."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.glob("*/*"))
+    allowed = [[f"{('here', 'there')[count % 2]}/{count}"] for count in (number, number + 1)]
+    if names not in allowed:
+        yield f"moved: {number} moves were durable, it is called {names}"
+    elif (folder / names[0]).read_bytes() != content_of("moved", PAGE_BYTES):
+        yield "moved: not what was written"
 
 
 if __name__ == "__main__":

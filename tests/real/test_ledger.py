@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ledger_writer import PAGE_BYTES, complaints, content_of, page_of, read_ledger
+from ledger_writer import PAGE_BYTES, complaints, content_of, page_of, read_ledger, resized_to
 
 Change = Callable[[Path], object]
 
@@ -19,19 +19,24 @@ ACKNOWLEDGED = [
     ("page", "2", 4),
     ("version", "replaced", 9),
     ("gone", "gone-3", 1),
+    ("resize", "resized", 1),
+    ("moves", "moved", 3),
 ]
+SMALLER, LARGER = sorted((resized_to(1), resized_to(2)))
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[Path, Path]:
     """A folder and a ledger that agree."""
     top, ledger = tmp_path / "top", tmp_path / "ledger"
-    for name in ("append", "create", "overwrite", "replace", "remove"):
+    for name in ("append", "create", "overwrite", "replace", "remove", "resize", "move/here", "move/there"):
         (top / name).mkdir(parents=True)
     (top / "create" / "new-7").write_bytes(content_of("new-7", 5000))
     (top / "append" / "append-0").write_bytes(content_of("append-0", 10_000))
     (top / "overwrite" / "pages").write_bytes(bytes(2 * PAGE_BYTES) + page_of("pages", 2, 4))
     (top / "replace" / "replaced").write_bytes(content_of("replaced", 3 * PAGE_BYTES, 9))
+    (top / "resize" / "resized").write_bytes(content_of("resized", resized_to(1)))
+    (top / "move" / "there" / "3").write_bytes(content_of("moved", PAGE_BYTES))
     ledger.write_text("".join(json.dumps(line) + "\n" for line in ACKNOWLEDGED))
     return top, ledger
 
@@ -54,6 +59,12 @@ LOSSES: dict[str, Change] = {
     "an older version": lambda top: (top / "replace/replaced").write_bytes(content_of("replaced", 3 * PAGE_BYTES, 8)),
     "half a version": lambda top: os.truncate(top / "replace/replaced", PAGE_BYTES),
     "no version": lambda top: (top / "replace/replaced").unlink(),
+    "cut off too far": lambda top: os.truncate(top / "resize/resized", SMALLER - 1),
+    "not cut off": lambda top: (top / "resize/resized").write_bytes(content_of("resized", LARGER + 1)),
+    "cut off and forgotten": lambda top: flip(top / "resize/resized", SMALLER - 1),
+    "moved and not": lambda top: (top / "move/here/2").touch(),
+    "moved away": lambda top: (top / "move/there/3").unlink(),
+    "moved back": lambda top: (top / "move/there/3").rename(top / "move/here/2"),
     "a removed file is back": lambda top: (top / "remove/gone-3").touch(),
 }
 LEFTOVERS: dict[str, Change] = {
@@ -62,6 +73,9 @@ LEFTOVERS: dict[str, Change] = {
     "a longer file with a hole": lambda top: os.truncate(top / "append/append-0", 20_000),
     "a newer page": lambda top: (top / "overwrite/pages").write_bytes(bytes(2 * PAGE_BYTES) + page_of("pages", 2, 5)),
     "a newer version": lambda top: (top / "replace/replaced").write_bytes(content_of("replaced", 3 * PAGE_BYTES, 10)),
+    "the next size": lambda top: (top / "resize/resized").write_bytes(content_of("resized", resized_to(2))),
+    "half the next size": lambda top: (top / "resize/resized").write_bytes(content_of("resized", SMALLER + 1)),
+    "the next move": lambda top: (top / "move/there/3").rename(top / "move/here/4"),
     "a file of another kind": lambda top: (top / "create/new-8").touch(),
 }
 
