@@ -2,7 +2,7 @@
 
 Each zone fills one big-block after the other from its append point.  The front end reserves data space without touching
 any meta-data; when the flusher inserts the record it finalizes the reservation in the freemap.  A reservation that is
-never finalized leaves a gap, which is given back with its big-block.
+never finalized leaves a gap; when nothing behind it was finalized either, the zone fills the place when it comes round.
 
 A big-block that became entirely free may still be needed: a crash can bring back the state before the cycle that freed
 it, until the header written in the cycle after that has become durable.  So it waits for DELAY_CYCLES more cycles,

@@ -100,7 +100,11 @@ class SpaceAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data(), count=st.sampled_from([1, 10, 300]))
     def release(self, data: st.DataObject, count: int) -> None:
         for offset in self._draw(data, self.reserved, count):
-            self.blockmap.release(offset, self.reserved.pop(offset))
+            size = self.reserved.pop(offset)
+            self.blockmap.release(offset, size)
+            # Nothing ever referred to it: it may be handed out again when the zone comes round to its big-block.
+            start = offset % BIGBLOCK_SIZE
+            self.blocks[bigblock_of(offset)].used.remove((start, start + aligned(size)))
 
     # --- back end -------------------------------------------------------------------------------
     @precondition(lambda self: self.reserved)
