@@ -1,7 +1,8 @@
 """A mounted file system for every test of this folder, checked when the test is over.
 
 A test uses `hammer` as it comes, or calls `hammer_mount` with options of its own. All of them end the same way: the
-file system is unmounted by `hammerfs umount`, and `hammerfs check` must find it clean.
+file system is unmounted by `hammerfs umount`, `hammerfs check` must find it clean, and its servers must have made do
+with the memory they were given.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 from hammer_mount import HammerMount
 from sample_tree import build_tree
+
+SERVER_BYTES_MAX = (128 + 64) << 20
+"""The default of the mount option `cache`, and 64 MiB for everything else."""
 
 
 @pytest.fixture
@@ -34,6 +38,7 @@ def hammer_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cal
             if mount.is_mounted:
                 mount.umount()
             mount.check()
+            assert mount.peak_bytes <= SERVER_BYTES_MAX
     finally:
         for mount in made:
             mount.remove()

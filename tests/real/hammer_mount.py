@@ -53,6 +53,7 @@ class HammerMount:
 
     path -- the mount point
     image -- the image file, sparse
+    peak_bytes -- the most memory that a server which was unmounted here had in use
     """
 
     def __init__(self, folder: Path, *, size: str = "16G", mkfs: Sequence[str] = SMALL_LOG) -> None:
@@ -62,6 +63,7 @@ class HammerMount:
         mkfs_hammer = Path(sys.executable).with_name("mkfs_hammer.py")
         run(mkfs_hammer, "-L", "real", *mkfs, "--size", size, self.image)
         self._options: Sequence[str] = ()
+        self.peak_bytes = 0
 
     def mount(self, *options: str) -> float:
         """Mount; returns the seconds that the command took."""
@@ -80,6 +82,8 @@ class HammerMount:
 
     def umount(self) -> None:
         """Unmount as a user should."""
+        status = Path(f"/proc/{self.server()}/status").read_text()
+        self.peak_bytes = max(self.peak_bytes, int(status.partition("VmHWM:")[2].split()[0]) * 1024)
         hammerfs("umount", self.path)
         assert not self.is_mounted
 
