@@ -180,6 +180,8 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
     if end > DATA_END_MAX:
         raise FileOperationError(errno.EFBIG)
     ctx.space.check_write(size + XBUFSIZE)
+    # Before anything changes: a block that cannot be read ends the loop with an error.
+    ctx.dirty.mark(inode, Dirty.DATA | Dirty.INODE)
     position = offset
     while position < end:
         start = block_start(position)
@@ -195,7 +197,6 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
     inode.data.mtime = inode.data.ctime = now
     if end > inode.data.size:
         inode.data.size = end
-    ctx.dirty.mark(inode, Dirty.DATA | Dirty.INODE)
     if len(inode.blocks) > _LAY_DOWN_BLOCKS:
         lay_down_full(ctx, inode)
     return size

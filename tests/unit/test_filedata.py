@@ -22,13 +22,20 @@ from small_filesystem import (
 
 from hammerfs.device.faulty import FaultyDevice
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.errors import DeviceError, ReadOnlyError
+from hammerfs.errors import CorruptionError, DeviceError, ReadOnlyError
 from hammerfs.fs import unfinished
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import short_of
-from hammerfs.ondisk.constants import LOCALIZE_INODE, MAX_TID, RECTYPE_INODE, ZONE_LARGE_DATA
-from hammerfs.ondisk.element import base_key, unpack_leaf
+from hammerfs.ondisk.constants import (
+    LOCALIZE_INODE,
+    LOCALIZE_MISC,
+    MAX_TID,
+    RECTYPE_DATA,
+    RECTYPE_INODE,
+    ZONE_LARGE_DATA,
+)
+from hammerfs.ondisk.element import base_key, pack_key, unpack_leaf
 
 BLOCK = 16384
 
@@ -282,3 +289,33 @@ def test_a_block_whose_space_was_given_up_is_not_written() -> None:
     fs.unlink(fs.root, b"f")
     assert fs.ctx.blocks.queued_bytes == 0
     assert fs.ctx.blockmap.reserved_bytes == 0
+
+
+def test_a_write_that_fails_on_a_damaged_block_leaves_no_loose_ends() -> None:
+    """The first block was written already when the second could not be read: that much is kept, and flushed."""
+    devices = fresh()
+    fs = mount(devices)
+    inode = make(fs, fs.root, b"f", blocks(4, 1))
+    fs.close_now()
+    raw = next(fs.ctx.tree.scan(*data_range(inode.obj_id, 2 * BLOCK)))
+    place = fs.ctx.volumes.root.header.vol_buf_beg + short_of(unpack_leaf(raw).data_offset)
+    devices[0].write(place, b"\xff")
+    fs = mount(devices, nohistory=True)
+    inode = walk(fs, b"f")
+    with pytest.raises(CorruptionError, match="at file offset 16384 has a bad CRC"):
+        fs.write(inode, 0, b"y" * (BLOCK + 100))
+    assert fs.read(inode, 0, BLOCK) == b"y" * BLOCK
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    assert_settled(fs)
+    assert fs.read(inode, 0, BLOCK) == b"y" * BLOCK
+    fs.write(inode, BLOCK, b"z" * BLOCK)
+    fs.close_now()
+    assert_clean(devices)
+    assert read(mount(devices), b"f") == b"y" * BLOCK + b"z" * BLOCK + blocks(4, 1)[2 * BLOCK :]
+
+
+def data_range(obj_id: int, end: int) -> tuple[bytes, bytes]:
+    """The keys of all versions of the data record that ends at `end`."""
+    first, last = (pack_key(LOCALIZE_MISC, obj_id, RECTYPE_DATA, end, tid) for tid in (1, MAX_TID))
+    return first, last
