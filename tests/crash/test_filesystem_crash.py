@@ -39,6 +39,7 @@ from hammerfs.fs import unfinished
 from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.flushgroup import FlushGroup
+from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import MAX_TID, OBJID_ROOT
 
@@ -198,9 +199,9 @@ class Ledger:
             if not versions or versions[-1][1:] != now:
                 versions.append((len(self.log.entries), *now))
 
-    async def fsync(self, fs: FileSystem, node: Node) -> None:
-        first = len(self.history[node]) - 1
-        await fs.fsync(self.twin.inode(node))
+    async def fsync(self, fs: FileSystem, node: Node, inode: Inode, first: int) -> None:
+        """Fsync an inode whose content was version `first` when that was asked for."""
+        await fs.fsync(inode)
         self.acknowledged.append(Acknowledged(len(self.log.entries), node, self.history[node][first:]))
 
     def verify(self, fs: FileSystem, position: int) -> int:
@@ -257,7 +258,8 @@ def fsync_workload(seed: int, steps: int = 120, *, cut_short: bool = False) -> L
                     ledger.note()
                     if source.random() < 0.3:
                         node = pick_node(twin, source.randrange(1000))
-                        nursery.start_soon(ledger.fsync, fs, node)
+                        first = len(ledger.history[node]) - 1
+                        nursery.start_soon(ledger.fsync, fs, node, twin.inode(node), first)
                     for _ in range(source.randrange(12)):
                         await trio.lowlevel.checkpoint()
             await fs.close()
