@@ -52,6 +52,7 @@ from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare
 from hammerfs.vfs.complaints import Complaints
 from hammerfs.vfs.nameless import Nameless
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
+from hammerfs.vfs.xattrnames import check_name, is_listed
 
 log = logging.getLogger(__name__)
 
@@ -355,23 +356,31 @@ class XattrOperations(HammerOperations):
 
     @_request
     def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
+        check_name(name)
         return self.fs.getxattr(self._inode(inode), name)
 
     @_request
     def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return [XAttrNameT(name) for name in self.fs.listxattr(self._inode(inode))]
+        return [XAttrNameT(name) for name in self.fs.listxattr(self._inode(inode)) if is_listed(name, ctx.uid)]
 
     @_change
     def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
+        check_name(name)
         target = self._inode(inode)
         if name == ACCESS_NAME:
             self._set_access_acl(target, Acl.unpack(value))
-        else:
-            self.fs.setxattr(target, name, value)
+            return
+        if name == DEFAULT_NAME:
+            Acl.unpack(value)
+        self.fs.setxattr(target, name, value)
 
     @_change
     def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
-        self.fs.removexattr(self._inode(inode), name)
+        """Removing an ACL that is not there is no error, as the mode is always one."""
+        check_name(name)
+        target = self._inode(inode)
+        if name not in (ACCESS_NAME, DEFAULT_NAME) or self._acl(target, name) is not None:
+            self.fs.removexattr(target, name)
 
     def _acl(self, inode: Inode, name: bytes) -> Acl | None:
         try:

@@ -71,6 +71,45 @@ def test_attributes_are_set_replaced_listed_and_removed(here: Path, module_mount
         os.setxattr(path, "user.7", bytes(20_000))
 
 
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("foo", errno.EOPNOTSUPP),
+        ("foo.bar", errno.EOPNOTSUPP),
+        ("system.of ours", errno.EOPNOTSUPP),
+        ("user.", errno.EINVAL),
+        ("security.", errno.EINVAL),
+    ],
+)
+def test_names_outside_of_the_namespaces_are_refused(here: Path, name: str, number: int) -> None:
+    for call in (
+        lambda: os.setxattr(here, name, b"value"),
+        lambda: os.getxattr(here, name),
+        lambda: os.removexattr(here, name),
+    ):
+        with refused(number):
+            call()
+    assert os.listxattr(here) == []
+
+
+@needs_root
+def test_trusted_attributes_are_shown_to_root_only(here: Path) -> None:
+    os.setxattr(here, "trusted.secret", b"x")
+    os.setxattr(here, "user.open", b"y")
+    assert set(os.listxattr(here)) == {"trusted.secret", "user.open"}
+    os.seteuid(NOBODY)
+    try:
+        assert os.listxattr(here) == ["user.open"]
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("name", [ACCESS, DEFAULT])
+def test_an_acl_that_is_not_there_can_be_removed(here: Path, name: str) -> None:
+    os.removexattr(here, name)
+    assert os.listxattr(here) == []
+
+
 def test_an_acl_and_the_mode_say_the_same(here: Path, module_mount: HammerMount) -> None:
     path = here / "file"
     path.touch(0o644)
