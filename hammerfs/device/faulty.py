@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 from hammerfs.device.base import Device, FailureLatch
@@ -16,21 +16,40 @@ Action: TypeAlias = Literal["read", "write", "barrier"]
 class FaultyDevice:
     """Passes everything on to `lower`, except that the `nth` read, write or barrier (from 1) fails with `errno`.
 
-    A failed write wrote nothing, or with `short` its first half, rounded down to a sector.  `lasting` makes every later
-    one of its kind fail, too; writes and barriers stay refused in any case.  `counts` says how many of each were asked.
+    With the action "any" all three are counted together.  A failed write wrote nothing, or with `short` its first half,
+    rounded down to a sector.  `lasting` makes every later one of its kind fail, too.  Writes and barriers stay refused
+    in any case, as those of real devices do; without `latched` they do not, which shows who would try again.
+
+    nth -- which one fails; may be changed, and 0 is none
+    counts -- how many of each were asked
+    faults -- how many of them failed
+    is_healed -- nothing fails any more, except what is latched
+    on_fault -- called just before each failure is raised
     """
 
     def __init__(
-        self, lower: Device, action: Action, nth: int, errno: int, *, short: bool = False, lasting: bool = False
+        self,
+        lower: Device,
+        action: Action | Literal["any"],
+        nth: int,
+        errno: int,
+        *,
+        short: bool = False,
+        lasting: bool = False,
+        latched: bool = True,
     ) -> None:
         self._lower = lower
         self._action = action
-        self._nth = nth
+        self.nth = nth
         self._errno = errno
         self._short = short
         self._lasting = lasting
+        self._latched = latched
         self._latch = FailureLatch(lower.name)
         self.counts: dict[Action, int] = {"read": 0, "write": 0, "barrier": 0}
+        self.faults = 0
+        self.is_healed = False
+        self.on_fault: Callable[[], None] = lambda: None
 
     @property
     def name(self) -> str:
@@ -46,7 +65,7 @@ class FaultyDevice:
 
     def read(self, offset: int, size: int) -> bytes:
         if self._is_due("read"):
-            raise DeviceError("read", self.name, offset, size, self._cause())
+            raise self._failure("read", offset, size)
         return self._lower.read(offset, size)
 
     def write(self, offset: int, data: Buffer) -> None:
@@ -60,12 +79,12 @@ class FaultyDevice:
             return
         if self._short:
             self._lower.write(offset, b"".join(chunks)[: size // 2 & ~511])
-        raise self._latch.fail("write", offset, size, self._cause())
+        raise self._failure("write", offset, size)
 
     def barrier(self) -> None:
         self._latch.check("barrier", 0, self.size)
         if self._is_due("barrier"):
-            raise self._latch.fail("barrier", 0, self.size, self._cause())
+            raise self._failure("barrier", 0, self.size)
         self._lower.barrier()
 
     def prefetch(self, offset: int, size: int) -> None:
@@ -76,8 +95,17 @@ class FaultyDevice:
 
     def _is_due(self, action: Action) -> bool:
         self.counts[action] += 1
-        count = self.counts[action]
-        return action == self._action and (count == self._nth or (self._lasting and count > self._nth))
+        if self.is_healed or self._action not in (action, "any"):
+            return False
+        count = sum(self.counts.values()) if self._action == "any" else self.counts[action]
+        return count == self.nth or (self._lasting and count > self.nth)
+
+    def _failure(self, action: Action, offset: int, size: int) -> DeviceError:
+        self.faults += 1
+        self.on_fault()
+        if self._latched and action != "read":
+            return self._latch.fail(action, offset, size, self._cause())
+        return DeviceError(action, self.name, offset, size, self._cause())
 
     def _cause(self) -> OSError:
         return OSError(self._errno, os.strerror(self._errno))

@@ -237,15 +237,17 @@ class Flusher:
     # --- life -----------------------------------------------------------------------------------
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run master, slaves and timer until `stop`; what is queued by then is still flushed."""
-        async with trio.open_nursery() as nursery:
-            for slave in self._slaves:
-                nursery.start_soon(self._slave, slave)
-            nursery.start_soon(self._timer)
-            task_status.started()
-            await self._master()
+        try:
+            async with trio.open_nursery() as nursery:
+                for slave in self._slaves:
+                    nursery.start_soon(self._slave, slave)
+                nursery.start_soon(self._timer)
+                task_status.started()
+                await self._master()
+                nursery.cancel_scope.cancel()
+        finally:  # also when cancelled between two cycles: nobody may wait for what will not come
             self._ended = True
             self._finished.unpark_all()
-            nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
         """Let the master end when its queue is empty."""
@@ -412,6 +414,7 @@ class Flusher:
         await trio.lowlevel.checkpoint()
         async with self._finalize_lock:
             pass
+        self.raise_failure()  # of another slave, or of the front end
         return time.perf_counter()
 
     # --- finalization ---------------------------------------------------------------------------
@@ -430,6 +433,7 @@ class Flusher:
             elif time.perf_counter() - since > _STRETCH_SECONDS:
                 await trio.lowlevel.checkpoint()
                 since = time.perf_counter()
+            self.raise_failure()  # of the front end, which may have laid data down meanwhile
 
     def flush_now(self) -> None:
         """Flush everything durably without an event loop: for offline work, and for tests."""

@@ -16,7 +16,7 @@ import trio
 from hammerfs.btree.tree import BTree
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
-from hammerfs.errors import CorruptionError, FileOperationError, NotHammerError
+from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NotHammerError
 from hammerfs.fs import attributes, directory, filedata, namespace, pfs, redo, unfinished, xattr
 from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.context import Context, now_us
@@ -256,9 +256,19 @@ class FileSystem:
     def write(self, inode: Inode, offset: int, data: bytes) -> int:
         """Write at `offset`; everything or an error."""
         namespace.writable(self.ctx, inode)
-        written = filedata.write(self.ctx, inode, offset, data)
+        try:
+            written = filedata.write(self.ctx, inode, offset, data)
+        except DeviceError as error:
+            self._judge(error)
+            raise
         self._relieve()
         return written
+
+    def _judge(self, error: DeviceError) -> None:
+        """Data that a device refused to take is as serious here as it is in the flusher (INV-11)."""
+        if error.action != "read" and self.flusher is not None:
+            self.flusher.critical_error(error)
+            self.flusher.raise_failure()
 
     def opened(self, inode: Inode) -> None:
         """An open handle keeps an object without a name alive."""

@@ -1,0 +1,91 @@
+"""Each I/O of a workload fails in turn: errors, never wrong data, never a hang, and nothing promised is lost.
+
+What is held after each run is said in `faulty_run`: every step either happened or did not, reads are right or fail,
+after a failed write or barrier nothing more reaches any device, one line is logged, and the next mount finds a whole
+state that contains what was acknowledged (INV-6, INV-11).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from unittest import mock
+
+import pytest
+import trio.testing
+from faulty_run import Fault, FsyncRun, Run, SyncRun, runs_with_each_fault
+from flusher_control import gated, running
+from small_filesystem import fresh, make, mount
+
+from hammerfs.device.faulty import FaultyDevice
+from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
+from hammerfs.errors import FlushFailedError, ReadOnlyError
+
+FAULTS = {
+    "read": Fault("read"),
+    "all reads": Fault("read", lasting=True),
+    "write": Fault("write"),
+    "write, not latched": Fault("write", latched=False),
+    "short write": Fault("write", errno.ENOSPC, short=True),
+    "barrier": Fault("barrier"),
+    "barrier, not latched": Fault("barrier", latched=False),
+    "device gone": Fault("any", errno.ENXIO, lasting=True),
+}
+
+
+FAULTS_OF_FSYNC = ["all reads", "write, not latched", "barrier, not latched", "device gone"]
+"""Where the way through the flusher matters; the others are the same below it."""
+SEEDS = range(5, 5 + int(os.environ.get("HAMMERFS_FAULT_SEEDS", "1")))
+"""One workload each; more of them for those who have the time."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_io_fails_while_everything_is_flushed(name: str, seed: int) -> None:
+    judge_all(name, runs_with_each_fault(SyncRun, FAULTS[name], seed=seed, steps=20))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", FAULTS_OF_FSYNC)
+def test_each_io_fails_while_single_files_are_fsynced(name: str, seed: int) -> None:
+    judge_all(name, runs_with_each_fault(FsyncRun, FAULTS[name], seed=seed + 3, steps=30))
+
+
+def judge_all(name: str, runs: Sequence[Run]) -> None:
+    """The runs together show that the faults were felt, and that an error of reading is the reader's only."""
+    mounted = [run.twin for run in runs if run.twin is not None]
+    failed = [twin.fs.failure is not None for twin in mounted]
+    if FAULTS[name].action == "read":
+        assert len(mounted) < len(runs), "what the mount itself could not read"
+        assert False in failed
+    else:
+        assert True in failed
+
+
+@pytest.mark.trio
+@pytest.mark.expect_log("read-only from now on, nothing more is written: .* cannot write")
+async def test_a_write_that_fails_in_the_front_end_stops_a_cycle_that_is_being_written() -> None:
+    """INV-11: the cycle stands at its first barrier, and none of its meta-data may follow."""
+    devices = fresh()
+    log = RecordingLog()
+    faulty = FaultyDevice(RecordingDevice(devices[0], log), "write", 0, errno.EIO, latched=False)
+    with gated() as gate:
+        fs = mount([faulty])
+        inode = make(fs, fs.root, b"f", b"x")
+        async with running(fs) as flusher:
+            gate.close()
+            flusher.async_(flusher.queue(None))
+            await gate.until_waiting()
+            faulty.nth = faulty.counts["write"] + 1
+            written = len(log.entries)
+            with mock.patch("hammerfs.fs.filedata._QUEUE_BYTES", 1), pytest.raises(FlushFailedError) as caught:
+                fs.write(inode, 0, bytes(2 << 20))
+            assert caught.value.errno == errno.EIO
+            with pytest.raises(ReadOnlyError):
+                fs.write(inode, 0, b"more")
+            gate.open()
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(FlushFailedError):
+                await fs.sync()
+    assert not any(isinstance(entry, Write) for entry in log.entries[written:])
