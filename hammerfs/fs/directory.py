@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from hammerfs.errors import CorruptionError, FileOperationError, NoSpaceError
@@ -25,7 +25,7 @@ from hammerfs.ondisk.constants import (
     RECTYPE_DIRENTRY,
 )
 from hammerfs.ondisk.direntry import name_key, unpack_entry
-from hammerfs.ondisk.element import pack_key, unpack_leaf
+from hammerfs.ondisk.element import LeafElement, pack_key, unpack_leaf
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -54,8 +54,13 @@ def _hash_range(directory: Inode, name: bytes) -> tuple[int, int]:
         raise CorruptionError(f"directory {directory.obj_id:#x}: {error}") from None
 
 
-def _scan_disk(ctx: Context, directory: Inode, low: int, high: int) -> Iterator[Entry]:
-    """Entries in the B-tree with keys from `low` to `high` that memory has not deleted."""
+def _scan_disk(
+    ctx: Context, directory: Inode, low: int, high: int, damaged: Callable[[CorruptionError], None] | None = None
+) -> Iterator[Entry]:
+    """Entries in the B-tree with keys from `low` to `high` that memory has not deleted.
+
+    One that is damaged is raised, or told to `damaged` and left out.
+    """
     if not directory.on_disk and directory.capture is None:
         return
     localization = entry_localization(directory)
@@ -66,10 +71,20 @@ def _scan_disk(ctx: Context, directory: Inode, low: int, high: int) -> Iterator[
         if element.key in directory.deletes or element.key in directory.add_keys:
             continue
         try:
-            obj_id, target_localization, name = unpack_entry(read_record(ctx, element))
-        except ValueError as error:
-            raise CorruptionError(str(error), offset=element.data_offset) from None
+            obj_id, target_localization, name = _unpack(ctx, element)
+        except CorruptionError as error:
+            if damaged is None:
+                raise
+            damaged(error)
+            continue
         yield Entry(name, element.key, obj_id, target_localization, element.obj_type)
+
+
+def _unpack(ctx: Context, element: LeafElement) -> tuple[ObjId, Localization, bytes]:
+    try:
+        return unpack_entry(read_record(ctx, element))
+    except ValueError as error:
+        raise CorruptionError(str(error), offset=element.data_offset) from None
 
 
 def find(ctx: Context, directory: Inode, name: bytes) -> Entry | None:
@@ -168,14 +183,16 @@ def is_empty(ctx: Context, directory: Inode) -> bool:
     return not directory.adds and next(_scan_disk(ctx, directory, 0, MAX_KEY), None) is None
 
 
-def scan(ctx: Context, directory: Inode, cookie: int) -> Iterator[Entry]:
-    """Entries after `cookie`, in key order."""
+def scan(
+    ctx: Context, directory: Inode, cookie: int, damaged: Callable[[CorruptionError], None] | None = None
+) -> Iterator[Entry]:
+    """Entries after `cookie`, in key order; for `damaged` see `_scan_disk`."""
     added = directory.sorted_adds
     if added is None:
         added = directory.sorted_adds = sorted(directory.adds.values(), key=lambda record: record.key)
     pending = _added_after(added, cookie)
     upcoming = next(pending, None)
-    for entry in _scan_disk(ctx, directory, cookie + 1, MAX_KEY):
+    for entry in _scan_disk(ctx, directory, cookie + 1, MAX_KEY, damaged):
         while upcoming is not None and upcoming.key < entry.key:
             yield upcoming
             upcoming = next(pending, None)

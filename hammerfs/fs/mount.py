@@ -219,9 +219,14 @@ class FileSystem:
         """A symlink's target."""
         return attributes.readlink(self.ctx, inode)
 
-    def readdir(self, parent: Inode, cookie: int) -> Iterator[Entry]:
-        """Entries after `cookie` (0: from the start), without `.` and `..`; an entry's key is its cookie."""
-        return directory.scan(self.ctx, parent, cookie)
+    def readdir(
+        self, parent: Inode, cookie: int, damaged: Callable[[CorruptionError], None] | None = None
+    ) -> Iterator[Entry]:
+        """Entries after `cookie` (0: from the start), without `.` and `..`; an entry's key is its cookie.
+
+        One that is damaged ends the listing with CorruptionError, or is told to `damaged` and left out.
+        """
+        return directory.scan(self.ctx, parent, cookie, damaged)
 
     def setattr(
         self,

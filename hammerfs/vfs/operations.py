@@ -44,6 +44,7 @@ from pyfuse3 import (
 )
 
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, HammerError, ReadOnlyError
+from hammerfs.fs.directory import Entry
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import OBJTYPE_REGFILE
@@ -114,6 +115,8 @@ class HammerOperations(pyfuse3.Operations):
         self._nameless = Nameless(fs, self.node_ids)
         self._absent = absent_entry()
         self._complaints = Complaints(log)
+        # Directories of which a listing that has not come to its end yet left something out.
+        self._incomplete: set[int] = set()
 
     def _inode(self, node_id: int) -> Inode:
         if node_id >= OBJ_ID_MIN:
@@ -324,23 +327,38 @@ class HammerOperations(pyfuse3.Operations):
     def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """As many entries after the cookie `start_id` as the kernel's buffer takes, each with its attributes.
 
-        One whose inode cannot be read is listed all the same, so that damage does not hide its neighbours.
+        Damage does not hide its neighbours.  An entry whose inode cannot be read is listed all the same; one that
+        cannot be read itself is left out, and whoever has read the rest of the directory learns that at the end.
         """
         directory = self._inode(fh)
-        if start_id <= _COOKIE_DOT and not self._reply_dots(directory, fh, start_id, token):
-            return
-        for item in self.fs.readdir(directory, 0 if start_id <= _COOKIE_DOT_DOT else start_id):
-            try:
-                inode = self.fs.inode(item.localization, item.obj_id, directory.as_of)
-            except HammerError as error:
-                self.refusal("readdir", (fh, item.name), error)
-                node_id = self.node_ids.reference(item.localization, item.obj_id, directory.as_of)
-                entry = bare_entry(node_id, item.obj_type)
-            else:
-                entry = self._attributes.referenced(inode)
+        is_empty = True
+        if start_id <= _COOKIE_DOT:
+            if not self._reply_dots(directory, fh, start_id, token):
+                return
+            is_empty = False
+
+        def damaged(error: CorruptionError) -> None:
+            self.refusal("readdir", (fh,), error)
+            self._incomplete.add(fh)
+
+        for item in self.fs.readdir(directory, 0 if start_id <= _COOKIE_DOT_DOT else start_id, damaged):
+            entry = self._listed(fh, directory, item)
             if not pyfuse3.readdir_reply(token, FileNameT(item.name), entry, item.key):
                 self.node_ids.forget([(entry.st_ino, 1)])
                 return
+            is_empty = False
+        if is_empty and fh in self._incomplete:
+            self._incomplete.discard(fh)
+            raise FUSEError(errno.EIO)
+
+    def _listed(self, node_id: int, directory: Inode, item: Entry) -> EntryAttributes:
+        try:
+            inode = self.fs.inode(item.localization, item.obj_id, directory.as_of)
+        except HammerError as error:
+            self.refusal("readdir", (node_id, item.name), error)
+            listed = self.node_ids.reference(item.localization, item.obj_id, directory.as_of)
+            return bare_entry(listed, item.obj_type)
+        return self._attributes.referenced(inode)
 
     def _reply_dots(self, directory: Inode, node_id: int, start_id: int, token: ReaddirToken) -> bool:
         dot, dot_dot = self._attributes.dots(directory, node_id)

@@ -299,7 +299,7 @@ def small_stretches() -> Iterator[None]:
         yield
 
 
-def runs_with_each_fault(kind: type[SyncRun] | type[FsyncRun], fault: Fault, **options: int) -> Sequence[Run]:
+def runs_with_each_fault(kind: type[SyncRun | FsyncRun], fault: Fault, **options: int) -> Sequence[Run]:
     """One finished run per I/O of the kind that can fail."""
     sound = kind(replace(fault, lasting=False), 0, **options)
     sound.carry_out()

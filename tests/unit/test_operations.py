@@ -17,8 +17,11 @@ import trio.testing
 from small_filesystem import assert_clean, fresh, make, mount, names, read, walk
 
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NoSpaceError, ReadOnlyError
+from hammerfs.fs import directory as names_in_directories
+from hammerfs.fs.context import Context
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
+from hammerfs.ondisk.element import LeafElement
 from hammerfs.vfs.attributes import CACHE_SECONDS, OWNERS_REMEMBERED_MAX, OwnerNumbers
 from hammerfs.vfs.complaints import LINES_PER_PERIOD, PERIOD_SECONDS, Complaints
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, ROOT_NODE_ID
@@ -302,6 +305,41 @@ def test_one_unreadable_inode_does_not_hide_the_others(
     assert set(found) == {b".", b"..", b"bad", b"good"}
     assert stat.S_ISDIR(found[b"bad"].st_mode)
     assert found[b"bad"].entry_timeout == found[b"bad"].attr_timeout == 0
+
+
+@pytest.mark.expect_log(r"^readdir\(0x[0-9a-f]+\): a damaged entry")
+@pytest.mark.parametrize("room", [1, 3, 100])
+def test_a_damaged_entry_hides_nothing_else_and_is_told_at_the_end(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    directory = make(fs, fs.root, b"d")
+    for number in range(5):
+        make(fs, directory, b"%d" % number, b"")
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    keys = [entry.key for entry in fs.readdir(directory, 0)]
+    unpack = names_in_directories._unpack
+
+    def damaged(ctx: Context, element: LeafElement) -> tuple[int, int, bytes]:
+        if element.key == keys[2]:
+            raise CorruptionError("a damaged entry")
+        return unpack(ctx, element)
+
+    monkeypatch.setattr(names_in_directories, "_unpack", damaged)
+    for _ in range(2):
+        found: list[bytes] = []
+        cookie = 0
+        while True:
+            listing = Listing(room)
+            monkeypatch.setattr(pyfuse3, "readdir_reply", listing.reply)
+            token: Any = None
+            request = operations.readdir(pyfuse3.FileHandleT(directory.obj_id), cookie, token)
+            if len(found) == 6:
+                assert errno_of(request) == errno.EIO
+                break
+            call(request)
+            found += [word for word, _, _ in listing.entries]
+            cookie = listing.entries[-1][2]
 
 
 # --- options and waiting ------------------------------------------------------------------------
