@@ -74,7 +74,9 @@ def setattr_(
     if mtime_us is not None:
         data.mtime = mtime_us
     data.ctime = ctx.clock() if ctime_us is None else ctime_us
-    ctx.dirty.mark(inode, Dirty.INODE)
+    # Size, mtime and ctime alone are what the kernel's write-back cache sends after a write.
+    beyond = mode is not None or uid is not None or gid is not None or atime_us is not None
+    ctx.dirty.mark(inode, Dirty.INODE if beyond or data.obj_type != OBJTYPE_REGFILE else Dirty.WRITTEN)
 
 
 def readlink(ctx: Context, inode: Inode) -> bytes:

@@ -40,6 +40,10 @@ class BarrierRunner:
         if self.is_short():
             self.run_now()
             return
+        await self.run_in_thread()
+
+    async def run_in_thread(self) -> None:
+        """The same, giving way to others in any case."""
         small = self._volumes.unsettled_bytes <= SMALL_BYTES
         began = time.perf_counter()
         self.threaded += 1

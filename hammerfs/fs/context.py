@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hammerfs.fs.flushgroup import DirtyInodes
     from hammerfs.fs.inodecache import InodeCache
     from hammerfs.fs.options import MountOptions
+    from hammerfs.fs.redolog import RedoJournal
     from hammerfs.fs.space import Space
 
 
@@ -55,6 +56,7 @@ class Context:
     space: Space
     inodes: InodeCache
     dirty: DirtyInodes
+    redo: RedoJournal | None
     read_only: bool
     clock: Callable[[], int] = now_us
     version: int = field(init=False)

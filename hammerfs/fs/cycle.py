@@ -69,6 +69,13 @@ class Cycle:
         pending = self._ctx.tree.undo_estimate() + self._ctx.freemap.dirty_entries * 64
         return self._undo.space - pending < self._undo.capacity * quarter // 4
 
+    def must_close_first(self) -> bool:
+        """Whether the last cycle has to be closed before another one begins: the FIFO gets short, or REDO in it belongs
+        to states on both sides of the last cycle (`redolog.py`).
+        """
+        used = self._ctx.redo is not None and self._ctx.redo.used
+        return self.undo_dirty and (used or self.undo_exhausted(3))
+
     def meta_limit(self) -> bool:
         """Whether so much dirty meta-data has piled up that it should be written before the group is done."""
         return self._dirty_meta() > self._meta_limit
@@ -125,6 +132,9 @@ class Cycle:
         ctx, undo = self._ctx, self._undo
         if not self.undo_dirty:
             return
+        if ctx.redo is not None:
+            ctx.redo.carry_over()
+            undo.flush()
         yield Step.BARRIER
         ctx.root.point_fifo(undo.first_offset, undo.next_offset)
         ctx.volumes.write_header()

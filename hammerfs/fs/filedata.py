@@ -181,7 +181,7 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
         raise FileOperationError(errno.EFBIG)
     ctx.space.check_write(size + XBUFSIZE)
     # Before anything changes: a block that cannot be read ends the loop with an error.
-    ctx.dirty.mark(inode, Dirty.DATA | Dirty.INODE)
+    ctx.dirty.mark(inode, Dirty.DATA | Dirty.WRITTEN)
     position = offset
     while position < end:
         start = block_start(position)
@@ -197,6 +197,8 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
     inode.data.mtime = inode.data.ctime = now
     if end > inode.data.size:
         inode.data.size = end
+    if inode.redo is not None:
+        inode.redo.note(offset, data)
     if len(inode.blocks) > _LAY_DOWN_BLOCKS:
         lay_down_full(ctx, inode)
     return size
@@ -289,7 +291,9 @@ def truncate(ctx: Context, inode: Inode, size: int) -> None:
             _zero_tail(ctx, inode, start)
     inode.data.size = size
     inode.data.mtime = inode.data.ctime = ctx.clock()
-    ctx.dirty.mark(inode, Dirty.DATA | Dirty.INODE)
+    ctx.dirty.mark(inode, Dirty.DATA | Dirty.WRITTEN)
+    if inode.redo is not None:
+        inode.redo.note(size, None)
 
 
 def _zero_tail(ctx: Context, inode: Inode, start: int) -> None:

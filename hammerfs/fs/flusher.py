@@ -28,7 +28,6 @@ from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.cycle import Cycle, Step, UndoMode, run_steps
 from hammerfs.fs.flushgroup import FlushGroup, capture, closure
 from hammerfs.fs.inode import Dirty, FlushState, Inode
-from hammerfs.fs.quickfsync import QuickFsync
 from hammerfs.fs.sync_inode import InodeSync
 from hammerfs.ondisk.address import Tid
 
@@ -68,6 +67,7 @@ class Flusher:
     durable -- last one that no crash takes back
     fill_group -- takes what is queued now, None until something is; groups -- waiting and running, in order
     group_lock -- while positive, no new group starts (held by operations that need a quiet back end)
+    barriers -- runs them
     failure -- the sentence that turned the mount read-only
     """
 
@@ -90,9 +90,7 @@ class Flusher:
         self._slaves = [Slave(number) for number in range(MAX_SLAVES)]
         self._running: FlushGroup | None = None
         self._finalize_lock = trio.Lock()
-        self._barriers = BarrierRunner(ctx.volumes)
-        self._fsyncs = 0
-        self._quick = QuickFsync(ctx, self, self._barriers)
+        self.barriers = BarrierRunner(ctx.volumes)
         self._exiting = self._ended = False
 
     # --- requests -------------------------------------------------------------------------------
@@ -141,10 +139,14 @@ class Flusher:
     async def wait_durable(self, seq: int) -> None:
         """Return when no crash can take back what the group with that number wrote."""
         while self.durable < seq:
-            self._want_durable = max(self._want_durable, seq)
-            self._signal.set()
+            self.want_durable(seq)
             await self._parked()
         self.raise_failure()
+
+    def want_durable(self, seq: int) -> None:
+        """Have the cycle of that number closed, without waiting for it."""
+        self._want_durable = max(self._want_durable, seq)
+        self._signal.set()
 
     async def _parked(self) -> None:
         """Until something was finished; nothing will be once the master has ended."""
@@ -170,19 +172,6 @@ class Flusher:
         while self._ctx.dirty.cut_short:
             await self.wait_durable(self.async_(self.queue(None)))
 
-    async def fsync(self, inode: Inode) -> None:
-        """Return when everything acknowledged about an inode is durable, even if that takes several groups (INV-6)."""
-        self._fsyncs += 1
-        try:
-            if self._quick.fits(inode, alone=self._fsyncs == 1 and self._is_idle()):
-                self._quick.flush(inode)
-            else:
-                await self.wait_durable(self.seq_for(inode))
-        finally:
-            self._fsyncs -= 1
-        while inode in self._ctx.dirty.cut_short:
-            await self.wait_durable(self.seq_for(inode))
-
     async def flush_dirty(self, max_count: int = -1) -> bool:
         """Repeat `sync` until nothing is dirty, at most `max_count` times; False when something is left."""
         count = 0
@@ -192,11 +181,6 @@ class Flusher:
             await self.sync()
             count += 1
         return True
-
-    def _is_idle(self) -> bool:
-        """Whether no group waits or runs and no cycle is being written."""
-        busy = self.groups or self._running or self.group_lock or self.running() or self._finalize_lock.locked()
-        return self.failure is None and not busy
 
     def haswork(self) -> bool:
         """Whether inodes, buffers or an unclosed cycle wait."""
@@ -261,7 +245,7 @@ class Flusher:
             if self.failure is None and self.haswork():
                 if self._ctx.dirty.setup:
                     self.queue(None)
-                self._want_durable = max(self._want_durable, self.async_())
+                self.want_durable(self.async_())
 
     async def _master(self) -> None:
         while True:
@@ -303,6 +287,7 @@ class Flusher:
             if group is not None:
                 await self._flush_group(group)
             elif self.cycle.has_dirty():
+                await self._close_first()
                 await self._finalize(final=True)
             self.finish(seq)
             await self._close_if_wanted()
@@ -330,10 +315,14 @@ class Flusher:
             self.give_up(error)
         return False
 
-    async def _flush_group(self, group: FlushGroup) -> None:
-        if self.cycle.undo_exhausted(3) and self.cycle.undo_dirty:
+    async def _close_first(self) -> None:
+        """Close the last cycle before the next one begins, if that must be."""
+        if self.cycle.must_close_first():
             async with self._finalize_lock:
                 await self._drive(self.cycle.close())
+
+    async def _flush_group(self, group: FlushGroup) -> None:
+        await self._close_first()
         self.start_group(group)
         competing = self._slaves[: group.total_count]
         for slave in competing:
@@ -350,11 +339,14 @@ class Flusher:
         if self.fill_group is group:
             self.fill_group = None
         group.closed = group.running = True
-        setup = self._ctx.dirty.setup
-        chosen = list(setup) if group.everything else [i for i in closure(group.inodes) if i in setup]
+        setup, redo = self._ctx.dirty.setup, self._ctx.redo
+        seeds = group.inodes if redo is None else group.inodes | redo.holders
+        chosen = list(setup) if group.everything else [i for i in closure(seeds) if i in setup]
         for inode in chosen:
             del setup[inode]
             capture(inode)
+            if redo is not None:
+                redo.capture(inode, group.seq)
             inode.last_seq = group.seq
         chosen.sort(key=lambda inode: (inode.localization, inode.obj_id), reverse=True)
         group.work = chosen
@@ -428,7 +420,7 @@ class Flusher:
         since = time.perf_counter()
         for step in steps:
             if step is Step.BARRIER:
-                await self._barriers.run()
+                await self.barriers.run()
                 since = time.perf_counter()
             elif time.perf_counter() - since > _STRETCH_SECONDS:
                 await trio.lowlevel.checkpoint()
@@ -441,7 +433,7 @@ class Flusher:
         try:
             while self._ctx.dirty.setup or self.groups or self.cycle.has_dirty():
                 group = self.queue(None)
-                if self.cycle.undo_exhausted(3):
+                if self.cycle.must_close_first():
                     run_steps(self._ctx, self.cycle.close())
                 self.start_group(group)
                 self.sync_group(group)

@@ -107,7 +107,9 @@ def closure(seeds: Iterable[Inode]) -> list[Inode]:
 def capture(inode: Inode) -> None:
     """Move an inode's pending changes into a capture for the group that starts to run."""
     taken = InodeCapture()
-    if inode.dirty & Dirty.INODE or not inode.on_disk:
+    taken.dirty = inode.dirty
+    taken.promised = inode.redo is not None and inode.redo.laid > 0
+    if inode.dirty & (Dirty.INODE | Dirty.WRITTEN) or not inode.on_disk:
         taken.data = inode.data.pack()
     elif inode.dirty & Dirty.TIMES:
         taken.data = inode.data.pack()

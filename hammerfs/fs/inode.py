@@ -25,6 +25,7 @@ from hammerfs.ondisk.inode import InodeData
 
 if TYPE_CHECKING:
     from hammerfs.fs.records import DataRecord, EntryRecord
+    from hammerfs.fs.redolog import RedoLog
 
 
 class FlushState(Enum):
@@ -39,7 +40,7 @@ class Dirty:
     """What of an inode differs from disk: bits of a plain int, because they are set on every operation."""
 
     INODE = 1
-    """Anything in the inode data that needs a new inode record."""
+    """Anything in the inode data that needs a new inode record, but for what WRITTEN says."""
     TIMES = 2
     """Only mtime or atime, which are updated in place."""
     DATA = 4
@@ -48,11 +49,16 @@ class Dirty:
     """Entry records that refer to this inode."""
     GENERAL = 16
     """Extended attributes or a long symlink target."""
+    WRITTEN = 32
+    """Size and times as writing and truncating change them; needs a new inode record, too."""
+    BEYOND_REDO = INODE | TIMES | ENTRIES | GENERAL
+    """What REDO records cannot say (`HAMMER_INODE_MODMASK_NOREDO`)."""
 
 
 class InodeCapture:
     """What one flush group writes of one inode.
 
+    dirty -- what differed from disk
     data -- packed inode data, or None when the inode record does not change
     times_only -- mtime and atime are updated in place
     blocks, records -- dirty blocks in memory and blocks already laid down, by file offset
@@ -61,15 +67,18 @@ class InodeCapture:
     links -- entry records of this group that refer to the inode
     general -- other records to replace, (rec_type, key) -> data, None to delete
     delete -- the inode goes away altogether
+    promised -- fast fsyncs acknowledged part of it: it must not be left half done
     """
 
     __slots__ = (
         "blocks",
         "data",
         "delete",
+        "dirty",
         "general",
         "links",
         "open_orphan",
+        "promised",
         "records",
         "size",
         "times_only",
@@ -77,6 +86,7 @@ class InodeCapture:
     )
 
     def __init__(self) -> None:
+        self.dirty = 0
         self.data: bytes | None = None
         self.times_only = False
         self.blocks: dict[int, bytearray | bytes] = {}
@@ -87,6 +97,7 @@ class InodeCapture:
         self.general: dict[tuple[int, int], bytes | None] = {}
         self.delete = False
         self.open_orphan = False
+        self.promised = False
 
 
 class Inode:
@@ -107,6 +118,7 @@ class Inode:
     opens -- open file handles
     orphaned -- an unfinished record on disk names it
     last_seq -- the newest flush group that may have written it
+    redo -- operations for fast fsyncs, None until the first fsync
     next_obj_id, stop_obj_id -- object ids set aside for what is created in this directory
     """
 
@@ -132,6 +144,7 @@ class Inode:
         "orphaned",
         "read_only",
         "records",
+        "redo",
         "sorted_adds",
         "state",
         "stop_obj_id",
@@ -170,6 +183,7 @@ class Inode:
         self.opens = 0
         self.orphaned = False
         self.last_seq = 0
+        self.redo: RedoLog | None = None
         self.next_obj_id = 0
         self.stop_obj_id = 0
 

@@ -23,12 +23,14 @@ from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.flushgroup import DirtyInodes
+from hammerfs.fs.fsync import Fsync
 from hammerfs.fs.inode import Dirty, Inode, block_ceiling
 from hammerfs.fs.inodecache import InodeCache
-from hammerfs.fs.options import FSYNC_BACKGROUND, FSYNC_IGNORED, FSYNC_RELAXED, MountOptions
+from hammerfs.fs.options import MountOptions
+from hammerfs.fs.redolog import RedoJournal
 from hammerfs.fs.space import Space
 from hammerfs.ondisk.address import Localization, ObjId, Offset, Tid, pfs_localization
-from hammerfs.ondisk.constants import BUFSIZE, MAX_TID, OBJID_ROOT
+from hammerfs.ondisk.constants import BUFSIZE, MAX_TID, OBJID_ROOT, VERSION_UNDO_SEQUENCED
 from hammerfs.store.blockmap import Blockmap
 from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.datablocks import DataBlocks
@@ -58,6 +60,7 @@ class FileSystem:
         self.ctx = ctx
         self.options = options
         self.flusher = None if ctx.read_only else Flusher(ctx)
+        self._fsync = None if self.flusher is None else Fsync(ctx, self.flusher)
         localization = pfs_localization(options.pfs)
         if options.pfs and pfs.load_pfs(ctx, localization) is None:
             raise NotHammerError(f"there is no PFS {options.pfs} in this file system")
@@ -319,14 +322,8 @@ class FileSystem:
 
     async def fsync(self, inode: Inode, datasync: bool = False) -> None:
         """Make everything acknowledged about an inode durable, names that lead to it included."""
-        flusher = self.flusher
-        if flusher is None or self.options.fsync_mode == FSYNC_IGNORED:
-            return
-        flusher.raise_failure()
-        if self.options.fsync_mode in (FSYNC_BACKGROUND, FSYNC_RELAXED):
-            flusher.seq_for(inode)
-        else:
-            await flusher.fsync(inode)
+        if self._fsync is not None:
+            await self._fsync.run(inode, self.options.fsync_mode)
 
     async def throttle(self) -> None:
         """Wait until the flusher has caught up with the front end."""
@@ -439,6 +436,7 @@ def _wire(
         space=Space(blockmap, root, undo.capacity if undo is not None else BUFSIZE),
         inodes=InodeCache(max(256, options.cache_bytes // 8 // _INODE_BYTES)),
         dirty=DirtyInodes(),
+        redo=RedoJournal(undo) if undo is not None and volumes.version >= VERSION_UNDO_SEQUENCED else None,
         read_only=read_only,
         clock=clock,
     )

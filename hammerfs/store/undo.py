@@ -33,14 +33,15 @@ from hammerfs.ondisk.constants import (
 from hammerfs.ondisk.crc import Buffer
 from hammerfs.ondisk.fifo import (
     CRC_OFFSET,
+    DUMMY_SIZE_MIN,
     HEAD_SIZE,
-    REDO_HEAD_SIZE,
     TAIL,
     TAIL_SIZE,
     UNDO,
     UNDO_HEAD_SIZE,
     UNDO_OVERHEAD,
     RedoBody,
+    dummy_record,
     format_buffer,
     pad_record,
     redo_record,
@@ -56,6 +57,10 @@ _FORMAT_FLIP = 0x40000000
 _RESERVE = 3 * BUFSIZE
 """Kept free between the newest record and the oldest: formatting a buffer reaches up to 16 KiB ahead."""
 _PADS = {size: pad_record(size) for size in range(FIFO_HEAD_ALIGN, UNDO_ALIGN, FIFO_HEAD_ALIGN)}
+_HIDING_JUMPS = 64
+"""In units of the most records that the ring can hold.  Recovery goes on one unit ahead of the end that it found
+(`recovery.py`), so that many recoveries in a row stay clear of what was hidden there.
+"""
 _HISTORY_UNIT_BITS = 3
 """What was logged is remembered in units of 8 bytes, the alignment of nearly every field."""
 
@@ -127,16 +132,33 @@ class UndoFifo:
         self._remember(offset, size)
         return True
 
-    def redo_room(self) -> int:
-        """Payload bytes that the next REDO record can take, so that it fits a sector."""
-        overhead = REDO_HEAD_SIZE + TAIL_SIZE
-        room = UNDO_ALIGN - (self.next_offset & _SECTOR_MASK) - overhead
-        return room if room > 0 else UNDO_ALIGN - overhead
-
     def append_redo(self, body: RedoBody) -> Offset:
-        """Lay down a REDO record of at most 448 bytes of payload (see `redo_room`); returns where it begins."""
-        record = redo_record(self._version, self.seq, body)
-        assert len(record) <= UNDO_ALIGN, "a REDO record crosses a sector"
+        """Lay down a REDO record of at most REDO_PAYLOAD_MAX bytes of payload; returns where it begins."""
+        return self._append(redo_record(self._version, self.seq, body))
+
+    def begin_range(self, *, hidden: bool) -> None:
+        """Let the header written next move first_offset to here.
+
+        `hidden`: what follows must not be seen by a recovery that starts at the old first_offset, which the numbers
+        would lead on to here.  A DUMMY whose number leaves out more than the ring can hold ends its range.
+        """
+        if hidden:
+            self.seq = (self.seq + _HIDING_JUMPS * (self.capacity // DUMMY_SIZE_MIN + 1)) & _SEQ_MASK
+            self._append_dummy()
+        self.first_offset = self.next_offset
+
+    def leave_first_offset(self) -> None:
+        """See to it that the next record does not begin at first_offset: to the original's recovery, a REDO_SYNC that
+        points there means the whole ring once it has wrapped (`hammer_recover.c: stage 2`).
+        """
+        if self.next_offset == self.first_offset:
+            self._append_dummy()
+
+    def _append_dummy(self) -> None:
+        self._append(dummy_record(self._version, self.seq, DUMMY_SIZE_MIN))
+
+    def _append(self, record: bytes) -> Offset:
+        assert len(record) <= UNDO_ALIGN, "a FIFO record crosses a sector"
         self._require(len(record))
         self._sector_room(len(record))
         place = self.next_offset

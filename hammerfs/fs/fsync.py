@@ -1,0 +1,187 @@
+"""fsync: by REDO, durable with one barrier instead of a flush cycle's three, or by a flush (`hammer_vop_fsync`).
+
+The fast way lays the file's operations into the FIFO (`redolog.py`), writes the FIFO, and puts a barrier behind it.
+Fsyncs that arrive while a barrier runs share the next one.
+
+A barrier in a thread costs more CPU than all the rest, so a lone client's runs here and now.  When fsyncs of other
+files come one right behind the other, several clients are waiting: for a while barriers then take a thread, and what
+arrives meanwhile is laid for the next one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from hammerfs.errors import HammerError
+from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.options import FSYNC_BACKGROUND, FSYNC_FULL, FSYNC_IGNORED, FSYNC_RELAXED
+from hammerfs.fs.redolog import RedoJournal, RedoLog
+from hammerfs.ondisk.constants import OBJTYPE_REGFILE, XBUFSIZE
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+    from hammerfs.fs.flusher import Flusher
+
+TRUNCATED_BYTES_MAX = 8 * XBUFSIZE
+"""A longer truncation may take several cycles, which no REDO record can wait for."""
+_RIGHT_BEHIND_SECONDS = 0.00015
+"""An fsync of another file this soon after a barrier was waiting already."""
+_CROWD_SECONDS = 0.05
+"""How long barriers take a thread after such a sign of company."""
+
+
+class Fsync:
+    """What fsync does on one mount.
+
+    fast -- the way by REDO, None before version 4
+    """
+
+    def __init__(self, ctx: Context, flusher: Flusher) -> None:
+        self._ctx = ctx
+        self._flusher = flusher
+        self.fast = None if ctx.redo is None else FastFsync(ctx, ctx.redo, flusher)
+
+    async def run(self, inode: Inode, mode: int) -> None:
+        """Do what fsync mode `mode` promises; raises what stopped the flusher."""
+        flusher = self._flusher
+        if mode == FSYNC_IGNORED:
+            return
+        flusher.raise_failure()
+        if mode == FSYNC_BACKGROUND:
+            flusher.want_durable(flusher.seq_for(inode))
+        elif mode == FSYNC_RELAXED:
+            self._relaxed(inode)
+        elif mode == FSYNC_FULL or not await self._by_redo(inode):
+            await self._by_flush(inode)
+
+    async def _by_flush(self, inode: Inode) -> None:
+        """Return when everything acknowledged about an inode is durable, even if that takes several groups (INV-6)."""
+        flusher = self._flusher
+        await flusher.wait_durable(self._seq_logged(inode))
+        while inode in self._ctx.dirty.cut_short:
+            await flusher.wait_durable(flusher.seq_for(inode))
+
+    async def _by_redo(self, inode: Inode) -> bool:
+        """The same, if REDO can tell all that the disk lacks; False, with nothing done, if not."""
+        fast, flusher = self.fast, self._flusher
+        while fast is not None and fast.describes(inode):
+            if flusher.cycle.undo_dirty:
+                # Written but not closed: what is laid now could be lost with the cycle, or run on top of it.
+                await flusher.wait_durable(flusher.done)
+            elif fast.has_room(inode):
+                await fast.commit(inode)
+                return True
+            else:
+                break
+        return False
+
+    def _relaxed(self, inode: Inode) -> None:
+        """Send what would have to be durable on its way to the disk."""
+        fast, flusher = self.fast, self._flusher
+        if fast is None or not fast.describes(inode) or not fast.has_room(inode) or flusher.cycle.undo_dirty:
+            flusher.want_durable(self._seq_logged(inode))
+            return
+        try:
+            fast.lay(inode)
+        except HammerError as error:
+            flusher.critical_error(error)
+        flusher.raise_failure()
+
+    def _seq_logged(self, inode: Inode) -> int:
+        """`Flusher.seq_for`, and from then on operations are noted, so that the next fsync can be fast."""
+        seq = self._flusher.seq_for(inode)
+        if self.fast is not None:
+            self.fast.begin(inode, seq)
+        return seq
+
+
+class FastFsync:
+    """Knows which fsyncs can be fast, and does them.
+
+    count -- fast fsyncs done; barriers -- barriers that they took
+    """
+
+    def __init__(self, ctx: Context, journal: RedoJournal, flusher: Flusher) -> None:
+        assert ctx.undo is not None
+        self._undo = ctx.undo
+        self._journal = journal
+        self._flusher = flusher
+        self._settled = 0
+        self._leading = False
+        self._led = trio.lowlevel.ParkingLot()
+        self._last: Inode | None = None
+        self._last_end = 0.0
+        self._crowded_until = 0.0
+        self.count = 0
+        self.barriers = 0
+
+    def begin(self, inode: Inode, seq: int) -> None:
+        """From now on note a file's operations; what came before is in flush group `seq`."""
+        if inode.redo is None and inode.data.obj_type == OBJTYPE_REGFILE and inode.data.nlinks:
+            inode.redo = RedoLog(seq)
+
+    def describes(self, inode: Inode) -> bool:
+        """Whether REDO operations are all that the disk lacks of an inode."""
+        log = inode.redo
+        if log is None or log.overflowed or log.base_seq > self._flusher.durable or inode.dirty & Dirty.BEYOND_REDO:
+            return False
+        capture = inode.capture
+        if inode.links or inode.general or (capture is not None and capture.truncate_at is not None):
+            return False
+        return inode.trunc_off is None or inode.disk_end - inode.trunc_off <= TRUNCATED_BYTES_MAX
+
+    def has_room(self, inode: Inode) -> bool:
+        """Whether the FIFO may take those operations."""
+        assert inode.redo is not None
+        return self._journal.has_room(inode.redo, inode) and not self._flusher.cycle.undo_exhausted(3)
+
+    def lay(self, inode: Inode) -> None:
+        """Write a file's operations to the FIFO, without a barrier: fsync mode 3."""
+        assert inode.redo is not None
+        self._journal.lay(inode, inode.redo)
+        self._undo.flush()
+
+    async def commit(self, inode: Inode) -> None:
+        """Make a file's operations durable; raises what stopped the flusher."""
+        log = inode.redo
+        assert log is not None
+        self._look_round(inode)
+        try:
+            self._journal.lay(inode, log)
+            wanted = log.serial
+            while self._settled < wanted:
+                self._flusher.raise_failure()
+                if self._leading:
+                    await self._led.park()
+                else:
+                    await self._lead()
+        except (HammerError, OSError) as error:
+            self._flusher.critical_error(error)
+        self._flusher.raise_failure()
+        self.count += 1
+        self._last, self._last_end = inode, time.perf_counter()
+
+    async def _lead(self) -> None:
+        """Write the FIFO and run the barrier for everybody who has laid something."""
+        self._leading = True
+        try:
+            covered = self._journal.serial
+            self._undo.flush()
+            self.barriers += 1
+            if time.perf_counter() < self._crowded_until:
+                await self._flusher.barriers.run_in_thread()
+            else:
+                await self._flusher.barriers.run()
+            self._settled = max(self._settled, covered)
+        finally:
+            self._leading = False
+            self._led.unpark_all()
+
+    def _look_round(self, inode: Inode) -> None:
+        """Notice company."""
+        now = time.perf_counter()
+        if self._leading or (inode is not self._last and now - self._last_end < _RIGHT_BEHIND_SECONDS):
+            self._crowded_until = now + _CROWD_SECONDS

@@ -1,0 +1,427 @@
+"""Fast fsyncs and power cuts: what REDO promised is there, whatever flushes it met, and nothing older runs over it.
+
+Files are overwritten, extended and truncated in small and large pieces while groups are flushed around them.  For every
+power cut each file must hold a version that is not older than the last one acknowledged.  A write that was never
+acknowledged may be there in part, as with any file system: its beginning.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from unittest import mock
+
+import pytest
+import trio
+from flusher_control import running
+from small_filesystem import assert_settled, fresh, make, mount, read, recorded, walk
+from test_filesystem_crash import IMAGES, checked, every_power_cut, flush_in_one_cycle, power_cuts
+
+from hammerfs.device.memory import MemoryDevice
+from hammerfs.device.recording import Chooser, RecordingLog, drop_all, keep_all
+from hammerfs.errors import CorruptionError
+from hammerfs.fs.fsync import FastFsync
+from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.redolog import RedoJournal
+from hammerfs.store.undo import UndoFifo
+
+SIZES = [1, 40, 400, 448, 449, 2000, 9000, 20_000]
+OFFSETS = [0, 0, 30, 448, 4096, 16_000, 16_384, 30_000]
+
+
+@dataclass
+class Tracked:
+    """A file's contents over time, and which of them were acknowledged when.
+
+    versions -- (log position, content), oldest first; acknowledged -- (log position, index of the version)
+    """
+
+    name: bytes
+    versions: list[tuple[int, bytes]]
+    acknowledged: list[tuple[int, int]] = field(default_factory=list)
+
+    def accepts(self, content: bytes, position: int) -> bool:
+        """Whether a cut before entry `position` may leave this content."""
+        oldest = max((index for at, index in self.acknowledged if at <= position), default=0)
+        possible = [content for at, content in self.versions[oldest:] if at <= position]
+        return content in possible or any(is_begun(content, old, new) for old, new in itertools.pairwise(possible))
+
+
+def is_begun(content: bytes, old: bytes, new: bytes) -> bool:
+    """Whether `content` is what the beginning of the write that led from `old` to `new` left."""
+    same = next(
+        (at for at, (a, b) in enumerate(zip(content, new, strict=False)) if a != b), min(len(content), len(new))
+    )
+    return len(new) >= len(old) and content == new[:same] + old[same:]
+
+
+class Workload:
+    """Random changes and fsyncs of a few files, several tasks at a time, with other flushes in between."""
+
+    def __init__(self, seed: int, version: int = 7, files: int = 3) -> None:
+        self.source = random.Random(seed)
+        recording, self.log = recorded(fresh(version))
+        self.fs = mount(recording, nohistory=seed % 2 == 1)
+        self.files = []
+        self.made = 0
+        for number in range(files):
+            name = b"f%d" % number
+            make(self.fs, self.fs.root, name, b"start")
+            self.files.append(Tracked(name, [(0, b""), (0, b"start")]))
+        assert self.fs.flusher is not None
+        self.fs.flusher.flush_now()
+        self.start = len(self.log.entries)
+        for file in self.files:
+            file.acknowledged.append((self.start, 1))
+
+    def change(self, file: Tracked) -> None:
+        source, fs = self.source, self.fs
+        inode = walk(fs, file.name)
+        content = file.versions[-1][1]
+        if source.random() < 0.2:
+            size = source.choice([0, 10, 448, 5000, 16_384, 40_000])
+            fs.setattr(inode, size=size)
+            content = content[:size].ljust(size, b"\0")
+        else:
+            offset = source.choice([*OFFSETS, len(content), len(content)])
+            data = source.randbytes(source.choice(SIZES))
+            fs.write(inode, offset, data)
+            content = content.ljust(offset, b"\0")
+            content = content[:offset] + data + content[offset + len(data) :]
+        file.versions.append((len(self.log.entries), content))
+
+    async def fsync(self, file: Tracked) -> None:
+        index = len(file.versions) - 1
+        await self.fs.fsync(walk(self.fs, file.name))
+        file.acknowledged.append((len(self.log.entries), index))
+
+    async def flush(self) -> None:
+        """One of the flushes that fsyncs meet: of everything, waited for or not, or a change that REDO cannot say."""
+        flusher = self.fs.flusher
+        assert flusher is not None
+        choice = self.source.randrange(4)
+        if choice == 0:
+            await self.fs.sync()
+        elif choice == 1:
+            flusher.async_(flusher.queue(None))
+        elif choice == 2:
+            self.fs.setattr(walk(self.fs, self.source.choice(self.files).name), mode=self.source.randrange(0o1000))
+        else:
+            self.made += 1
+            make(self.fs, self.fs.root, b"new%d" % self.made, b"x" * 20_000)
+            flusher.async_(flusher.queue(None))
+
+    async def main(self, steps: int) -> None:
+        async with running(self.fs) as flusher:
+            async with trio.open_nursery() as nursery:
+                for _ in range(steps):
+                    file = self.source.choice(self.files)
+                    for _ in range(self.source.randrange(1, 3)):
+                        self.change(file)
+                    if self.source.random() < 0.7:
+                        nursery.start_soon(self.fsync, file)
+                    if self.source.random() < 0.25:
+                        nursery.start_soon(self.flush)
+                    for _ in range(self.source.randrange(8)):
+                        await trio.lowlevel.checkpoint()
+            while flusher.running():
+                await trio.lowlevel.checkpoint()
+        assert self.fs.failure is None
+
+    def run(self, steps: int = 60) -> None:
+        with (
+            mock.patch("hammerfs.fs.flusher._STRETCH_SECONDS", 0.0),
+            mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 1),
+        ):
+            trio.run(self.main, steps)
+
+    def verify(self, image: list[MemoryDevice], position: int) -> None:
+        recovered = checked(image)
+        for file in self.files:
+            content = read(recovered, file.name)
+            assert file.accepts(content, position), f"{file.name!r} at {position}: {len(content)} bytes"
+
+
+@pytest.mark.parametrize(("seed", "version"), [(1, 7), (2, 7), (3, 6), (4, 4)])
+def test_acknowledged_contents_survive_every_power_cut(seed: int, version: int) -> None:
+    """INV-6, with fast fsyncs before, during and after flushes."""
+    work = Workload(seed, version)
+    counts: Counter[str] = Counter()
+    with counting(RedoJournal, "lay", counts), counting(UndoFifo, "begin_range", counts):
+        work.run()
+    assert counts["lay"] > 10
+    for position, image in power_cuts(work.log, seed, IMAGES * 2):
+        if position >= work.start:
+            work.verify(image, position)
+
+
+def test_many_fast_fsyncs_hide_what_they_carry_over() -> None:
+    """The rare branch: fsyncs during a flush, which are laid again when its cycle is closed."""
+    hidden = Counter[bool]()
+    original = UndoFifo.begin_range
+
+    def begin_range(fifo: UndoFifo, *, hidden_range: bool) -> None:
+        hidden[hidden_range] += 1
+        original(fifo, hidden=hidden_range)
+
+    with mock.patch.object(UndoFifo, "begin_range", lambda fifo, *, hidden: begin_range(fifo, hidden_range=hidden)):
+        for seed in range(10, 16):
+            work = Workload(seed)
+            work.run(30)
+            if seed == 10:
+                for position, image in power_cuts(work.log, seed, IMAGES):
+                    if position >= work.start:
+                        work.verify(image, position)
+    assert hidden[True]
+    assert hidden[False]
+
+
+def counting(owner: type, name: str, counts: Counter[str]) -> mock._patch[Callable[..., object]]:
+    original = getattr(owner, name)
+
+    def counted(*arguments: object, **options: object) -> object:
+        counts[name] += 1
+        return original(*arguments, **options)
+
+    return mock.patch.object(owner, name, counted)
+
+
+def test_recovery_of_redo_survives_crashes_of_its_own() -> None:
+    """INV-6: a crash at any write of recovery, and of the flush of what was redone, and again in that recovery."""
+    work = Workload(5)
+    work.run(25)
+    cuts = [(at, image) for at, image in power_cuts(work.log, 5, 12) if at >= work.start]
+    for position, image in cuts:
+        recording, log = recorded(image)
+        mount(recording).close_now()
+        source = random.Random(position)
+        for again in range(0, len(log.entries) + 1, 2):
+            second = log.power_cut(again, source.choice([keep_all, drop_all, torn(source)]))
+            deeper, deeper_log = recorded([device.copy() for device in second])
+            work.verify(second, position)
+            mount(deeper).close_now()
+            third = deeper_log.power_cut(source.randint(0, len(deeper_log.entries)), torn(source))
+            work.verify(third, position)
+
+
+def torn(source: random.Random) -> Chooser:
+    """Every sector for itself."""
+    return lambda write: [source.random() < 0.5 for _ in range(write.sectors)]
+
+
+# --- the points at which the original loses or damages data -------------------------------------
+def fast_file(fs: FileSystem, name: bytes, content: bytes) -> None:
+    """A file that the next fsync can treat by REDO."""
+    inode = make(fs, fs.root, name, content)
+    flush_and_wait(fs, name)
+    assert inode.redo is not None
+
+
+def flush_and_wait(fs: FileSystem, name: bytes) -> None:
+    async def main() -> None:
+        async with running(fs):
+            await fs.fsync(walk(fs, name))
+
+    trio.run(main)
+
+
+def begun() -> tuple[FileSystem, RecordingLog]:
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    fast_file(fs, b"f", b"old")
+    return fs, log
+
+
+def test_point_3_an_old_write_does_not_run_over_a_newer_one() -> None:
+    """Written and fsynced in pieces, replaced as a whole and flushed, while another file keeps REDO in the FIFO."""
+    fs, log = begun()
+    fast_file(fs, b"other", b"")
+    for number in range(5):
+        fs.write(walk(fs, b"f"), number * 700, bytes([number]) * 700)
+        flush_and_wait(fs, b"f")
+        fs.write(walk(fs, b"other"), number * 10, b"0123456789")
+        flush_and_wait(fs, b"other")
+    start = len(log.entries)
+    fs.write(walk(fs, b"f"), 0, b"N" * 3500)
+    fs.setattr(walk(fs, b"f"), mode=0o600)
+    flush_and_wait(fs, b"f")
+    acknowledged = len(log.entries)
+    fs.write(walk(fs, b"other"), 50, b"0123456789")
+    flush_and_wait(fs, b"other")
+    for position in range(start, len(log.entries) + 1):
+        for choose in (keep_all, drop_all):
+            recovered = checked(log.power_cut(position, choose))
+            content = read(recovered, b"f")
+            assert content[:1] in (b"\0", b"N")
+            assert len(set(content[:700])) == 1
+            if position >= acknowledged:
+                assert content == b"N" * 3500
+            assert read(recovered, b"other")[:50] == b"0123456789" * 5
+
+
+def test_point_4_a_flush_that_empties_the_range_keeps_what_was_fsynced_during_it() -> None:
+    """A fast fsync after the group's capture; then the cycle is closed, and nothing else happens."""
+    fs, log = begun()
+    flusher = fs.flusher
+    assert flusher is not None
+    make(fs, fs.root, b"new", b"x")
+    group = flusher.queue(None)
+    flusher.start_group(group)
+    fs.write(walk(fs, b"f"), 0, b"new")
+    trio.run(fs.fsync, walk(fs, b"f"))  # while the group runs
+    assert fs.ctx.redo is not None
+    assert fs.ctx.redo.holders
+    acknowledged = len(log.entries)
+    flusher.sync_group(group)
+    for step in flusher.cycle.finalize(final=True):
+        assert step is not None
+        fs.ctx.volumes.barrier()
+    flusher.end_group(group)
+    flusher.finish(group.seq)
+    for step in flusher.cycle.close():
+        assert step is not None
+        fs.ctx.volumes.barrier()
+    assert fs.ctx.undo is not None
+    assert fs.ctx.undo.first_offset != fs.ctx.undo.next_offset
+    for position in range(acknowledged, len(log.entries) + 1):
+        for choose in (keep_all, drop_all):
+            assert read(checked(log.power_cut(position, choose)), b"f") == b"new"
+
+
+def test_a_flush_between_two_fast_fsyncs_closes_the_cycle_before_it() -> None:
+    """Cycles that nobody waits for stay open; with REDO in the range the next one must not begin on top."""
+    fs, log = begun()
+    positions = []
+    for number in range(6):
+        fs.write(walk(fs, b"f"), 0, b"v%d" % number)
+        flush_and_wait(fs, b"f")
+        positions.append(len(log.entries))
+        make(fs, fs.root, b"new%d" % number, b"x")
+        if number % 2:
+            flush_in_one_cycle(fs)
+    for index, image in enumerate(every_power_cut(log, positions[-1])):
+        assert read(checked(image), b"f")[:2] == b"v5", index
+
+
+def test_what_is_unmounted_leaves_no_redo() -> None:
+    work = Workload(7)
+    work.run(20)
+    work.fs.close_now()
+    assert_settled(work.fs)
+    assert work.fs.ctx.undo is not None
+    assert work.fs.ctx.undo.first_offset == work.fs.ctx.undo.next_offset
+    with mock.patch("hammerfs.fs.redo.replay", side_effect=CorruptionError("nothing to redo")):
+        mount(work.log.power_cut(len(work.log.entries), drop_all)).close_now()
+
+
+# --- which fsyncs are fast ----------------------------------------------------------------------
+@pytest.mark.trio
+async def test_the_second_fsync_of_a_file_takes_one_barrier() -> None:
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    async with running(fs):
+        inode = make(fs, fs.root, b"f", b"x")
+        await fs.fsync(inode)
+        before = len(log.entries)
+        fs.write(inode, 1, b"y" * 4096)
+        fs.setattr(inode, mtime_us=5, ctime_us=5)
+        await fs.fsync(inode)
+        kinds = [type(entry).__name__ for entry in log.entries[before:]]
+        assert kinds == ["Write", "BarrierBegin", "BarrierEnd"]
+        await fs.fsync(inode)
+        assert len(log.entries) == before + 3, "nothing to write, nothing to wait for"
+
+
+@pytest.mark.trio
+async def test_what_redo_cannot_say_is_flushed() -> None:
+    fs = mount(fresh(), xattr=True)
+    async with running(fs) as flusher:
+        inode = make(fs, fs.root, b"f", b"x")
+        await fs.fsync(inode)
+        for change in (
+            lambda: fs.setattr(inode, mode=0o600),
+            lambda: fs.setattr(inode, uid=5),
+            lambda: fs.link(inode, fs.root, b"g"),
+            lambda: fs.rename(fs.root, b"g", fs.root, b"h"),
+            lambda: fs.setxattr(inode, b"user.a", b"b"),
+            lambda: fs.write(inode, 0, bytes(100_000)),
+        ):
+            groups = flusher.statistics_groups
+            change()
+            await fs.fsync(inode)
+            assert flusher.statistics_groups == groups + 1
+        groups = flusher.statistics_groups
+        fs.write(inode, 0, b"again by REDO")
+        await fs.fsync(inode)
+        assert flusher.statistics_groups == groups
+
+
+@pytest.mark.trio
+async def test_fsyncs_that_arrive_together_share_a_barrier() -> None:
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    async with running(fs):
+        inodes = [make(fs, fs.root, b"%d" % number, b"x") for number in range(8)]
+        for inode in inodes:
+            await fs.fsync(inode)
+        before = len(log.entries)
+
+        async def append(index: int) -> None:
+            for _ in range(5):
+                fs.write(inodes[index], inodes[index].data.size, b"y" * 100)
+                await fs.fsync(inodes[index])
+
+        async with trio.open_nursery() as nursery:
+            for index in range(8):
+                nursery.start_soon(append, index)
+        barriers = sum(type(entry).__name__ == "BarrierEnd" for entry in log.entries[before:])
+        assert barriers <= 20, f"{barriers} barriers for 40 fsyncs of 8 clients"
+
+
+@pytest.mark.expect_log("read-only from now on")
+@pytest.mark.trio
+async def test_a_barrier_that_fails_turns_the_mount_read_only_and_acknowledges_nothing() -> None:
+    fs = mount(fresh())
+    async with running(fs):
+        inode = make(fs, fs.root, b"f", b"x")
+        await fs.fsync(inode)
+        fs.write(inode, 0, b"y")
+        broken = OSError(5, "worn out")
+        with (
+            mock.patch.object(type(fs.ctx.volumes), "barrier", side_effect=broken),
+            pytest.raises(Exception, match="worn out"),
+        ):
+            await fs.fsync(inode)
+        assert fs.read_only
+
+
+@pytest.mark.parametrize("mode", [0, 1, 3, 4])
+def test_the_other_modes_keep_what_they_promise(mode: int) -> None:
+    """0 flushes in any case; 1 and 3 return at once with everything under way; 4 does nothing."""
+    recording, log = recorded(fresh())
+    fs = mount(recording, fsync_mode=mode)
+    lengths = []
+
+    async def main() -> None:
+        async with running(fs) as flusher:
+            inode = make(fs, fs.root, b"f", b"x")
+            await fs.sync()
+            for _ in range(3):
+                fs.write(inode, 0, b"y")
+                before = len(log.entries)
+                with mock.patch.object(FastFsync, "commit", side_effect=AssertionError("not in this mode")):
+                    await fs.fsync(inode)
+                lengths.append(len(log.entries) - before)
+                while flusher.running() or (mode == 3 and flusher.cycle.undo_dirty):
+                    await trio.lowlevel.checkpoint()
+
+    trio.run(main)
+    if mode == 0:
+        assert read(checked(log.power_cut(len(log.entries), drop_all)), b"f") == b"y"
+    elif mode == 3:
+        assert lengths == [0, 1, 1], "a flush is started once; from then on REDO is written, without a barrier"
+    else:
+        assert lengths == [0, 0, 0]
