@@ -35,6 +35,7 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.fifo import RedoBody, redo_body, undo_body
 from hammerfs.store.fiforeader import FifoReader, Place
+from hammerfs.store.recovery import find_range
 from hammerfs.store.undo import UndoFifo
 from hammerfs.store.volumes import VolumeSet
 
@@ -210,8 +211,6 @@ def test_redo_records_lie_between_undos() -> None:
     volumes, fifo = open_fifo(make_device())
     fifo.log(META_START, b"x" * 100)
     body = RedoBody(0x1234, 65536, 300, REDO_WRITE, 0x10000, b"payload!" * 37)
-    room = fifo.redo_room()
-    assert room == UNDO_ALIGN - 144 - 64
     place = fifo.append_redo(body)
     term = RedoBody(0x1234, 65536, 1 << 20, REDO_TERM_WRITE, 0x10000, b"")
     fifo.append_redo(term)
@@ -221,6 +220,39 @@ def test_redo_records_lie_between_undos() -> None:
     found = [p for p in places(volumes, FIFO_START, fifo.next_offset) if p.kind == HEAD_TYPE_REDO]
     assert found[0].offset == place
     assert [redo_body(p.record()) for p in found] == [body, term, full]
+
+
+def test_a_hidden_range_is_seen_from_its_own_first_offset_only() -> None:
+    """A recovery that starts at the old first_offset must stop in front of it, whatever is laid down there."""
+    volumes, fifo = open_fifo(make_device())
+    first = fifo.first_offset
+    fifo.log(META_START, b"x" * 100)
+    end = fifo.next_offset
+    fifo.begin_range(hidden=True)
+    body = RedoBody(7, 0, 3, REDO_WRITE, 0, b"abc")
+    fifo.append_redo(body)
+    fifo.flush()
+    reader = FifoReader(volumes)
+    header = volumes.root.header.blockmap(ZONE_UNDO)
+    header.first_offset, header.next_offset = first, end
+    assert find_range(volumes, reader).end == end
+    header.first_offset = header.next_offset = fifo.first_offset
+    new = find_range(volumes, reader)
+    assert (new.first, new.end, new.records) == (fifo.first_offset, fifo.next_offset, 0)
+    assert new.seq == fifo.seq
+
+
+def test_a_range_that_is_not_hidden_begins_where_the_last_one_ends() -> None:
+    _, fifo = open_fifo(make_device())
+    fifo.log(META_START, b"x" * 100)
+    end = fifo.next_offset
+    fifo.begin_range(hidden=False)
+    assert fifo.first_offset == fifo.next_offset == end
+    fifo.leave_first_offset()
+    assert fifo.next_offset != fifo.first_offset == end
+    at = fifo.next_offset
+    fifo.leave_first_offset()
+    assert fifo.next_offset == at, "once is enough"
 
 
 def test_only_what_is_new_is_written() -> None:
