@@ -23,6 +23,7 @@ from test_filesystem_crash import IMAGES, checked, every_power_cut, flush_in_one
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import Chooser, RecordingLog, drop_all, keep_all
 from hammerfs.errors import CorruptionError
+from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.fsync import FastFsync
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.redolog import RedoJournal
@@ -216,16 +217,16 @@ def torn(source: random.Random) -> Chooser:
 def fast_file(fs: FileSystem, name: bytes, content: bytes) -> None:
     """A file that the next fsync can treat by REDO."""
     inode = make(fs, fs.root, name, content)
-    flush_and_wait(fs, name)
-    assert inode.redo is not None
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    assert fs._fsync is not None
+    assert fs._fsync.fast is not None
+    fs._fsync.fast.begin(inode, fs.flusher.durable)
 
 
-def flush_and_wait(fs: FileSystem, name: bytes) -> None:
-    async def main() -> None:
-        async with running(fs):
-            await fs.fsync(walk(fs, name))
-
-    trio.run(main)
+def fast_fsync(fs: FileSystem, name: bytes) -> None:
+    """An fsync that does without the flusher, which does not run."""
+    trio.run(fs.fsync, walk(fs, name))
 
 
 def begun() -> tuple[FileSystem, RecordingLog]:
@@ -241,16 +242,17 @@ def test_point_3_an_old_write_does_not_run_over_a_newer_one() -> None:
     fast_file(fs, b"other", b"")
     for number in range(5):
         fs.write(walk(fs, b"f"), number * 700, bytes([number]) * 700)
-        flush_and_wait(fs, b"f")
+        fast_fsync(fs, b"f")
         fs.write(walk(fs, b"other"), number * 10, b"0123456789")
-        flush_and_wait(fs, b"other")
+        fast_fsync(fs, b"other")
     start = len(log.entries)
     fs.write(walk(fs, b"f"), 0, b"N" * 3500)
-    fs.setattr(walk(fs, b"f"), mode=0o600)
-    flush_and_wait(fs, b"f")
+    flush_in_one_cycle(fs)
+    assert fs.flusher is not None
+    run_steps(fs.ctx, fs.flusher.cycle.close())
     acknowledged = len(log.entries)
     fs.write(walk(fs, b"other"), 50, b"0123456789")
-    flush_and_wait(fs, b"other")
+    fast_fsync(fs, b"other")
     for position in range(start, len(log.entries) + 1):
         for choose in (keep_all, drop_all):
             recovered = checked(log.power_cut(position, choose))
@@ -271,19 +273,15 @@ def test_point_4_a_flush_that_empties_the_range_keeps_what_was_fsynced_during_it
     group = flusher.queue(None)
     flusher.start_group(group)
     fs.write(walk(fs, b"f"), 0, b"new")
-    trio.run(fs.fsync, walk(fs, b"f"))  # while the group runs
+    fast_fsync(fs, b"f")
     assert fs.ctx.redo is not None
     assert fs.ctx.redo.holders
     acknowledged = len(log.entries)
     flusher.sync_group(group)
-    for step in flusher.cycle.finalize(final=True):
-        assert step is not None
-        fs.ctx.volumes.barrier()
+    run_steps(fs.ctx, flusher.cycle.finalize(final=True))
     flusher.end_group(group)
     flusher.finish(group.seq)
-    for step in flusher.cycle.close():
-        assert step is not None
-        fs.ctx.volumes.barrier()
+    run_steps(fs.ctx, flusher.cycle.close())
     assert fs.ctx.undo is not None
     assert fs.ctx.undo.first_offset != fs.ctx.undo.next_offset
     for position in range(acknowledged, len(log.entries) + 1):
@@ -294,15 +292,20 @@ def test_point_4_a_flush_that_empties_the_range_keeps_what_was_fsynced_during_it
 def test_a_flush_between_two_fast_fsyncs_closes_the_cycle_before_it() -> None:
     """Cycles that nobody waits for stay open; with REDO in the range the next one must not begin on top."""
     fs, log = begun()
-    positions = []
-    for number in range(6):
-        fs.write(walk(fs, b"f"), 0, b"v%d" % number)
-        flush_and_wait(fs, b"f")
-        positions.append(len(log.entries))
-        make(fs, fs.root, b"new%d" % number, b"x")
-        if number % 2:
-            flush_in_one_cycle(fs)
-    for index, image in enumerate(every_power_cut(log, positions[-1])):
+    acknowledged = []
+
+    async def main() -> None:
+        async with running(fs) as flusher:
+            for number in range(6):
+                fs.write(walk(fs, b"f"), 0, b"v%d" % number)
+                await fs.fsync(walk(fs, b"f"))
+                acknowledged.append(len(log.entries))
+                make(fs, fs.root, b"new%d" % number, b"x")
+                if number % 2:
+                    await flusher.wait(flusher.async_(flusher.queue(None)))
+
+    trio.run(main)
+    for index, image in enumerate(every_power_cut(log, acknowledged[-1])):
         assert read(checked(image), b"f")[:2] == b"v5", index
 
 

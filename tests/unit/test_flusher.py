@@ -566,6 +566,7 @@ async def image_after_fsync(mode: int, gate: Gate) -> tuple[list[MemoryDevice], 
         image = log.power_cut(len(log.entries), drop_all)
         gate.open()
         await flusher.wait(flusher.next - 1)
+        await until(lambda: not flusher.cycle.undo_dirty)
     return image, flusher
 
 
