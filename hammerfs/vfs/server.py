@@ -25,6 +25,7 @@ from hammerfs.errors import HammerError, UsageError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.vfs import dispatch
 from hammerfs.vfs.daemon import unmount_on_signals
+from hammerfs.vfs.heap import keep_freed_memory
 from hammerfs.vfs.mountpoint import unmount
 from hammerfs.vfs.mounttable import mount_at
 from hammerfs.vfs.operations import HammerOperations
@@ -56,6 +57,7 @@ def serve(
     when something could not be written.  The file system is closed in every case.
     """
     fs = operations.fs
+    keep_freed_memory()
     dispatch.install(lambda: fs.quiet)
     try:
         _mount(operations, mountpoint, source, kernel_options)
