@@ -121,6 +121,14 @@ class BTree:
         """Like `scan`, but only what is visible at `as_of` (MAX_TID: now)."""
         return self._scan(low, high, as_of)
 
+    def list_as_of(self, low: Key, high: Key, as_of: Tid) -> list[bytes]:
+        """All that `scan_as_of` would deliver, at once: for ranges that hold little."""
+        elements, start = self._batch(low, high, as_of)
+        while start is not None:
+            more, start = self._batch(start, high, as_of)
+            elements += more
+        return elements
+
     def scan_reverse(self, low: Key, high: Key) -> Iterator[bytes]:
         """Like `scan`, in descending order."""
         below: Key | None = _after(high)
@@ -146,7 +154,11 @@ class BTree:
 
     def _batch(self, low: Key, high: Key, as_of: Tid | None) -> tuple[list[bytes], Key | None]:
         """What one leaf contributes to a scan, and the key to go on from (None: nothing more)."""
-        leaf, _, bound = self._seek(low)
+        leaf = self._leaf if self._low <= low < self._high else self._descend(low)
+        bound: Key | None = self._high
+        if low >= self._high:
+            # Beyond the parent's own boundary: only its ancestors know where this leaf's range ends.
+            leaf, _, bound = self._seek(low)
         keys = leaf.keys
         first = bisect_left(keys, low)
         end = bisect_right(keys, high, first)

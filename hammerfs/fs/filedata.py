@@ -9,12 +9,13 @@ hammer_vop_write, hammer_vop_strategy_write`, `hammer_object.c: hammer_ip_add_bu
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from hammerfs.errors import CorruptionError, FileOperationError
 from hammerfs.fs.inode import Dirty, Inode, block_ceiling, block_size, block_start
 from hammerfs.fs.records import DataRecord
 from hammerfs.ondisk import crc
+from hammerfs.ondisk.address import Offset
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     HBUFSIZE,
@@ -37,6 +38,9 @@ _LAY_DOWN_BLOCKS = 64
 """Dirty blocks of one file in memory before whole ones are laid down."""
 _QUEUE_BYTES = 4 * 1024 * 1024
 _READ_RUN = 1024 * 1024
+
+_Extent: TypeAlias = tuple[int, int, Offset, int]
+"""A data record: where it starts and ends in the file, where it lies on disk, its CRC."""
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -93,15 +97,15 @@ def _pending_block(ctx: Context, inode: Inode, start: int) -> bytes | bytearray 
     return None
 
 
-def _extents(ctx: Context, inode: Inode, offset: int, end: int) -> list[tuple[int, int, int, int]]:
-    """Records that overlap a range: (start, end, data_offset, data_crc), ascending."""
+def _extents(ctx: Context, inode: Inode, offset: int, end: int) -> list[_Extent]:
+    """Records that overlap a range, ascending."""
     if not inode.on_disk:
         return []
     localization = inode.localization | LOCALIZE_MISC
     low = pack_key(localization, inode.obj_id, RECTYPE_DATA, offset + 1, 1)
     high = pack_key(localization, inode.obj_id, RECTYPE_DATA, min(end + XBUFSIZE, MAX_KEY), MAX_TID)
     found = []
-    for raw in ctx.tree.scan_as_of(low, high, inode.as_of):
+    for raw in ctx.tree.list_as_of(low, high, inode.as_of):
         fields = LEAF.unpack(raw)
         key, data_offset, data_len, data_crc = fields[1], fields[10], fields[11], fields[12]
         start = key - data_len
@@ -116,59 +120,59 @@ def _extents(ctx: Context, inode: Inode, offset: int, end: int) -> list[tuple[in
 def _read_disk(ctx: Context, inode: Inode, offset: int, end: int) -> bytes:
     """A range as the B-tree has it in this inode's view; holes are zeros."""
     extents = _extents(ctx, inode, offset, end)
-    pieces: list[bytes | memoryview] = []
+    pieces: list[bytes] = []
     position = offset
     index = 0
     while index < len(extents):
         run = _neighbours(extents, index)
-        data = _read_run(ctx, inode, extents[index : index + run])
-        base = 0
-        for start, stop, _, _ in extents[index : index + run]:
-            if start > position:
-                pieces.append(bytes(start - position))
-                position = start
-            upto = min(stop, end)
-            if upto > position:
-                pieces.append(data[base + position - start : base + upto - start])
-                position = upto
-            base += stop - start
-        index += run
+        start = run[0][0]
+        if start > position:
+            pieces.append(bytes(start - position))
+            position = start
+        data = _read_run(ctx, inode, run)
+        upto = min(start + len(data), end)
+        if upto > position:
+            # Not a copy when the run is just what was asked for, which is how files are read from start to end.
+            pieces.append(data[position - start : upto - start])
+            position = upto
+        index += len(run)
     if position < end:
         pieces.append(bytes(end - position))
-    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _neighbours(extents: list[tuple[int, int, int, int]], first: int) -> int:
-    """How many extents from `first` on lie side by side on disk, up to 1 MiB."""
-    expected = extents[first][2]
-    total = count = 0
-    for start, stop, data_offset, _ in extents[first:]:
-        if data_offset != expected or (count and total + stop - start > _READ_RUN):
+def _neighbours(extents: list[_Extent], first: int) -> list[_Extent]:
+    """The extents from `first` on that lie side by side in the file and on disk, up to 1 MiB."""
+    start, end, place, _ = extents[first]
+    distance = place - start
+    index = first + 1
+    while index < len(extents):
+        next_start, next_end, next_place, _ = extents[index]
+        if next_start != end or next_place - next_start != distance or next_end - start > _READ_RUN:
             break
-        total += stop - start
-        expected += stop - start
-        count += 1
-    return count
+        end = next_end
+        index += 1
+    return extents[first:index]
 
 
-def _read_run(ctx: Context, inode: Inode, extents: list[tuple[int, int, int, int]]) -> memoryview:
-    first = extents[0][2]
-    total = sum(stop - start for start, stop, _, _ in extents)
+def _read_run(ctx: Context, inode: Inode, run: list[_Extent]) -> bytes:
+    """The content of neighbours, verified."""
+    begin, _, first, _ = run[0]
+    total = run[-1][1] - begin
     blocks = ctx.blocks
-    if len(extents) == 1:
-        data = memoryview(blocks.read(first, total))
-    elif blocks.queued_bytes and any(blocks.holds(extent[2]) for extent in extents):
-        data = memoryview(b"".join([blocks.read(place, stop - start) for start, stop, place, _ in extents]))
+    if len(run) == 1:
+        data = blocks.read(first, total)
+    elif blocks.queued_bytes and any(blocks.holds(extent[2]) for extent in run):
+        data = b"".join([blocks.read(place, stop - start) for start, stop, place, _ in run])
     else:
-        data = memoryview(ctx.volumes.read(first, total))
-    base = 0
-    for start, stop, data_offset, data_crc in extents:
-        piece = data[base : base + stop - start]
+        data = ctx.volumes.read(first, total)
+    view = memoryview(data)
+    for start, stop, data_offset, data_crc in run:
+        piece = view[start - begin : stop - begin]
         if ctx.checksum(piece) != data_crc and not crc.matches(ctx.version, data_crc, piece):
             raise CorruptionError(
                 f"data of object {inode.obj_id:#x} at file offset {start} has a bad CRC", offset=data_offset
             )
-        base += stop - start
     return data
 
 
