@@ -125,6 +125,7 @@ class RecordingDevice:
         self._lower = lower
         self.log = log or RecordingLog()
         self._index = self.log.attach(lower.copy())
+        self._began: int | None = None
 
     @property
     def name(self) -> str:
@@ -148,9 +149,16 @@ class RecordingDevice:
     def write_vector(self, offset: int, chunks: Sequence[Buffer]) -> None:
         self.write(offset, b"".join(chunks))
 
-    def barrier(self) -> None:
-        begin = len(self.log.entries)
+    def begin_barrier(self) -> None:
+        """Let the next barrier have begun now, as one in a thread does while others write."""
+        self._began = len(self.log.entries)
         self.log.entries.append(BarrierBegin(self._index))
+
+    def barrier(self) -> None:
+        if self._began is None:
+            self.begin_barrier()
+        begin, self._began = self._began, None
+        assert begin is not None
         self._lower.barrier()
         self.log.entries.append(BarrierEnd(self._index, begin))
 

@@ -15,9 +15,9 @@ from unittest import mock
 
 import pytest
 import trio
-from filesystem_twin import Node, State, Twin, view
+from crash_lib.operations import carry_out, pick_node, random_step
+from crash_lib.twin import Node, State, Twin, view
 from flusher_control import running
-from random_operations import carry_out, pick_node, random_step
 from small_filesystem import (
     FILE,
     assert_clean,

@@ -15,12 +15,12 @@ from contextlib import ExitStack
 from unittest import mock
 
 import trio
-from filesystem_twin import State, Twin, view_as_of
+from crash_lib.operations import OPERATIONS, PICKS, WEIGHTS, Step, carry_out, pick_node
+from crash_lib.twin import State, Twin, view_as_of
 from flusher_control import gated, running
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from random_operations import OPERATIONS, PICKS, WEIGHTS, Step, carry_out, pick_node
 from small_filesystem import assert_clean, assert_settled, flush_closure, fresh, mount
 
 from hammerfs.fs.flusher import Flusher

@@ -1,72 +1,28 @@
-"""Small file systems in memory: formatted once per version, copied for every test, checked when a test is done."""
+"""Small file systems in memory: looked into, and checked when a test is done."""
 
 from __future__ import annotations
 
-import itertools
-import uuid
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Sequence
 
 import trio
+from crash_lib.small import CHARACTER_DEVICE as CHARACTER_DEVICE
+from crash_lib.small import DIRECTORY as DIRECTORY
+from crash_lib.small import FIFO_SIZE as FIFO_SIZE
+from crash_lib.small import FILE as FILE
+from crash_lib.small import FSID as FSID
+from crash_lib.small import NAMED_PIPE as NAMED_PIPE
+from crash_lib.small import START_US as START_US
+from crash_lib.small import VOLUME_SIZE as VOLUME_SIZE
+from crash_lib.small import formatted as formatted
+from crash_lib.small import fresh as fresh
+from crash_lib.small import mount as mount
+from crash_lib.small import recorded as recorded
+from crash_lib.small import ticking as ticking
 
 from hammerfs.device.base import Device
-from hammerfs.device.memory import MemoryDevice
-from hammerfs.device.recording import RecordingDevice, RecordingLog
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.options import MountOptions
-from hammerfs.ondisk.constants import (
-    BIGBLOCK_SIZE,
-    OBJTYPE_CDEV,
-    OBJTYPE_DIRECTORY,
-    OBJTYPE_FIFO,
-    OBJTYPE_REGFILE,
-)
 from hammerfs.ops.check import Report, check_devices
-from hammerfs.ops.mkfs import FormatRequest, plan_format, write_file_system
-
-FIFO_SIZE = BIGBLOCK_SIZE
-"""The smallest UNDO FIFO there is."""
-VOLUME_SIZE = 320 * 1024 * 1024
-FSID = uuid.UUID("3f0c1d52-7a51-4f0e-8c39-00a0c9e5b0f1")
-START_US = 1_700_000_000_000_000
-DIRECTORY, FILE, NAMED_PIPE, CHARACTER_DEVICE = OBJTYPE_DIRECTORY, OBJTYPE_REGFILE, OBJTYPE_FIFO, OBJTYPE_CDEV
-
-
-@lru_cache
-def formatted(version: int = 7, count: int = 1, size: int = VOLUME_SIZE) -> tuple[MemoryDevice, ...]:
-    """Freshly made volumes; for copying only."""
-    request = FormatRequest(
-        "small", version=version, undo_size=FIFO_SIZE, fsid=FSID, time_ns=START_US * 1000, force=True
-    )
-    plan = plan_format(request, [size] * count)
-    devices = tuple(MemoryDevice(size, name=f"volume{number}.img") for number in range(count))
-    write_file_system(plan.layout, devices)
-    return devices
-
-
-def fresh(version: int = 7, count: int = 1, size: int = VOLUME_SIZE) -> list[MemoryDevice]:
-    """A new file system's volumes."""
-    return [device.copy() for device in formatted(version, count, size)]
-
-
-def ticking(start_us: int = START_US) -> Callable[[], int]:
-    """A clock that moves on by a millisecond at each look, so that times are the same in every run."""
-    return itertools.count(start_us, 1000).__next__
-
-
-def mount(devices: Sequence[Device], *, start_us: int = START_US, **options: Any) -> FileSystem:
-    """Mount with options named as in MountOptions; the flush timer stays out of the way unless asked for."""
-    options.setdefault("flush_seconds", 1e6)
-    options.setdefault("cache_bytes", 8 * 1024 * 1024)
-    return FileSystem.open(devices, MountOptions(**options), clock=ticking(start_us))
-
-
-def recorded(devices: Sequence[MemoryDevice]) -> tuple[list[RecordingDevice], RecordingLog]:
-    """The devices with one log over all of them."""
-    log = RecordingLog()
-    return [RecordingDevice(device, log) for device in devices], log
 
 
 def assert_clean(devices: Sequence[Device]) -> Report:

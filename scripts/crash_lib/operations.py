@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from filesystem_twin import EXCHANGE, NOREPLACE, Node, Twin
-from small_filesystem import DIRECTORY, FILE, NAMED_PIPE
+from crash_lib.small import DIRECTORY, FILE, NAMED_PIPE
+from crash_lib.twin import EXCHANGE, NOREPLACE, Node, Twin
 
 MIB = 1024 * 1024
 NAMES = [b"a", b"b", b"c", b"d", b"long.name-with_parts~" + b"x" * 180]
@@ -73,6 +73,12 @@ def _write(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
         twin.write(pick(files, a), pick(OFFSETS, b), pattern(d, pick(SIZES, c)))
 
 
+def _rewrite(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
+    """All of a file anew: megabytes, so that big-blocks are filled and freed."""
+    if files := twin.files():
+        twin.write(pick(files, a % 3), 0, pattern(d | 1, (2 + c % 3) * MIB))
+
+
 def _truncate(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
     if files := twin.files():
         twin.truncate(pick(files, a), pick(LENGTHS, b))
@@ -113,8 +119,9 @@ OPERATIONS: dict[str, Callable[[Twin, int, int, int, int, int], None]] = {
     "remove_xattr": _remove_xattr,
     "open": _open,
     "release": _release,
+    "rewrite": _rewrite,
 }
-WEIGHTS = {"create": 6, "remove": 3, "rename": 3, "move": 3, "write": 6, "truncate": 2, "open": 1, "release": 1}
+WEIGHTS = {"create": 6, "remove": 3, "rename": 3, "move": 3, "write": 6, "truncate": 2, "rewrite": 0}
 _DRAWN = [name for name in OPERATIONS for _ in range(WEIGHTS.get(name, 1))]
 
 
@@ -123,8 +130,8 @@ def carry_out(twin: Twin, step: Step) -> None:
     OPERATIONS[name](twin, *numbers)
 
 
-def random_step(source: random.Random) -> Step:
-    return source.choice(_DRAWN), tuple(source.randrange(1 << 12) for _ in range(PICKS))
+def random_step(source: random.Random, drawn: Sequence[str] = _DRAWN) -> Step:
+    return source.choice(drawn), tuple(source.randrange(1 << 12) for _ in range(PICKS))
 
 
 def random_steps(seed: int, count: int) -> list[Step]:

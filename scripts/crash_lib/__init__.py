@@ -1,0 +1,1 @@
+"""What `scripts/crashtest` consists of; `main` is where to begin."""

@@ -1,0 +1,203 @@
+"""The images that a power cut can leave, position by position along a recorded log.
+
+The fault model is that of `hammerfs.device.recording`: at any moment each sector of each write that no finished barrier
+covers may have reached the medium or not.  Which of several uncertain writes of one sector came last is covered, too:
+to drop the later one is to let the earlier one come last.
+
+A state is known by a number that depends on its bytes alone: for every sector that differs from the image before the
+first entry, the hash of its place and content is mixed in.  So a state that was seen is recognized before it is built,
+whichever position and choice led to it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from hammerfs.device.memory import MemoryDevice
+from hammerfs.device.recording import (
+    SECTOR_SIZE,
+    BarrierEnd,
+    Entry,
+    Write,
+)
+
+Fates = tuple[int, ...]
+"""For each uncertain write, oldest first, a bit mask: bit n says whether its n-th sector reached the medium."""
+WHOLE = -1
+"""The mask of a write that reached the medium, however many sectors it has."""
+
+
+@dataclass(slots=True)
+class Uncertain:
+    """A write that no finished barrier covers yet.
+
+    at -- its place in the log
+    write -- what was written, in whole sectors
+    sectors -- for each sector, the device and its sector number, and the hash of its content after this write
+    """
+
+    at: int
+    write: Write
+    sectors: list[tuple[tuple[int, int], int]]
+
+
+@dataclass(slots=True)
+class Cut:
+    """What the log looks like to a power cut just before entry `position`.
+
+    settled -- the devices with every certain write applied
+    uncertain -- the writes of which each sector may be there or not
+    """
+
+    position: int
+    settled: Sequence[MemoryDevice]
+    uncertain: list[Uncertain]
+    digest: int
+    hashes: dict[tuple[int, int], int] = field(repr=False)
+
+    def digest_of(self, fates: Fates) -> int:
+        """The number of the state in which the uncertain writes had these fates."""
+        final: dict[tuple[int, int], int] = {}
+        for pending, fate in zip(self.uncertain, fates, strict=True):
+            if fate == WHOLE:
+                final.update(pending.sectors)
+            elif fate:
+                final.update([sector for index, sector in enumerate(pending.sectors) if fate >> index & 1])
+        digest = self.digest
+        for place, hashed in final.items():
+            digest ^= hashed ^ self.hashes[place]
+        return digest
+
+    def images(self, fates: Fates) -> list[MemoryDevice]:
+        """The devices in that state."""
+        images = [device.copy() for device in self.settled]
+        for pending, fate in zip(self.uncertain, fates, strict=True):
+            write = pending.write
+            if fate == WHOLE:
+                images[write.device].write(write.offset, write.data)
+            elif fate:
+                images[write.device].write(write.offset, _torn(images[write.device], write, fate))
+        return images
+
+
+def _torn(image: MemoryDevice, write: Write, fate: int) -> bytearray:
+    """What lies where `write` goes after only some of its sectors were written."""
+    content = bytearray(image.read(write.offset, len(write.data)))
+    for low in range(0, len(content), SECTOR_SIZE):
+        if fate & 1:
+            content[low : low + SECTOR_SIZE] = write.data[low : low + SECTOR_SIZE]
+        fate >>= 1
+    return content
+
+
+class Cutter:
+    """Walks along a log and gives the cut at each position.
+
+    `bases` are the devices before the first entry, `digest` the number of that state.
+    """
+
+    def __init__(self, entries: Sequence[Entry], bases: Sequence[MemoryDevice], digest: int = 0) -> None:
+        self._entries = entries
+        self._settled = [device.copy() for device in bases]
+        self._latest = [device.copy() for device in bases]
+        self._digest = digest
+        self._hashes: dict[tuple[int, int], int] = {}
+        self._uncertain: list[Uncertain] = []
+
+    def cuts(self) -> Iterator[Cut]:
+        """One cut per position, from before the first entry to behind the last."""
+        yield self._cut(0)
+        for at, entry in enumerate(self._entries):
+            if isinstance(entry, Write):
+                self._uncertain.append(self._pending(at, entry))
+            elif isinstance(entry, BarrierEnd):
+                self._settle(entry)
+            yield self._cut(at + 1)
+
+    def _cut(self, position: int) -> Cut:
+        return Cut(position, self._settled, self._uncertain, self._digest, self._hashes)
+
+    def _pending(self, at: int, write: Write) -> Uncertain:
+        """Note a write as whole sectors: a medium knows no less, and a cache holds what was beside the bytes written."""
+        device = write.device
+        first = write.offset // SECTOR_SIZE
+        for sector in range(first, first + write.sectors):
+            if (device, sector) not in self._hashes:
+                self._hashes[device, sector] = self._hash(self._settled, device, sector)
+        self._latest[device].write(write.offset, write.data)
+        sectors = [((device, s), self._hash(self._latest, device, s)) for s in range(first, first + write.sectors)]
+        whole = self._latest[device].read(first * SECTOR_SIZE, write.sectors * SECTOR_SIZE)
+        return Uncertain(at, Write(device, first * SECTOR_SIZE, whole), sectors)
+
+    def _settle(self, barrier: BarrierEnd) -> None:
+        left = []
+        for pending in self._uncertain:
+            write = pending.write
+            if write.device != barrier.device or pending.at >= barrier.begin:
+                left.append(pending)
+                continue
+            self._settled[write.device].write(write.offset, write.data)
+            for place, hashed in pending.sectors:
+                self._digest ^= self._hashes[place] ^ hashed
+                self._hashes[place] = hashed
+        self._uncertain = left
+
+    @staticmethod
+    def _hash(devices: Sequence[MemoryDevice], device: int, sector: int) -> int:
+        raw = devices[device].read(sector * SECTOR_SIZE, SECTOR_SIZE)
+        return hash((device, sector, raw)) & 0xFFFFFFFFFFFFFFFF
+
+
+def choices(cut: Cut, source: random.Random, count: int, exhaustive_max: int) -> Iterator[Fates]:
+    """Fates to try at a cut: every one there is when those are at most `exhaustive_max`, else `count` of them.
+
+    The chosen ones begin with the extremes: all kept, all lost, each write lost by itself, each kept by itself.
+    Mixtures follow, of whole writes and of torn ones, from few exceptions to half and half.
+    """
+    sizes = [len(pending.sectors) for pending in cut.uncertain]
+    if not sizes:
+        yield ()
+        return
+    if sum(sizes) < 20 and 1 << sum(sizes) <= exhaustive_max:
+        yield from _every(sizes)
+        return
+    extremes = _extremes(len(sizes))
+    if len(extremes) > count // 2:
+        extremes = extremes[:2] + source.sample(extremes[2:], max(0, count // 2 - 2))
+    yield from extremes
+    for _ in range(count - len(extremes)):
+        yield _mixture(sizes, source)
+
+
+def _every(sizes: Sequence[int]) -> Iterator[Fates]:
+    for number in range(1 << sum(sizes)):
+        fates = []
+        for size in sizes:
+            fates.append(_named(number & (1 << size) - 1, size))
+            number >>= size
+        yield tuple(fates)
+
+
+def _extremes(count: int) -> list[Fates]:
+    found = [(WHOLE,) * count, (0,) * count]
+    for index in range(count):
+        found.append((*(WHOLE,) * index, 0, *(WHOLE,) * (count - index - 1)))
+        found.append((*(0,) * index, WHOLE, *(0,) * (count - index - 1)))
+    return found
+
+
+def _mixture(sizes: Sequence[int], source: random.Random) -> Fates:
+    kept, torn = source.choice((0.1, 0.5, 0.5, 0.9)), source.choice((0.0, 0.3, 1.0))
+    fates = []
+    for size in sizes:
+        if source.random() < torn:
+            fates.append(_named(source.getrandbits(size), size))
+        else:
+            fates.append(WHOLE if source.random() < kept else 0)
+    return tuple(fates)
+
+
+def _named(mask: int, size: int) -> int:
+    return WHOLE if mask == (1 << size) - 1 else mask

@@ -1,0 +1,191 @@
+"""Workloads of random operations on a recorded file system in memory, repeatable to the byte.
+
+Up to four tasks change one file system, fsync, sync and wait, while the flusher runs beside them.  Everything that
+could differ between two runs is given: the order of tasks, the clock, and what a barrier seems to take.  A barrier
+begins, other tasks have their turns, and only then it ends.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import trio
+import trio.testing
+
+from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick_node, random_step
+from crash_lib.promises import Promises
+from crash_lib.small import fresh, mount, recorded
+from crash_lib.twin import Twin
+from hammerfs.device.memory import MemoryDevice
+from hammerfs.device.recording import RecordingDevice, RecordingLog
+from hammerfs.errors import NoSpaceError
+from hammerfs.fs.barrier import BarrierRunner
+from hammerfs.fs.mount import FileSystem
+
+TASKS_MAX = 4
+EARLY_BYTES = 40 * 1024
+"""Dirty meta-data at which a flush group is written out before its end, where that is wanted."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a workload does, drawn from its seed.
+
+    version, volumes -- of the file system
+    tasks -- how many change it at the same time
+    steps -- operations of all tasks together
+    weights -- of operations, by name; those not named are left out
+    fsyncs, syncs, flushes -- how often an operation is followed by an fsync of some object, a sync, or a flush that
+    nobody waits for
+    nohistory -- keep none
+    early -- write meta-data out in the middle of flush groups, too
+    prepare -- what happens before anything is recorded
+    tune -- what is changed about the mount that is recorded
+    """
+
+    version: int = 7
+    volumes: int = 1
+    tasks: int = 1
+    steps: int = 40
+    weights: dict[str, int] = field(default_factory=lambda: {**dict.fromkeys(OPERATIONS, 1), **WEIGHTS})
+    fsyncs: float = 0.3
+    syncs: float = 0.03
+    flushes: float = 0.06
+    nohistory: bool = False
+    early: bool = False
+    prepare: Callable[[Twin], None] | None = None
+    tune: Callable[[FileSystem], None] | None = None
+
+
+@dataclass
+class Workload:
+    """A workload that was recorded.
+
+    bases -- the devices before it; log -- what was written; promises -- what was promised meanwhile
+    options -- with which the file system is mounted, before and after a crash
+    """
+
+    bases: list[MemoryDevice]
+    log: RecordingLog
+    promises: Promises
+    options: dict[str, Any]
+
+
+def record(plan: Plan, seed: int) -> Workload:
+    """Run a plan."""
+    bases = fresh(plan.version, plan.volumes)
+    options = {"xattr": True, "nohistory": plan.nohistory}
+    with deterministic(seed):
+        twin = Twin(mount(bases, **options))
+        if plan.prepare is not None:
+            plan.prepare(twin)
+        twin.fs.close_now()
+        devices, log = recorded([device.copy() for device in bases])
+        fs = twin.fs = mount(devices, **options)
+        assert fs.flusher is not None
+        if plan.early:
+            fs.flusher.cycle._meta_limit = EARLY_BYTES
+        if plan.tune is not None:
+            plan.tune(fs)
+        promises = Promises(twin)
+        promises.note()
+        promises.keep(0, promises.floors_of_everything())
+        trio.run(_Run(fs, twin, promises, log, plan, seed).main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert fs.failure is None, fs.failure
+    return Workload(bases, log, promises, options)
+
+
+class _Run:
+    """One run of a plan, with its tasks."""
+
+    def __init__(
+        self, fs: FileSystem, twin: Twin, promises: Promises, log: RecordingLog, plan: Plan, seed: int
+    ) -> None:
+        self.fs = fs
+        self.twin = twin
+        self.promises = promises
+        self.log = log
+        self.plan = plan
+        self.seed = seed
+        self.drawn = [name for name, weight in plan.weights.items() for _ in range(weight)]
+
+    async def main(self) -> None:
+        async with trio.open_nursery() as flusher:
+            await flusher.start(self.fs.run)
+            async with trio.open_nursery() as tasks:
+                for number in range(self.plan.tasks):
+                    tasks.start_soon(self.task, random.Random(f"{self.seed} {number}"))
+            self.twin.release_all()
+            self.promises.note()
+            floors = self.promises.floors_of_everything()
+            await self.fs.close()
+            self.promises.keep(len(self.log.entries), floors)
+            flusher.cancel_scope.cancel()
+
+    async def task(self, source: random.Random) -> None:
+        """Change, and sometimes wait for what was changed."""
+        for _ in range(self.plan.steps // self.plan.tasks):
+            if self.fs.congested:
+                await self.fs.throttle()
+            try:
+                carry_out(self.twin, random_step(source, self.drawn))
+            except NoSpaceError:
+                await self.promised(self.fs.sync, self.promises.floors_of_everything())
+            self.promises.note()
+            choice = source.random()
+            if choice < self.plan.fsyncs:
+                node = pick_node(self.twin, source.randrange(1 << 12))
+                inode = self.twin.inode(node)
+                await self.promised(lambda: self.fs.fsync(inode), self.promises.floors_of(node))  # noqa: B023
+            elif (choice := choice - self.plan.fsyncs) < self.plan.syncs:
+                await self.promised(self.fs.sync, self.promises.floors_of_everything())
+            elif choice - self.plan.syncs < self.plan.flushes:
+                assert self.fs.flusher is not None
+                self.fs.flusher.async_(self.fs.flusher.queue(None))
+            for _ in range(source.choice((0, 0, 0, 1, 3, 9))):
+                await trio.lowlevel.checkpoint()
+
+    async def promised(self, wait: Callable[[], Any], floors: dict[Any, int]) -> None:
+        """Wait for durability, and note from when on it is promised."""
+        await wait()
+        self.promises.keep(len(self.log.entries), floors)
+
+
+@contextmanager
+def deterministic(seed: int) -> Iterator[None]:
+    """Take chance and time away from trio and the flusher; every yield point yields."""
+    ticks = iter(range(1 << 62))
+    scheduler: random.Random = trio._core._run._r
+    scheduler.seed(seed)
+    with ExitStack() as patches:
+        for patch in (
+            mock.patch("time.perf_counter", partial(_tick, ticks)),
+            mock.patch("hammerfs.fs.flusher._STRETCH_SECONDS", 0.0),
+            mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 2),
+            mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+            mock.patch("hammerfs.fs.filedata._QUEUE_BYTES", 100_000),
+            mock.patch.object(BarrierRunner, "run", _slow_barrier),
+        ):
+            patches.enter_context(patch)
+        yield
+
+
+def _tick(ticks: Iterator[int]) -> float:
+    return next(ticks) * 1e-5
+
+
+async def _slow_barrier(runner: BarrierRunner) -> None:
+    """A barrier that covers what was written before it began, while other tasks go on writing."""
+    for number in runner._volumes._unsettled:
+        device = runner._volumes.volumes[number].device
+        assert isinstance(device, RecordingDevice)
+        device.begin_barrier()
+    for _ in range(3):
+        await trio.lowlevel.checkpoint()
+    runner._volumes.barrier()

@@ -1,0 +1,151 @@
+"""Arguments of `scripts/crashtest`, and the round of workloads: seed after seed, each kind in turn."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from crash_lib import replay
+from crash_lib.explore import Effort, Explorer, Tally
+from crash_lib.generated import Workload, record
+from crash_lib.plans import PLANS
+
+REPORT_SECONDS = 60
+FAILURES_SHOWN = 3
+"""Failures printed of one workload."""
+
+EPILOG = f"""
+kinds of workloads: {", ".join(PLANS)}
+
+Every failure is printed with words that replay it alone: scripts/crashtest --replay WORDS.
+"""
+
+
+@dataclass
+class Run:
+    """What one call tried so far.
+
+    failed -- failures, counted; lines -- how each workload's first ones are replayed
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    workloads: int = 0
+    failed: int = 0
+    lines: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.process_time)
+
+    @property
+    def seconds(self) -> float:
+        """CPU time since the beginning."""
+        return time.process_time() - self.began
+
+    def summary(self) -> str:
+        """One line."""
+        tally, seconds = self.tally, self.seconds
+        depths = " + ".join(str(tally.by_depth[depth]) for depth in sorted(tally.by_depth))
+        return (
+            f"{len(tally.states)} distinct states ({depths} by number of crashes) in {seconds:.0f} s of CPU time, "
+            f"{len(tally.states) / max(seconds, 1e-9):.0f}/s; {tally.tried} arrived at, {tally.recoveries} recoveries "
+            f"and {tally.verifications} verifications run, {self.workloads} workloads, {self.failed} failures"
+        )
+
+
+def say(text: str) -> None:
+    """Progress, at once."""
+    print(text, flush=True)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; leaves the program when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="crashtest", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hours", type=float, help="CPU time to spend")
+    parser.add_argument("--seconds", type=float, help="the same in seconds (120)")
+    parser.add_argument("--states", type=int, help="end when so many distinct states were tried")
+    parser.add_argument("--seed", type=int, help="where to begin; by default something new")
+    parser.add_argument("--workload", type=kinds, default=list(PLANS), metavar="KINDS", help="comma-separated; all")
+    parser.add_argument("--replay", metavar="WORDS", help="try one state again")
+    parsed = parser.parse_args(arguments)
+    if parsed.hours is not None:
+        parsed.seconds = parsed.hours * 3600
+    elif parsed.seconds is None:
+        parsed.seconds = 120.0 if parsed.states is None else float("inf")
+    return parsed
+
+
+def kinds(text: str) -> list[str]:
+    """Names of workloads."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in PLANS]:
+        raise argparse.ArgumentTypeError(f"not known: {', '.join(unknown)}; there are {', '.join(PLANS)}")
+    return names
+
+
+def workload_of(kind: str, seed: int) -> Workload:
+    """Record a workload."""
+    return record(PLANS[kind](seed), seed)
+
+
+def explore(run: Run, kind: str, seed: int, effort: Effort, seconds: float, states: float = float("inf")) -> None:
+    """Record and try one workload within what is left of the budget."""
+    tally = run.tally
+    explorer = Explorer(workload_of(kind, seed), effort, tally, seed)
+    explorer.explore(lambda: run.seconds >= seconds or len(tally.states) >= states)
+    run.workloads += 1
+    run.failed += len(tally.failures)
+    shown = sorted(tally.failures, key=lambda failure: len(failure.places))[:FAILURES_SHOWN]
+    for failure in shown:
+        words = replay.written(kind, seed, failure.places)
+        run.lines.append(f"FAILED {words}\n    " + "\n    ".join(failure.complaints[:4]))
+        say(run.lines[-1])
+    if len(tally.failures) > len(shown):
+        say(f"    and {len(tally.failures) - len(shown)} more of {kind}:{seed}")
+    tally.failures.clear()
+
+
+def rounds(names: Sequence[str], seed: int) -> Iterator[tuple[str, int]]:
+    """Kinds and seeds without end."""
+    while True:
+        for name in names:
+            yield name, seed
+        seed += 1
+
+
+def try_again(words: str) -> int:
+    """Replay one state."""
+    kind, seed, places = replay.understood(words)
+    explorer = Explorer(workload_of(kind, seed), Effort(), Tally(), seed)
+    complaints = explorer.replay(places)
+    for complaint in complaints or ["nothing is wrong with this state"]:
+        say(complaint)
+    return 1 if complaints else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try states until the budget is spent; 1 when one of them came back wrong."""
+    options = parse_arguments(arguments)
+    if options.replay is not None:
+        return try_again(options.replay)
+    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
+    states = options.states or float("inf")
+    say(f"crashtest: seed {seed}")
+    run = Run()
+    reported = time.monotonic()
+    for kind, number in rounds(options.workload, seed):
+        if run.seconds >= options.seconds or len(run.tally.states) >= states:
+            break
+        explore(run, kind, number, Effort(), options.seconds, states)
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            reported = time.monotonic()
+            say(f"crashtest: at {kind}:{number}: {run.summary()}")
+    say(f"crashtest: seed {seed}: {run.summary()}")
+    return 1 if run.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The kinds of generated workloads: each draws a plan from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from crash_lib.generated import TASKS_MAX, Plan
+from crash_lib.operations import OPERATIONS, WEIGHTS
+from crash_lib.twin import Twin
+from hammerfs.fs.mount import FileSystem
+from hammerfs.ondisk.address import to_zone2
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, HBUFSIZE, OBJTYPE_REGFILE, ZONE_LARGE_DATA
+from hammerfs.store.undo import UndoFifo
+
+ALL = {**dict.fromkeys(OPERATIONS, 1), **WEIGHTS}
+NAMES = {"create": 6, "symlink": 1, "link": 4, "remove": 4, "rename": 4, "move": 8, "write": 1, "open": 1, "release": 1}
+DATA = {"create": 3, "write": 12, "truncate": 4, "remove": 1, "move": 1, "open": 1, "release": 1}
+ATTRIBUTES = {"create": 4, "chmod": 6, "set_xattr": 4, "remove_xattr": 2, "write": 2, "symlink": 2, "link": 1}
+_WIND_BYTES = 1024 * 1024
+"""UNDO laid down in one cycle while a FIFO is wound forward."""
+
+
+def mixed(seed: int) -> Plan:
+    """Everything, one task."""
+    return Plan(steps=_steps(seed, 20, 60), weights=ALL)
+
+
+def tasks(seed: int) -> Plan:
+    """Everything, two to four tasks."""
+    count = 2 + seed % (TASKS_MAX - 1)
+    return Plan(tasks=count, steps=_steps(seed, 30, 70), weights=ALL, fsyncs=0.4)
+
+
+def names(seed: int) -> Plan:
+    """Names above all: created, linked, moved, replaced, removed."""
+    return Plan(tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 30, 70), weights=NAMES, fsyncs=0.25)
+
+
+def data(seed: int) -> Plan:
+    """Contents above all: small and large writes, appends, truncations."""
+    return Plan(tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 20, 50), weights=DATA, fsyncs=0.4)
+
+
+def attributes(seed: int) -> Plan:
+    """Attributes and extended attributes."""
+    return Plan(tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 30, 60), weights=ATTRIBUTES)
+
+
+def versions(seed: int) -> Plan:
+    """Everything, on format versions 1 to 7 in turn."""
+    return Plan(version=1 + seed % 7, tasks=1 + seed // 7 % TASKS_MAX, steps=_steps(seed, 20, 60), weights=ALL)
+
+
+def volumes(seed: int) -> Plan:
+    """Everything, on two or three volumes."""
+    return Plan(volumes=2 + seed % 2, tasks=1 + seed // 2 % TASKS_MAX, steps=_steps(seed, 20, 50), weights=ALL)
+
+
+def early(seed: int) -> Plan:
+    """Flush groups that are closed early: meta-data goes out in the middle, further groups follow at once."""
+    return Plan(tasks=TASKS_MAX, steps=_steps(seed, 40, 80), weights=ALL, fsyncs=0.1, flushes=0.3, early=True)
+
+
+def wrap(seed: int) -> Plan:
+    """The FIFO begins anew in the middle of the workload."""
+    left = random.Random(seed).randrange(BUFSIZE, 8 * BUFSIZE, 512)
+    return Plan(
+        version=(7, 7, 6, 4, 3)[seed % 5],
+        tasks=1 + seed % TASKS_MAX,
+        steps=_steps(seed, 30, 60),
+        weights=ALL,
+        prepare=lambda twin: wind(twin.fs, left),
+    )
+
+
+def reuse(seed: int) -> Plan:
+    """No history and two big-blocks left: what was freed is used again as soon as that is allowed."""
+    return Plan(
+        tasks=1 + seed % 2,
+        steps=24,
+        weights={"rewrite": 8, "remove": 1, "create": 1},
+        fsyncs=0.2,
+        syncs=0.05,
+        flushes=0.5,
+        nohistory=True,
+        prepare=lambda twin: fill(twin, leave=2),
+        tune=without_reserve,
+    )
+
+
+def full(seed: int) -> Plan:
+    """A nearly full volume: writes are refused, removals go on."""
+    return Plan(
+        tasks=1 + seed % TASKS_MAX,
+        steps=60,
+        weights={**DATA, "rewrite": 6, "remove": 3},
+        nohistory=bool(seed % 2),
+        prepare=lambda twin: fill(twin, leave=8),
+    )
+
+
+PLANS: dict[str, Callable[[int], Plan]] = {
+    plan.__name__: plan for plan in (mixed, tasks, names, data, attributes, versions, volumes, early, wrap, reuse, full)
+}
+
+
+def _steps(seed: int, low: int, high: int) -> int:
+    return random.Random(seed).randint(low, high)
+
+
+def wind(fs: FileSystem, left: int) -> None:
+    """Fill the FIFO with records that restore what is there, until at most `left` bytes come before its end."""
+    ctx, flusher = fs.ctx, fs.flusher
+    assert flusher is not None
+    undo = ctx.undo
+    assert undo is not None
+    place = to_zone2(ctx.root.btree_root)
+    while _ahead(undo) > left:
+        until = max(left, _ahead(undo) - _WIND_BYTES)
+        while _ahead(undo) > until:
+            undo.log(place, ctx.volumes.read(place, 448))
+            undo.clear_history()
+        flusher.flush_now()
+
+
+def _ahead(undo: UndoFifo) -> int:
+    return undo.capacity - (undo.next_offset & (1 << 52) - 1)
+
+
+def fill(twin: Twin, leave: int) -> None:
+    """Take all big-blocks but a few, with one block of data at the end of each.
+
+    Nothing is appended behind it, so they are as good as full, and quickly checked.
+    """
+    fs = twin.fs
+    without_reserve(fs)
+    blockmap, flusher = fs.ctx.blockmap, fs.flusher
+    assert flusher is not None
+    node = twin.create(twin.root, b"filler", OBJTYPE_REGFILE)
+    assert node is not None
+    while blockmap.allocatable_bigblocks > leave:
+        twin.write(node, len(node.content), bytes(BUFSIZE))
+        flusher.flush_now()
+        claim = blockmap._claims[blockmap._current[ZONE_LARGE_DATA]]
+        claim.append_off = max(claim.append_off, BIGBLOCK_SIZE - BUFSIZE)
+
+
+def without_reserve(fs: FileSystem) -> None:
+    """Let data have the space that is kept for meta-data; a few files need little of that."""
+    fs.ctx.space._meta_reserve = HBUFSIZE

@@ -1,0 +1,174 @@
+"""What was promised, and whether a recovered file system keeps it.
+
+Everything that can be old or new by itself is a chain of versions: the object that a name leads to, a file's content,
+an object's attributes, its extended attributes.  An acknowledged fsync promises that no crash brings back anything
+older than what it was asked for.  What was never acknowledged may be there or not, but only as a whole: a recovered
+value must be one of its chain's versions, to the byte.
+
+An operation that changes several names at once (rename, exchange) ties their chains together: all of them show what
+was before, or all of them what came after.  So a recovered file system is legal when one version of each chain can be
+chosen, none older than promised, each equal to what is there, such that all ties hold.  A tie says "x is at least a if
+and only if y is at least b"; the smallest versions that satisfy all ties, found by raising what has to be raised, exist
+if any do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from crash_lib.twin import Node, Twin
+from crash_lib.verdict import Tree
+
+Chain = tuple[Any, ...]
+"""("name", directory, name), ("content", object), ("attributes", object) or ("xattrs", object)."""
+Floors = dict[Chain, tuple[int, int]]
+"""What may come back of each chain: the second version or a newer one, or from the first one on what looks the same.
+
+A name that came and went before anything was promised may as well never have come.
+"""
+
+
+@dataclass
+class Promises:
+    """The history of one workload, noted as it goes.
+
+    versions -- per chain, every value it had, in order; names begin as None
+    ties -- chains and their versions that became true in one step
+    kept -- (log position, floors), from which on no crash may bring back anything older
+    """
+
+    twin: Twin
+    versions: dict[Chain, list[Any]] = field(default_factory=dict)
+    ties: list[list[tuple[Chain, int]]] = field(default_factory=list)
+    kept: list[tuple[int, Floors]] = field(default_factory=list)
+    _objects: dict[int, Node] = field(default_factory=dict)
+
+    def note(self) -> None:
+        """Compare the model with what was noted before; to be called after every single operation."""
+        now: dict[Chain, Any] = {}
+        for node in {*self.twin.nodes(), *self.twin.handles}:
+            self._objects[node.obj_id] = node
+            now.update(values_of(node))
+        changed = []
+        for chain in [chain for chain in self.versions if chain[0] == "name" and chain not in now]:
+            now[chain] = None
+        for chain, value in now.items():
+            versions = self.versions.setdefault(chain, [None] if chain[0] == "name" else [])
+            if not versions or versions[-1] != value:
+                versions.append(value)
+                if chain[0] == "name":
+                    changed.append((chain, len(versions) - 1))
+        if len(changed) > 1:
+            self.ties.append(changed)
+
+    def floors_of(self, node: Node) -> dict[Chain, int]:
+        """What an fsync of this object promises now: itself, and every name that it gained or lost.
+
+        For a directory, all of its entries.  The result says which version of which chains.
+        """
+        floors = {chain: self._latest(chain) for chain in values_of(node) if chain in self.versions}
+        for chain, versions in self.versions.items():
+            if chain[0] != "name":
+                continue
+            if node.is_directory and chain[1] == node.obj_id:
+                floors[chain] = len(versions) - 1
+            elif node.obj_id in versions:
+                last = max(at for at, value in enumerate(versions) if value == node.obj_id)
+                floors[chain] = min(last + 1, len(versions) - 1)
+        return floors
+
+    def floors_of_everything(self) -> dict[Chain, int]:
+        """What sync and unmount promise."""
+        return {chain: len(versions) - 1 for chain, versions in self.versions.items()}
+
+    def keep(self, position: int, promised: dict[Chain, int]) -> None:
+        """From this place in the log on, these versions are promised."""
+        floors = dict(self.kept[-1][1]) if self.kept else {}
+        for chain, version in promised.items():
+            alike, before = floors.get(chain, (0, 0))
+            if version >= before:
+                versions = self.versions[chain]
+                floors[chain] = versions.index(versions[version], alike), version
+        self.kept.append((position, floors))
+
+    def broken_by(self, tree: Tree, floors: Floors) -> list[str]:
+        """What a recovered file system has lost, invented or torn; empty when all is well."""
+        domains, complaints = self._domains(tree, floors)
+        return complaints or _torn(domains, self.ties)
+
+    def _domains(self, tree: Tree, floors: Floors) -> tuple[dict[Chain, list[int]], list[str]]:
+        """Per chain, the versions that look like what was recovered and are not too old."""
+        complaints = [f"{name!r} in {parent:#x} never was" for (parent, name) in tree.slots
+                      if ("name", parent, name) not in self.versions]  # fmt: skip
+        domains: dict[Chain, list[int]] = {}
+        for chain, versions in self.versions.items():
+            if chain[0] == "name":
+                found: Any = tree.slots.get((chain[1], chain[2]))
+            elif chain[1] not in tree.objects:
+                continue
+            else:
+                found = getattr(tree.objects[chain[1]], chain[0])
+            alike, floor = floors.get(chain, (0, 0))
+            lowest = alike if found == versions[floor] else floor
+            domains[chain] = [at for at, value in enumerate(versions) if value == found and at >= lowest]
+            if not domains[chain]:
+                complaints.append(_mismatch(chain, versions, floor, found))
+        return domains, complaints
+
+    def _latest(self, chain: Chain) -> int:
+        return len(self.versions[chain]) - 1
+
+
+def values_of(node: Node) -> Iterator[tuple[Chain, Any]]:
+    """The chains of a living object and its entries, with their present values."""
+    yield ("content", node.obj_id), node.content
+    yield ("attributes", node.obj_id), (node.mode, node.uid)
+    yield ("xattrs", node.obj_id), tuple(sorted(node.xattrs.items()))
+    for name, child in node.entries.items():
+        yield ("name", node.obj_id, name), child.obj_id
+
+
+def _torn(domains: dict[Chain, list[int]], ties: Iterable[list[tuple[Chain, int]]]) -> list[str]:
+    """Raise versions until all ties hold; a chain that cannot be raised far enough was torn from the others."""
+    chosen = {chain: domain[0] for chain, domain in domains.items()}
+    tied: dict[Chain, list[list[tuple[Chain, int]]]] = defaultdict(list)
+    for tie in ties:
+        for chain, _ in tie:
+            tied[chain].append(tie)
+    waiting = [chain for chain in tied if chosen[chain]]
+    while waiting:
+        chain = waiting.pop()
+        for tie in tied[chain]:
+            if not any(chosen[other] >= version for other, version in tie):
+                continue
+            for other, version in tie:
+                if chosen[other] >= version:
+                    continue
+                higher = [at for at in domains[other] if at >= version]
+                if not higher:
+                    return [f"torn: {_named(chain)} is new, {_named(other)} is not, and both changed in one step"]
+                chosen[other] = higher[0]
+                waiting.append(other)
+    return []
+
+
+def _mismatch(chain: Chain, versions: list[Any], floor: int, found: Any) -> str:
+    older = [at for at, value in enumerate(versions) if value == found]
+    if older:
+        return f"{_named(chain)} is version {older[-1]}, promised was {floor} of {len(versions) - 1}: {_short(found)}"
+    return f"{_named(chain)} is none of its {len(versions)} versions: {_short(found)}"
+
+
+def _named(chain: Chain) -> str:
+    if chain[0] == "name":
+        return f"name {chain[2]!r} in {chain[1]:#x}"
+    return f"{chain[0]} of {chain[1]:#x}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes, {value[:12]!r}..."
+    return f"{value!r:.60}"

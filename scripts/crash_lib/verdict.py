@@ -1,0 +1,197 @@
+"""One image: recovered as the next mount would, checked completely, and looked at from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+from crash_lib.memo import ReadingDevice
+from crash_lib.small import FILE, mount
+from hammerfs.device.base import Device
+from hammerfs.device.overlay import OverlayDevice
+from hammerfs.device.recording import Entry
+from hammerfs.errors import HammerError
+from hammerfs.fs.inode import Inode
+from hammerfs.fs.mount import FileSystem
+from hammerfs.ondisk.address import Offset, short_of, to_zone2, volume_of
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, OBJTYPE_SOFTLINK, ZONE_UNDO
+from hammerfs.ondisk.inode import uuid_to_id
+from hammerfs.ondisk.volume import VolumeHeader
+from hammerfs.ops.check import check_devices
+from hammerfs.ops.check_freemap import FreemapState, check_freemap
+from hammerfs.ops.check_reader import ImageReader
+from hammerfs.ops.check_report import Report
+from hammerfs.ops.progress import Progress
+from hammerfs.store.buffers import MetaBuffers
+from hammerfs.store.volumes import VolumeSet
+
+Slot = tuple[int, bytes]
+"""A place for a name: the directory's object id, and the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one object looks like from outside."""
+
+    kind: int
+    content: bytes
+    attributes: tuple[int, int]
+    xattrs: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A whole file system: which object has which names, and what each object looks like."""
+
+    slots: dict[Slot, int]
+    objects: dict[int, Seen]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Recovered:
+    """What recovery did: its writes and barriers, or why it gave up; `opened` entries were made when the mount was."""
+
+    entries: Sequence[Entry]
+    opened: int
+    failure: str = ""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Verdict:
+    """What is wrong with a recovered image, and what is in it."""
+
+    problems: tuple[str, ...]
+    tree: Tree | None
+
+
+def recover(devices: Sequence[ReadingDevice], **options: bool) -> Recovered:
+    """Mount for writing, finish what recovery leaves to the first flush, unmount."""
+    entries = devices[0].log.entries
+    opened = 0
+    try:
+        fs = mount(devices, **options)
+        opened = len(entries)
+        fs.close_now()
+    except (HammerError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return Recovered(entries, opened, f"{type(error).__name__}: {error}")
+    return Recovered(entries, opened)
+
+
+def verify(devices: Sequence[Device]) -> Verdict:
+    """Check everything, then read everything through a read-only mount."""
+    try:
+        report = check_devices(devices)
+        problems = [str(problem) for problem in report.problems]
+        if report.recovery_pending:
+            problems.append("recovery is pending after recovery")
+        fs = mount([OverlayDevice(device) for device in devices], xattr=True, read_only=True)
+        return Verdict(tuple(problems), survey(fs))
+    except (HammerError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return Verdict((f"{type(error).__name__}: {error}",), None)
+
+
+def survey(fs: FileSystem) -> Tree:
+    """Everything that has a name."""
+    tree = Tree({}, {})
+    waiting = [fs.root]
+    while waiting:
+        inode = waiting.pop()
+        if inode.obj_id in tree.objects:
+            continue
+        tree.objects[inode.obj_id] = look_at(fs, inode)
+        if inode.is_directory:
+            for entry in fs.readdir(inode, 0):
+                tree.slots[inode.obj_id, entry.name] = entry.obj_id
+                waiting.append(fs.lookup(inode, entry.name))
+    return tree
+
+
+def look_at(fs: FileSystem, inode: Inode) -> Seen:
+    """One object."""
+    data = inode.data
+    content = b""
+    if data.obj_type == FILE:
+        content = fs.read(inode, 0, data.size)
+        assert len(content) == data.size, f"{len(content)} of {data.size} bytes of object {inode.obj_id:#x}"
+    elif data.obj_type == OBJTYPE_SOFTLINK:
+        content = fs.readlink(inode)
+    xattrs = tuple(sorted((name, fs.getxattr(inode, name)) for name in fs.listxattr(inode)))
+    return Seen(data.obj_type, content, (data.mode, uuid_to_id(data.uid)), xattrs)
+
+
+@contextmanager
+def exact_reads(layers: FreemapLayers) -> Iterator[None]:
+    """Read what is asked for, not whole buffers: then what lies beside it makes no difference between two images."""
+    with (
+        mock.patch.object(ImageReader, "read", _read_exactly),
+        mock.patch.object(MetaBuffers, "read", lambda self, offset, size: self._volumes.read(to_zone2(offset), size)),
+        mock.patch("hammerfs.store.fiforeader.CHUNK_SIZE", BUFSIZE),
+        mock.patch("hammerfs.ops.check_undo._check_sectors", _pass_over),
+        mock.patch("hammerfs.ops.check.check_freemap", layers.check),
+    ):
+        yield
+
+
+def _pass_over(*_: object) -> None:
+    """The FIFO's idle sectors take no part in recovery."""
+
+
+def _read_exactly(reader: ImageReader, offset: int, size: int) -> bytes:
+    return bytes(reader.volumes.read(to_zone2(offset), size))
+
+
+class FreemapLayers:
+    """The check of the freemap, whose thousand buffers are nearly always those of another image.
+
+    It is determined by the buffers of the freemap's big-blocks and by the headers, of which what says where the FIFO is
+    and which TID comes next is left out.  Buffers in pages that no image differs in need no comparison.
+    """
+
+    def __init__(self, written: set[tuple[int, int]]) -> None:
+        self._written = written
+        self._known: dict[tuple[object, ...], tuple[FreemapState, Report]] = {}
+        self._places: list[Offset] = []
+
+    def forget(self) -> None:
+        """More pages than before differ between images."""
+        self._known.clear()
+        self._places.clear()
+
+    def check(self, reader: ImageReader, report: Report, progress: Progress) -> FreemapState:
+        """`check_freemap`, or what it said before."""
+        key = self._key(reader)
+        if key not in self._known:
+            own = Report()
+            state = check_freemap(reader, own, progress)
+            self._places = [place for place in self._buffers(state) if self._differs(reader.volumes, place)]
+            key = self._key(reader)
+            self._known[key] = state, own
+        state, own = self._known[key]
+        for kind, where, text in own.problems:
+            report.problem(kind, where, text)
+        for name, count in own.counts.items():
+            report.count(name, count)
+        return state
+
+    @staticmethod
+    def _buffers(state: FreemapState) -> list[Offset]:
+        return sorted(place + at for place in state.metadata for at in range(0, BIGBLOCK_SIZE, BUFSIZE))
+
+    def _differs(self, volumes: VolumeSet, place: Offset) -> bool:
+        number = volume_of(place)
+        start = volumes.volumes[number].header.vol_buf_beg + short_of(place)
+        first, last = start // BUFSIZE, (start + BUFSIZE - 1) // BUFSIZE
+        return (number, first) in self._written or (number, last) in self._written
+
+    def _key(self, reader: ImageReader) -> tuple[object, ...]:
+        headers = []
+        for volume in reader.volumes.volumes.values():
+            header = VolumeHeader(bytearray(volume.buffer))
+            header.vol_crc = header.vol0_next_tid = 0
+            fifo = header.blockmap(ZONE_UNDO)
+            fifo.first_offset = fifo.next_offset = fifo.entry_crc = 0
+            headers.append(bytes(header.raw))
+        buffers = [(place, reader.read_uncached(place, BUFSIZE)) for place in self._places]
+        return (*headers, *buffers)

@@ -1,0 +1,202 @@
+"""`scripts/crashtest` within a fixed budget, and the harness itself: what it counts, remembers and lets pass.
+
+`HAMMERFS_CRASH_SECONDS` says how much CPU time the exploration takes.  A failure is printed with words that replay it
+alone; it belongs into a small test of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+from crash_lib import replay
+from crash_lib.cuts import WHOLE, Cutter, choices
+from crash_lib.explore import Effort, Explorer, Tally
+from crash_lib.generated import Plan, Workload, record
+from crash_lib.layered import LayeredDevice
+from crash_lib.main import Run, explore, workload_of
+from crash_lib.memo import Memo
+from crash_lib.plans import PLANS, wind
+from crash_lib.small import fresh, mount
+
+from hammerfs.device.memory import MemoryDevice
+from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
+from hammerfs.fs.cycle import Cycle, Step, UndoMode
+from hammerfs.store.buffers import MetaBuffers
+
+SECONDS = float(os.environ.get("HAMMERFS_CRASH_SECONDS", "66"))
+SEED = int(os.environ.get("HAMMERFS_CRASH_SEED", "1"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PLANS)
+def test_every_state_that_a_power_cut_leaves_is_recovered_to_what_was_promised(kind: str) -> None:
+    """INV-1 to INV-6, on as many distinct states as the budget allows."""
+    run = Run()
+    seed = SEED
+    while run.seconds < SECONDS / len(PLANS):
+        explore(run, kind, seed, Effort(), SECONDS / len(PLANS))
+        seed += 1
+    assert not run.lines, "\n".join(run.lines)
+    assert len(run.tally.states) > 20 * SECONDS / len(PLANS), run.summary()
+
+
+# --- the harness --------------------------------------------------------------------------------
+def small_log(unaligned: int = 1000) -> tuple[list[MemoryDevice], RecordingLog]:
+    """Writes that overlap, one of which does not begin at a sector, a barrier, and more writes."""
+    base = MemoryDevice(1 << 16, b"\x11" * 8192)
+    log = RecordingLog()
+    device = RecordingDevice(base.copy(), log)
+    device.write(512, b"a" * 1024)
+    device.write(unaligned, b"b" * 512)
+    device.barrier()
+    device.write(0, b"c" * 1536)
+    device.begin_barrier()
+    device.write(512, b"d" * 512)
+    device.barrier()
+    return [base], log
+
+
+def test_a_state_s_number_depends_on_its_bytes_alone() -> None:
+    bases, log = small_log()
+    found: dict[int, bytes] = {}
+    count = 0
+    for cut in Cutter(log.entries, [LayeredDevice(base) for base in bases]).cuts():
+        for fates in choices(cut, random.Random(1), 1000, 1024):
+            [image] = cut.images(fates)
+            raw = image.read(0, 4096)
+            assert found.setdefault(cut.digest_of(fates), raw) == raw
+            count += 1
+    assert len(set(found.values())) == len(found) < count
+
+
+def test_all_states_of_a_small_log_are_those_of_the_recording_log() -> None:
+    """Two ways to build images that share no code give the same ones."""
+    bases, log = small_log(unaligned=1024)
+    for cut in Cutter(log.entries, [LayeredDevice(base) for base in bases]).cuts():
+        for fates in choices(cut, random.Random(1), 1000, 1024):
+            chosen = iter(fates)
+
+            def choose(write: Write, chosen: Iterator[int] = chosen) -> list[bool]:
+                mask = next(chosen)
+                return [bool(mask >> sector & 1) for sector in range(write.sectors)]
+
+            [expected] = log.power_cut(cut.position, choose)
+            assert cut.images(fates)[0].read(0, 1 << 16) == expected.read(0, 1 << 16)
+
+
+def test_what_a_barrier_that_began_before_a_write_ends_stays_uncertain() -> None:
+    bases, log = small_log()
+    *_, last = Cutter(log.entries, bases).cuts()
+    assert [pending.write.data[:1] for pending in last.uncertain] == [b"d"]
+
+
+def test_a_memo_runs_again_only_for_what_was_read() -> None:
+    base = LayeredDevice(MemoryDevice(1 << 16))
+    written = {(0, 0)}
+    memo: Memo[bytes] = Memo(lambda devices: devices[0].read(devices[0].read(0, 1)[0] * 16, 4), written)
+    for content, runs in ((b"\1", 1), (b"\1x", 1), (b"\2", 2), (b"\1", 2), (b"\1" + bytes(15) + b"new", 3)):
+        image = base.copy()
+        image.write(0, content)
+        assert memo.result([image]) == image.read(content[0] * 16, 4)
+        assert memo.runs == runs
+
+
+def test_a_workload_is_the_same_in_every_run() -> None:
+    for kind in ("tasks", "wrap"):
+        assert workload_of(kind, 5).log.entries == workload_of(kind, 5).log.entries
+
+
+def test_the_words_for_a_state_lead_to_it() -> None:
+    places = [(41, (WHOLE, 0, 0x3F, WHOLE)), (2, ()), (7, (0,))]
+    assert replay.understood(replay.written("names", 17, places)) == ("names", 17, places)
+    with pytest.raises(ValueError, match="no place in a log"):
+        replay.understood("names:17:41+x-")
+
+
+def test_a_failure_is_found_again_by_its_words() -> None:
+    with mock.patch.object(Cycle, "flush_undos", without_its_barrier):
+        run = Run()
+        explore(run, "mixed", 1, Effort(states=4, exhaustive=4), 60)
+        kind, seed, places = replay.understood(run.lines[0].split()[1])
+        explorer = Explorer(workload_of(kind, seed), Effort(), Tally(), 0)
+        assert "\n    ".join(explorer.replay(places)[:4]) in run.lines[0]
+
+
+@pytest.mark.parametrize("left", [16384, 100_000])
+def test_a_wound_fifo_is_about_to_begin_anew(left: int) -> None:
+    devices = fresh()
+    fs = mount(devices)
+    wind(fs, left)
+    fs.close_now()
+    again = mount(devices)
+    assert again.ctx.undo is not None
+    assert 0 < again.ctx.undo.capacity - again.ctx.undo.next_offset % (1 << 52) <= left
+
+
+# --- mutants: with one protection less, states that come back wrong are found -------------------
+def without_its_barrier(cycle: Cycle, mode: UndoMode) -> Iterator[Step]:
+    """UNDO goes out, but nothing sees to it that it is there before the meta-data is (INV-2)."""
+    cycle._undo.flush()
+    yield from ()
+
+
+def without_the_first_barrier(cycle: Cycle) -> Iterator[Step]:
+    """The header gives the UNDO up before the meta-data is durable (INV-3)."""
+    steps = original_close(cycle)
+    if next(steps, None) is not None:
+        yield from steps
+
+
+def without_the_last_barrier(cycle: Cycle) -> Iterator[Step]:
+    """fsync returns before the header that makes the cycle final is durable (INV-6)."""
+    steps = list_of_steps(cycle)
+    for step in steps:
+        yield step
+        if step is Step.BARRIER:
+            break
+    for _ in steps:
+        pass
+
+
+def list_of_steps(cycle: Cycle) -> Iterator[Step]:
+    yield from original_close(cycle)
+
+
+original_close = Cycle.close
+
+
+def without_undo(buffers: MetaBuffers, buffer: bytearray, base: int, low: int, high: int, new: bytes) -> None:
+    """Meta-data changes, and nothing tells what it was."""
+    buffer[low:high] = new
+    buffers._touch(base, low, high)
+
+
+MUTANTS = {
+    "UNDO without a barrier behind it": (Cycle, "flush_undos", without_its_barrier, "mixed"),
+    "no barrier before the header that gives UNDO up": (Cycle, "close", without_the_first_barrier, "mixed"),
+    "no barrier behind that header": (Cycle, "close", without_the_last_barrier, "mixed"),
+    "no UNDO": (MetaBuffers, "_replace_under_undo", without_undo, "mixed"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_missing_protection_is_seen(mutant: str) -> None:
+    owner, name, replacement, kind = MUTANTS[mutant]
+    with mock.patch.object(owner, name, replacement):
+        workload = workload_of(kind, 3)
+    assert failures_of(workload)
+
+
+def test_nothing_is_seen_where_nothing_is_missing() -> None:
+    assert not failures_of(record(Plan(steps=20), 3))
+
+
+def failures_of(workload: Workload) -> list[tuple[str, ...]]:
+    """Complaints about a workload's states, until there are some."""
+    tally = Tally()
+    Explorer(workload, Effort(states=12, exhaustive=16, again=40), tally, 1).explore(lambda: bool(tally.failures))
+    return [failure.complaints for failure in tally.failures]
