@@ -120,7 +120,7 @@ class Cutter:
         return Cut(position, self._settled, self._uncertain, self._digest, self._hashes)
 
     def _pending(self, at: int, write: Write) -> Uncertain:
-        """Note a write as whole sectors: a medium knows no less, and a cache holds what was beside the bytes written."""
+        """Note a write as whole sectors: a medium knows no less, and a cache holds what lies beside the bytes."""
         device = write.device
         first = write.offset // SECTOR_SIZE
         for sector in range(first, first + write.sectors):

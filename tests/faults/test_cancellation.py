@@ -201,7 +201,7 @@ def test_a_client_cancelled_at_any_checkpoint_leaves_no_trace(wait: Callable[[Fi
         async def main() -> Cancellation:
             scope = trio.CancelScope()
             with trio.fail_after(HANG_SECONDS):
-                async with running(fs) as flusher:
+                async with running(fs):
                     with cancelled_at(nth, (".client",), scope) as cancellation:
                         async with trio.open_nursery() as nursery:
                             nursery.start_soon(client, scope)
