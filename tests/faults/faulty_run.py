@@ -19,9 +19,9 @@ from typing import Literal
 from unittest import mock
 
 import trio
-from filesystem_twin import Node, Twin, view
+from crash_lib.operations import Step, carry_out, pick_node, random_step
+from crash_lib.twin import Node, Twin, view
 from flusher_control import running
-from random_operations import Step, carry_out, pick_node, random_step
 from small_filesystem import FILE, fresh, mount, recorded
 from test_filesystem_crash import Ledger, Promises, checked, remembering
 

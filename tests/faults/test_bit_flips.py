@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import pytest
+from crash_lib.twin import Node, State, Twin, view
 from faulty_run import logged
-from filesystem_twin import Node, State, Twin, view
 from small_filesystem import DIRECTORY, FILE, fresh, mount, read, recorded
 from structures import Structure, flipped, flips, structures
 from test_filesystem_crash import flush_in_one_cycle

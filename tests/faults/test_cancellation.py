@@ -14,10 +14,10 @@ import pytest
 import trio
 import trio.testing
 from checkpoints import Cancellation, cancelled_at, tried_all
+from crash_lib.operations import carry_out, random_steps
+from crash_lib.twin import State, Twin, view
 from faulty_run import READ_ONLY_LINE, logged, small_stretches
-from filesystem_twin import State, Twin, view
 from flusher_control import running
-from random_operations import carry_out, random_steps
 from small_filesystem import assert_settled, fresh, make, mount, names, recorded
 from test_filesystem_crash import checked
 
