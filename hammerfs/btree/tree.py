@@ -106,6 +106,11 @@ class BTree:
                 return element
         return None
 
+    @property
+    def newest_tid(self) -> Tid:
+        """The root node's mirror TID: no change below it is younger, but for those that a nomirror mount made."""
+        return (self._cache.root or self._cache.load_root()).mirror_tid
+
     def last_before(self, key: Key) -> bytes | None:
         """The element with the greatest key below `key`."""
         batch, below = self._batch_before(ROOT_LEFT, key)

@@ -24,6 +24,7 @@ from hammerfs.fs.directory import Entry
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.flushgroup import DirtyInodes
 from hammerfs.fs.fsync import Fsync
+from hammerfs.fs.headercheck import compare_header
 from hammerfs.fs.inode import Dirty, Inode, block_ceiling
 from hammerfs.fs.inodecache import InodeCache
 from hammerfs.fs.options import MountOptions
@@ -88,6 +89,7 @@ class FileSystem:
         ctx = _wire(volumes, options, read_only, clock, recovered)
         filesystem = cls(ctx, options)
         if filesystem.flusher is not None:
+            compare_header(ctx)
             if recovered.redo_sync_offset is not None:
                 redo.replay(ctx, recovered.fifo, recovered.redo_sync_offset)
                 filesystem.flusher.finish_recovery()

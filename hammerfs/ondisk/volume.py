@@ -21,6 +21,7 @@ BLOCKMAP_ARRAY_OFFSET = 264
 UNDO_ARRAY_OFFSET = BLOCKMAP_ARRAY_OFFSET + MAX_ZONES * BLOCKMAP_ENTRY_SIZE
 VOLUME_HEADER_SIZE = UNDO_ARRAY_OFFSET + MAX_UNDO_BIGBLOCKS * 8
 VOLUME_CRC_OFFSET = 156
+NEXT_TID_OFFSET = 248
 
 
 class BlockmapEntry(Structure):
@@ -71,7 +72,7 @@ class VolumeHeader(Structure):
     vol0_stat_freebigblocks = IntField("q", 208)
     vol0_stat_inodes = IntField("q", 224)
     vol0_btree_root = IntField("Q", 240)
-    vol0_next_tid = IntField("Q", 248)
+    vol0_next_tid = IntField("Q", NEXT_TID_OFFSET)
 
     @property
     def label(self) -> str:

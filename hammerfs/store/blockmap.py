@@ -12,11 +12,12 @@ hammer_reserve_setdelay`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hammerfs.errors import NoSpaceError
-from hammerfs.ondisk.address import Offset, bigblock_of, to_zone, zone_of
+from hammerfs.ondisk.address import Offset, bigblock_of, encode, to_zone, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_MASK,
     BIGBLOCK_SIZE,
@@ -30,6 +31,8 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.store.freemap import FreeMap
 from hammerfs.store.rootvolume import RootVolume
+
+log = logging.getLogger(__name__)
 
 DELAY_CYCLES = 2
 """Cycles after the one that freed a big-block before it may be written again."""
@@ -172,6 +175,9 @@ class Blockmap:
     def _enter_first(self, zone: int) -> Offset:
         """Take up a zone where the volume header says that it stopped."""
         start = self._root.next_offset[zone]
+        if not self._freemap.can_append_at(start, zone):
+            log.warning("volume header: zone %d cannot go on at %016x; it begins where there is room", zone, start)
+            start = encode(zone, 0, 0)
         bigblock = bigblock_of(start)
         wanted = start & BIGBLOCK_MASK
         for candidate in self._freemap.candidates(bigblock, zone):

@@ -1,8 +1,8 @@
 """The freemap: who owns each 8 MiB big-block and how much of it is free.
 
 Entries are decoded and verified when first needed, changed as objects and written back, CRCs and all, by `sync` under
-UNDO: thousands of allocations in one big-block cost one UNDO record.  Nothing is read at mount, so a mount costs the
-same whatever the size.  Source: `hammer_blockmap.c`, `hammer_disk.h`.
+UNDO: thousands of allocations in one big-block cost one UNDO record.  A mount reads no more than layer 1's entries, one
+per 4 TiB, so it costs the same whatever the size.  Source: `hammer_blockmap.c`, `hammer_disk.h`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hammerfs.errors import CorruptionError
-from hammerfs.ondisk.address import Offset, encode, layer1_offset, layer2_offset, volume_of
+from hammerfs.ondisk.address import Offset, encode, layer1_offset, layer2_offset, short_of, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     BUFMASK,
     BUFSIZE,
+    DATA_ALIGN,
     LAYER1_ENTRY_SIZE,
     LAYER2_ENTRY_SIZE,
     LAYER2_SPAN,
+    NODE_SIZE,
+    ZONE_BTREE,
     ZONE_FREEMAP,
     ZONE_RAW_BUFFER,
 )
@@ -127,6 +130,22 @@ class FreeMap:
                     entry = self.layer2(bigblock)
                     if entry.zone == 0 or (entry.zone == zone and entry.append_off < BIGBLOCK_SIZE):
                         yield bigblock
+
+    def free_bigblocks(self) -> int:
+        """Free big-blocks of all volumes, as layer 1 counts them."""
+        return sum(
+            self.layer1(encode(ZONE_RAW_BUFFER, number, position)).blocks_free
+            for number, size in self._spans
+            for position in range(0, size, LAYER2_SPAN)
+        )
+
+    def can_append_at(self, start: Offset, zone: int) -> bool:
+        """Whether a zone may go on at `start`: within a volume, or at the end of all zone offsets, and aligned."""
+        inside = zone_of(start) == zone and any(
+            volume_of(start) == number and short_of(start) <= size for number, size in self._spans
+        )
+        alignment = NODE_SIZE if zone == ZONE_BTREE else DATA_ALIGN
+        return (inside or start == encode(zone + 1, 0, 0)) and start % alignment == 0
 
     def sync(self) -> None:
         """Write the changed entries into their buffers, under UNDO."""
