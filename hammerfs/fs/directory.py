@@ -63,10 +63,7 @@ def _scan_disk(
     """
     if not directory.on_disk and directory.capture is None:
         return
-    localization = entry_localization(directory)
-    first = pack_key(localization, directory.obj_id, RECTYPE_DIRENTRY, low, 1)
-    last = pack_key(localization, directory.obj_id, RECTYPE_DIRENTRY, high, MAX_TID)
-    for raw in ctx.tree.scan_as_of(first, last, directory.as_of):
+    for raw in ctx.tree.scan_as_of(*_key_range(directory, low, high), directory.as_of):
         element = unpack_leaf(raw)
         if element.key in directory.deletes or element.key in directory.add_keys:
             continue
@@ -78,6 +75,25 @@ def _scan_disk(
             damaged(error)
             continue
         yield Entry(name, element.key, obj_id, target_localization, element.obj_type)
+
+
+def _key_range(directory: Inode, low: int, high: int) -> tuple[bytes, bytes]:
+    localization = entry_localization(directory)
+    return (
+        pack_key(localization, directory.obj_id, RECTYPE_DIRENTRY, low, 1),
+        pack_key(localization, directory.obj_id, RECTYPE_DIRENTRY, high, MAX_TID),
+    )
+
+
+def _under_hash(ctx: Context, directory: Inode, low: int, high: int) -> Iterator[Entry]:
+    """Like `_scan_disk`, for the keys that one name may have: these are so few that one look at the tree gets them."""
+    if not directory.on_disk and directory.capture is None:
+        return
+    for raw in ctx.tree.list_as_of(*_key_range(directory, low, high), directory.as_of):
+        element = unpack_leaf(raw)
+        if element.key not in directory.deletes and element.key not in directory.add_keys:
+            obj_id, target_localization, name = _unpack(ctx, element)
+            yield Entry(name, element.key, obj_id, target_localization, element.obj_type)
 
 
 def _unpack(ctx: Context, element: LeafElement) -> tuple[ObjId, Localization, bytes]:
@@ -93,7 +109,7 @@ def find(ctx: Context, directory: Inode, name: bytes) -> Entry | None:
     if record is not None:
         return _pending_entry(record)
     low, high = _hash_range(directory, name)
-    for entry in _scan_disk(ctx, directory, low, high):
+    for entry in _under_hash(ctx, directory, low, high):
         if entry.name == name:
             return entry
     return None
@@ -106,7 +122,7 @@ def find_or_key(ctx: Context, directory: Inode, name: bytes) -> tuple[Entry | No
         return _pending_entry(record), 0
     low, high = _hash_range(directory, name)
     taken = set()
-    for entry in _scan_disk(ctx, directory, low, high):
+    for entry in _under_hash(ctx, directory, low, high):
         if entry.name == name:
             return entry, 0
         taken.add(entry.key)
@@ -116,7 +132,7 @@ def find_or_key(ctx: Context, directory: Inode, name: bytes) -> tuple[Entry | No
 def key_for(ctx: Context, directory: Inode, name: bytes) -> int:
     """The key that a new entry called `name` shall have."""
     low, high = _hash_range(directory, name)
-    return _free_key(directory, low, high, {entry.key for entry in _scan_disk(ctx, directory, low, high)})
+    return _free_key(directory, low, high, {entry.key for entry in _under_hash(ctx, directory, low, high)})
 
 
 def _free_key(directory: Inode, low: int, high: int, taken: set[int]) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hammerfs.errors import CorruptionError
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import Localization, ObjId, Tid, zone_of
-from hammerfs.ondisk.constants import BUFMASK, BUFSIZE, RECTYPE_INODE, ZONE_META
+from hammerfs.ondisk.constants import BUFMASK, BUFSIZE, INODE_CRC_SIZE, RECTYPE_INODE, ZONE_META
 from hammerfs.ondisk.element import LeafElement, element_key, pack_key, record_element, unpack_leaf, with_delete
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def read_record(ctx: Context, element: LeafElement) -> bytes:
     if not 0 < size <= BUFSIZE - (offset & BUFMASK) or zone_of(offset) != ZONE_META:
         raise CorruptionError(f"record with impossible data of {size} bytes", offset=offset)
     data = ctx.buffers.read(offset, size)
-    if not crc.record_matches(ctx.version, element.data_crc, element.rec_type, data):
+    covered = memoryview(data)[:INODE_CRC_SIZE] if element.rec_type == RECTYPE_INODE else data
+    if ctx.checksum(covered) != element.data_crc and not crc.matches(ctx.version, element.data_crc, covered):
         raise CorruptionError(f"data of record type {element.rec_type:#x} with a bad CRC", offset=offset)
     return data
 

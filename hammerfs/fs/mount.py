@@ -203,22 +203,25 @@ class FileSystem:
         namespace.link(self.ctx, inode, parent, name)
         self._relieve()
 
-    def unlink(self, parent: Inode, name: bytes) -> Inode:
-        """Remove a name; returns the object, which may have lost its last one."""
-        inode = namespace.unlink(self.ctx, parent, name)
+    def unlink(self, parent: Inode, name: bytes, *, hold: bool = False) -> Inode:
+        """Remove a name; returns the object, which may have lost its last one, with `hold` as if by `opened`."""
+        inode = namespace.unlink(self.ctx, parent, name, hold=hold)
         self._relieve()
         return inode
 
-    def rmdir(self, parent: Inode, name: bytes) -> Inode:
-        """Remove an empty directory."""
-        inode = namespace.rmdir(self.ctx, parent, name)
+    def rmdir(self, parent: Inode, name: bytes, *, hold: bool = False) -> Inode:
+        """Remove an empty directory; returns it, with `hold` as if by `opened`."""
+        inode = namespace.rmdir(self.ctx, parent, name, hold=hold)
         self._relieve()
         return inode
 
-    def rename(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, flags: int = 0) -> None:
-        """Move, replace or exchange; flags as in renameat2(2)."""
-        namespace.rename(self.ctx, parent, name, new_parent, new_name, flags)
+    def rename(
+        self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, flags: int = 0, *, hold: bool = False
+    ) -> Inode | None:
+        """Move, replace or exchange; flags as in renameat2(2).  Returns what was replaced, with `hold` as if opened."""
+        replaced = namespace.rename(self.ctx, parent, name, new_parent, new_name, flags, hold=hold)
         self._relieve()
+        return replaced
 
     def readlink(self, inode: Inode) -> bytes:
         """A symlink's target."""

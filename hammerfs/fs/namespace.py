@@ -171,17 +171,17 @@ def link(ctx: Context, inode: Inode, directory: Inode, name: bytes) -> None:
     _touch_directory(ctx, directory, now)
 
 
-def unlink(ctx: Context, directory: Inode, name: bytes) -> Inode:
-    """Take a name away from an object that is no directory; returns the object."""
-    return _remove(ctx, directory, name, wants_directory=False)
+def unlink(ctx: Context, directory: Inode, name: bytes, *, hold: bool = False) -> Inode:
+    """Take a name away from an object that is no directory; returns the object, with `hold` as if it were open."""
+    return _remove(ctx, directory, name, wants_directory=False, hold=hold)
 
 
-def rmdir(ctx: Context, directory: Inode, name: bytes) -> Inode:
-    """Remove an empty directory; returns it."""
-    return _remove(ctx, directory, name, wants_directory=True)
+def rmdir(ctx: Context, directory: Inode, name: bytes, *, hold: bool = False) -> Inode:
+    """Remove an empty directory; returns it, with `hold` as if it were open."""
+    return _remove(ctx, directory, name, wants_directory=True, hold=hold)
 
 
-def _remove(ctx: Context, directory: Inode, name: bytes, *, wants_directory: bool) -> Inode:
+def _remove(ctx: Context, directory: Inode, name: bytes, *, wants_directory: bool, hold: bool) -> Inode:
     _editable(ctx, directory)
     entry = names.find(ctx, directory, name)
     if entry is None:
@@ -192,6 +192,7 @@ def _remove(ctx: Context, directory: Inode, name: bytes, *, wants_directory: boo
     ctx.space.check_remove()
     now = ctx.clock()
     names.remove(ctx, directory, entry, inode)
+    inode.opens += hold
     _drop_link(ctx, inode, now)
     _touch_directory(ctx, directory, now)
     return inode
@@ -225,8 +226,20 @@ def abandon(ctx: Context, inode: Inode) -> None:
         ctx.inodes.forget(inode)
 
 
-def rename(ctx: Context, directory: Inode, name: bytes, new_directory: Inode, new_name: bytes, flags: int = 0) -> None:
-    """Move an object to another name, replacing or exchanging what stands there."""
+def rename(
+    ctx: Context,
+    directory: Inode,
+    name: bytes,
+    new_directory: Inode,
+    new_name: bytes,
+    flags: int = 0,
+    *,
+    hold: bool = False,
+) -> Inode | None:
+    """Move an object to another name, replacing or exchanging what stands there.
+
+    Returns what was replaced, with `hold` as if it were open.
+    """
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
         raise FileOperationError(errno.EINVAL)
     _editable(ctx, directory)
@@ -238,7 +251,7 @@ def rename(ctx: Context, directory: Inode, name: bytes, new_directory: Inode, ne
     if directory.localization != new_directory.localization:
         raise FileOperationError(errno.EXDEV)
     inode = _target(ctx, directory, entry)
-    standing = names.find(ctx, new_directory, new_name)
+    standing, key = names.find_or_key(ctx, new_directory, new_name)
     victim = None if standing is None else _target(ctx, new_directory, standing)
     ctx.space.check_write(2 * _RECORD_SPACE)
     if flags & RENAME_EXCHANGE:
@@ -248,15 +261,17 @@ def rename(ctx: Context, directory: Inode, name: bytes, new_directory: Inode, ne
         _check_no_loop(ctx, victim, directory)
         if inode is not victim:
             _exchange(ctx, directory, entry, inode, new_directory, standing, victim)
-        return
+        return None
     if victim is not None and flags & RENAME_NOREPLACE:
         raise FileOperationError(errno.EEXIST)
     if victim is inode:
-        return
+        return None
     _check_no_loop(ctx, inode, new_directory)
     if victim is not None:
         _check_removable_by(ctx, inode, victim)
-    _move(ctx, directory, entry, inode, new_directory, new_name, standing, victim)
+        victim.opens += hold
+    _move(ctx, directory, entry, inode, new_directory, new_name, key, standing, victim)
+    return victim
 
 
 def _check_removable_by(ctx: Context, inode: Inode, victim: Inode) -> None:
@@ -288,6 +303,7 @@ def _move(
     inode: Inode,
     new_directory: Inode,
     new_name: bytes,
+    key: int,
     standing: Entry | None,
     victim: Inode | None,
 ) -> None:
@@ -295,7 +311,7 @@ def _move(
     left: list[EntryRecord] = names.remove(ctx, directory, entry, inode)
     if standing is not None and victim is not None:
         left += names.remove(ctx, new_directory, standing, victim)
-    key = names.key_for(ctx, new_directory, new_name)
+        key = names.key_for(ctx, new_directory, new_name)
     left.append(names.add(ctx, new_directory, new_name, key, inode))
     bind(left)
     if victim is not None:

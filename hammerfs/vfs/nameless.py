@@ -8,14 +8,13 @@ last reference is gone; normally that is at once.
 
 from __future__ import annotations
 
-from hammerfs.errors import FileOperationError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.vfs.nodeids import NodeIds
 
 
 class Nameless:
-    """What is kept, by node id.  Usage: hold, take the name away, settle, whether that went well or not."""
+    """What is kept, by node id."""
 
     def __init__(self, fs: FileSystem, node_ids: NodeIds) -> None:
         self._fs = fs
@@ -25,19 +24,8 @@ class Nameless:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def hold(self, directory: Inode, name: bytes) -> Inode | None:
-        """The object called `name`, which is not let go before `settle`; None when there is none."""
-        try:
-            inode = self._fs.lookup(directory, name)
-        except FileOperationError:
-            return None
-        self._fs.opened(inode)
-        return inode
-
-    def settle(self, inode: Inode | None) -> None:
-        """Keep on holding what has lost its last name, let go of everything else."""
-        if inode is None:
-            return
+    def settle(self, inode: Inode) -> None:
+        """Keep on holding an object, held when a name was taken from it, if that was its last; else let go of it."""
         if not inode.data.nlinks:
             node_id = self._node_ids.peek(inode.localization, inode.obj_id, inode.as_of)
             if node_id and node_id not in self._kept:

@@ -200,21 +200,11 @@ class HammerOperations(pyfuse3.Operations):
 
     @_change
     def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        parent = self._inode(parent_inode)
-        target = self._nameless.hold(parent, name)
-        try:
-            self.fs.unlink(parent, name)
-        finally:
-            self._nameless.settle(target)
+        self._nameless.settle(self.fs.unlink(self._inode(parent_inode), name, hold=True))
 
     @_change
     def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        parent = self._inode(parent_inode)
-        target = self._nameless.hold(parent, name)
-        try:
-            self.fs.rmdir(parent, name)
-        finally:
-            self._nameless.settle(target)
+        self._nameless.settle(self.fs.rmdir(self._inode(parent_inode), name, hold=True))
 
     @_change
     def rename(
@@ -226,11 +216,9 @@ class HammerOperations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        parent = self._inode(parent_inode_new)
-        replaced = self._nameless.hold(parent, name_new)
-        try:
-            self.fs.rename(self._inode(parent_inode_old), name_old, parent, name_new, flags)
-        finally:
+        old, new = self._inode(parent_inode_old), self._inode(parent_inode_new)
+        replaced = self.fs.rename(old, name_old, new, name_new, flags, hold=True)
+        if replaced is not None:
             self._nameless.settle(replaced)
 
     @_request
