@@ -61,8 +61,10 @@ def setattr_(
             raise FileOperationError(errno.EISDIR if inode.is_directory else errno.EINVAL)
         if size > data.size:
             ctx.space.check_write(BUFSIZE)
-        if size != data.size:
-            filedata.truncate(ctx, inode, size)
+    if not inode.dirty & Dirty.INODE:
+        ctx.space.check_change()
+    if size is not None and size != data.size:
+        filedata.truncate(ctx, inode, size)
     if mode is not None:
         data.mode = mode & 0o7777
     if uid is not None:

@@ -287,6 +287,8 @@ def truncate(ctx: Context, inode: Inode, size: int) -> None:
     if size < old:
         start = block_start(size)
         keep = size - start
+        if keep:
+            ctx.space.check_change(block_size(start))
         tail = b"" if not keep else bytes(_content(ctx, inode, start)[:keep])
         discard_from(ctx, inode, block_ceiling(size) if keep else size)
         if keep and (tail.strip(b"\0") or start in inode.blocks or start in inode.records):

@@ -189,7 +189,8 @@ def _remove(ctx: Context, directory: Inode, name: bytes, *, wants_directory: boo
     inode = _target(ctx, directory, entry)
     writable(ctx, inode)
     _check_removable(ctx, inode, wants_directory)
-    ctx.space.check_remove()
+    if inode.data.nlinks > 1:
+        ctx.space.check_remove()
     now = ctx.clock()
     names.remove(ctx, directory, entry, inode)
     inode.opens += hold

@@ -56,9 +56,13 @@ def replay(ctx: Context, fifo: FifoRange, start: Offset) -> int:
     """
     reader = FifoReader(ctx.volumes)
     executed = 0
-    for body in _applicable(reader, fifo, start):
-        if _execute(ctx, body):
-            executed += 1
+    ctx.space.replaying = True
+    try:
+        for body in _applicable(reader, fifo, start):
+            if _execute(ctx, body):
+                executed += 1
+    finally:
+        ctx.space.replaying = False
     log.info("recovery redo: %d records executed", executed)
     return executed
 

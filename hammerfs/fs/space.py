@@ -2,8 +2,11 @@
 
 Every accepted write and every accepted name must be flushable (INV-7).  So the front end refuses with ENOSPC while the
 free big-blocks still cover the worst case of all pending changes: each record may split a B-tree node, each zone may
-need a fresh big-block, and each dirty block needs its data space.  Removing may go on below the point where writing
-stops, so that a full file system can always be emptied.  Source: `hammer_blockmap.c: _hammer_checkspace`.
+need a fresh big-block, and each dirty block needs its data space.  Source: `hammer_blockmap.c: _hammer_checkspace`.
+
+The reserve is given out in steps, since with history even a chmod takes space for good: new data and new names stop
+first, then changes of what exists, then removals that leave something behind.  The plain removal of a file or
+directory is never refused, as it writes nothing that was not there: a full file system can always be emptied.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ _UNDO_PER_RECORD = NODE_SIZE + 10 * 40
 _RECORDS_MAX = 4096
 """Bound of one flush group: what is captured at one go must not hold up the event loop."""
 _RECORDS_MIN = 128
+_RESERVE_MIN = 4 * BIGBLOCK_SIZE
+"""A truncation can make both data zones, the B-tree and meta-data take a fresh big-block in one cycle."""
 
 
 def record_limit(undo_capacity: int) -> int:
@@ -31,6 +36,7 @@ class Space:
     records -- pending records: entries, data, attributes; inodes are counted by those that are dirty
     dirty_bytes -- data space that blocks in memory will need
     limit -- pending records at which a flush is due; twice that many make the front end wait
+    replaying -- what is asked for was promised before a crash, and is not refused now
     """
 
     def __init__(self, blockmap: Blockmap, root: RootVolume, undo_capacity: int) -> None:
@@ -39,24 +45,33 @@ class Space:
         self.limit = record_limit(undo_capacity)
         self.records = 0
         self.dirty_bytes = 0
+        self.replaying = False
         worst = -(-2 * self.limit * NODE_SIZE // BIGBLOCK_SIZE)
         self._meta_reserve = (worst + len(RECORD_ZONES)) * BIGBLOCK_SIZE
         small = root.total_bigblocks * BIGBLOCK_SIZE // 8
-        self._meta_reserve = min(self._meta_reserve, small)
-        self._remove_reserve = self._meta_reserve // 2
+        self._meta_reserve = max(min(self._meta_reserve, small), _RESERVE_MIN)
 
     @property
     def available(self) -> int:
         """Bytes that new file data may still take."""
-        free = self._blockmap.allocatable_bigblocks * BIGBLOCK_SIZE
-        return max(0, free - self.dirty_bytes - self._meta_reserve)
+        return max(0, self._unpromised - self._meta_reserve)
+
+    @property
+    def _unpromised(self) -> int:
+        return self._blockmap.allocatable_bigblocks * BIGBLOCK_SIZE - self.dirty_bytes
 
     def check_write(self, size: int) -> None:
         """Room for `size` more bytes of data and what describes them; raises NoSpaceError."""
-        if self._blockmap.allocatable_bigblocks * BIGBLOCK_SIZE - self.dirty_bytes - size < self._meta_reserve:
-            raise NoSpaceError("no space left for data")
+        self._demand(size, self._meta_reserve, "no space left for data")
+
+    def check_change(self, size: int = 0) -> None:
+        """Room for a changed inode and `size` bytes of what it keeps; raises NoSpaceError."""
+        self._demand(size, self._meta_reserve * 3 // 4, "no space left for a change")
 
     def check_remove(self) -> None:
-        """Room to record a removal; raises NoSpaceError."""
-        if self._blockmap.allocatable_bigblocks * BIGBLOCK_SIZE - self.dirty_bytes < self._remove_reserve:
-            raise NoSpaceError("no space left even for a removal")
+        """Room for what a removal leaves: the inode of a file with more names; raises NoSpaceError."""
+        self._demand(0, self._meta_reserve // 2, "no space left even for a removal")
+
+    def _demand(self, size: int, reserve: int, refusal: str) -> None:
+        if self._unpromised - size < reserve and not self.replaying:
+            raise NoSpaceError(refusal)

@@ -7,10 +7,24 @@ import random
 from contextlib import suppress
 
 import pytest
-from small_filesystem import DIRECTORY, assert_clean, assert_settled, fresh, make, mount, names, read, walk
+from small_filesystem import (
+    DIRECTORY,
+    assert_clean,
+    assert_settled,
+    flush_closure,
+    fresh,
+    make,
+    mount,
+    names,
+    read,
+    recorded,
+    walk,
+)
 
 from hammerfs.device.memory import MemoryDevice
+from hammerfs.device.recording import drop_all
 from hammerfs.errors import NoSpaceError
+from hammerfs.fs import space as space_module
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.space import record_limit
@@ -131,6 +145,81 @@ def test_names_can_be_removed_from_a_full_file_system_that_keeps_history(devices
     fs.close_now()
     assert_clean(devices)
     assert mount(devices).ctx.root.inode_count == 1
+
+
+def test_truncating_on_a_full_file_system_is_refused_before_the_flusher_runs_out(devices: list[MemoryDevice]) -> None:
+    """With history each cut leaves the block it cut, and lays down what is left of it."""
+    fs = mount(devices)
+    take_all_but(fs, 7)
+    directory = fill(fs, 30_000)
+    flush(fs)
+    whole = [inode for name in names(fs, directory) if (inode := fs.lookup(directory, name)).data.size == 30_000]
+    refused = cut = 0
+    while refused < len(whole):
+        cut += 1
+        for inode in whole:
+            try:
+                fs.setattr(inode, size=30_000 - cut)
+            except NoSpaceError:
+                refused += 1
+            flush_if_congested(fs)
+    flush(fs)
+    for name in names(fs, directory):
+        fs.unlink(directory, name)
+        flush_if_congested(fs)
+    fs.close_now()
+    assert_clean(devices)
+
+
+def test_the_reserve_is_given_out_in_steps(devices: list[MemoryDevice]) -> None:
+    """New things stop first, then changes, then removals that leave something; what leaves nothing never stops."""
+    fs = mount(devices)
+    inode = make(fs, fs.root, b"file", b"x" * 100)
+    fs.link(inode, fs.root, b"second")
+    make(fs, fs.root, b"directory")
+    flush(fs)
+    free = fs.ctx.blockmap.allocatable_bigblocks * BIGBLOCK_SIZE
+    space = fs.ctx.space
+    space._meta_reserve = free + 1
+    for attempt in (lambda: fs.write(inode, 0, b"y"), lambda: make(fs, fs.root, b"new")):
+        with pytest.raises(NoSpaceError):
+            attempt()
+    fs.setattr(inode, mode=0o600)
+    flush(fs)
+    space._meta_reserve = free * 4 // 3 + 2
+    for change in ({"mode": 0o644}, {"uid": 5}, {"mtime_us": 5}, {"size": 50}, {"size": 0}):
+        with pytest.raises(NoSpaceError):
+            fs.setattr(inode, **change)
+    assert (inode.data.mode, inode.data.size, inode.dirty) == (0o600, 100, 0)
+    fs.unlink(fs.root, b"second")
+    fs.setattr(inode, mode=0o644)  # written with what the removal changed
+    flush(fs)
+    space._meta_reserve = 1 << 60
+    fs.rmdir(fs.root, b"directory")
+    fs.unlink(fs.root, b"file")
+    fs.close_now()
+    assert_clean(devices)
+
+
+def test_what_was_fsynced_on_the_edge_of_full_is_repeated_after_a_crash_all_the_same(
+    devices: list[MemoryDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovery must not weigh again what was weighed when it was accepted: the mount would fail."""
+    recording, log = recorded(devices)
+    fs = mount(recording)
+    inode = make(fs, fs.root, b"file", b"x" * 100)
+    flush(fs)
+    flush_closure(fs, inode)
+    fs.write(inode, 0, b"written")
+    fs.setattr(inode, size=50)
+    flush_closure(fs, inode)
+    cut = log.power_cut(len(log.entries), drop_all)
+    monkeypatch.setattr(space_module, "_RESERVE_MIN", 1 << 60)
+    after = mount(cut)
+    assert read(after, b"file") == b"written".ljust(50, b"x")
+    with pytest.raises(NoSpaceError):
+        make(after, after.root, b"new")
+    after.close_now()
 
 
 def test_blocks_in_memory_count_before_they_have_a_place(devices: list[MemoryDevice]) -> None:
