@@ -140,9 +140,12 @@ class UndoFifo:
         """Let the header written next move first_offset to here.
 
         `hidden`: what follows must not be seen by a recovery that starts at the old first_offset, which the numbers
-        would lead on to here.  A DUMMY whose number leaves out more than the ring can hold ends its range.
+        would lead on to here.  A DUMMY whose number leaves out more than the ring can hold ends its range; it begins a
+        sector, as within one the numbers of all records follow each other.
         """
         if hidden:
+            self._require(UNDO_ALIGN)
+            self._sector_room(UNDO_ALIGN)
             self.seq = (self.seq + _HIDING_JUMPS * (self.capacity // DUMMY_SIZE_MIN + 1)) & _SEQ_MASK
             self._append_dummy()
         self.first_offset = self.next_offset
