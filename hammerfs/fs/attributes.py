@@ -11,6 +11,7 @@ from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.metadata import read_record
 from hammerfs.fs.namespace import writable
 from hammerfs.fs.pfs import expand_link
+from hammerfs.ondisk.address import LONG_MASK
 from hammerfs.ondisk.constants import (
     BASE_SYMLINK_SIZE,
     BIGBLOCK_SIZE,
@@ -104,13 +105,15 @@ def readlink(ctx: Context, inode: Inode) -> bytes:
 def statfs(ctx: Context) -> StatFs:
     """Space as a whole; free space counts in big-blocks, so it moves in steps of 8 MiB."""
     per_bigblock = BIGBLOCK_SIZE // BUFSIZE
-    available = ctx.space.available // BUFSIZE
+    # A read-only mount takes the header's counters as they are, so they may be any numbers.
+    total = min(max(ctx.root.total_bigblocks, 0), LONG_MASK // BIGBLOCK_SIZE) * per_bigblock
+    available = min(ctx.space.available // BUFSIZE, total)
     return StatFs(
         block_size=BUFSIZE,
-        blocks=ctx.root.total_bigblocks * per_bigblock,
-        blocks_free=max(available, ctx.blockmap.allocatable_bigblocks * per_bigblock),
+        blocks=total,
+        blocks_free=min(max(available, ctx.blockmap.allocatable_bigblocks * per_bigblock), total),
         blocks_available=available,
-        files=ctx.root.inode_count + available,
+        files=max(ctx.root.inode_count, 0) + available,
         files_free=available,
         name_max=MAX_NAME,
     )

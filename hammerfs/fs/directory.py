@@ -21,6 +21,7 @@ from hammerfs.ondisk.constants import (
     LOCALIZE_INODE,
     LOCALIZE_MISC,
     MAX_KEY,
+    MAX_NAME,
     MAX_TID,
     RECTYPE_DIRENTRY,
 )
@@ -98,9 +99,13 @@ def _under_hash(ctx: Context, directory: Inode, low: int, high: int) -> Iterator
 
 def _unpack(ctx: Context, element: LeafElement) -> tuple[ObjId, Localization, bytes]:
     try:
-        return unpack_entry(read_record(ctx, element))
+        entry = unpack_entry(read_record(ctx, element))
     except ValueError as error:
         raise CorruptionError(str(error), offset=element.data_offset) from None
+    # Nothing but damage writes these, and for the sake of one the kernel would refuse a whole listing.
+    if not 0 < len(entry.name) <= MAX_NAME or b"/" in entry.name or b"\0" in entry.name or entry.name in (b".", b".."):
+        raise CorruptionError("directory entry with an impossible name", offset=element.data_offset)
+    return entry
 
 
 def find(ctx: Context, directory: Inode, name: bytes) -> Entry | None:

@@ -17,8 +17,10 @@ from hammerfs.ondisk.address import Localization, ObjId, Tid
 from hammerfs.ondisk.constants import (
     INODE_DATA_SIZE,
     LOCALIZE_INODE,
+    MAX_FILE_SIZE,
     MAX_TID,
     OBJTYPE_DIRECTORY,
+    OBJTYPE_SOCKET,
     RECTYPE_INODE,
 )
 from hammerfs.ondisk.element import base_key, unpack_leaf
@@ -82,6 +84,10 @@ class InodeCache:
                 f"inode {obj_id:#x} with {element.data_len} bytes of data", offset=element.data_offset
             )
         data = InodeData.unpack(read_record(ctx, element))
+        if data.size > MAX_FILE_SIZE or not OBJTYPE_DIRECTORY <= data.obj_type <= OBJTYPE_SOCKET:
+            raise CorruptionError(
+                f"inode {obj_id:#x} of type {data.obj_type} with {data.size} bytes", offset=element.data_offset
+            )
         past = as_of != MAX_TID
         if past or ctx.read_only:
             # Both are updated in place without a new record, so what stands there may be younger than the view.

@@ -412,6 +412,8 @@ def _wire(
         undo = UndoFifo(volumes, recovered.first_offset, recovered.next_offset, recovered.seq)
     buffers = MetaBuffers(volumes, undo, options.cache_bytes * 3 // 8 // BUFSIZE)
     root = RootVolume(volumes)
+    if not read_only:
+        root.check()
     freemap = FreeMap(volumes, buffers)
     tree_holder: list[BTree] = []
 

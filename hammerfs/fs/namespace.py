@@ -10,7 +10,7 @@ import errno
 import stat
 from typing import TYPE_CHECKING
 
-from hammerfs.errors import FileOperationError, ReadOnlyError
+from hammerfs.errors import CorruptionError, FileOperationError, ReadOnlyError
 from hammerfs.fs import directory as names
 from hammerfs.fs import filedata
 from hammerfs.fs.directory import Entry
@@ -289,11 +289,15 @@ def _check_no_loop(ctx: Context, inode: Inode, new_directory: Inode) -> None:
     if not inode.is_directory:
         return
     above = new_directory
+    passed = set()
     while True:
         if above is inode:
             raise FileOperationError(errno.EINVAL)
         if above.obj_id == OBJID_ROOT or not above.data.parent_obj_id:
             return
+        if above.obj_id in passed:
+            raise CorruptionError(f"directory {above.obj_id:#x} is its own ancestor")
+        passed.add(above.obj_id)
         above = ctx.inodes.get(ctx, above.localization, above.data.parent_obj_id, MAX_TID)
 
 

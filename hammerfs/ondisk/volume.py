@@ -13,6 +13,7 @@ from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     MAX_UNDO_BIGBLOCKS,
     MAX_ZONES,
+    ZONE_FREEMAP,
 )
 from hammerfs.ondisk.fields import BytesField, IntField, Structure, UuidField
 
@@ -22,6 +23,17 @@ UNDO_ARRAY_OFFSET = BLOCKMAP_ARRAY_OFFSET + MAX_ZONES * BLOCKMAP_ENTRY_SIZE
 VOLUME_HEADER_SIZE = UNDO_ARRAY_OFFSET + MAX_UNDO_BIGBLOCKS * 8
 VOLUME_CRC_OFFSET = 156
 NEXT_TID_OFFSET = 248
+FIXED_RANGES = (
+    (0, 80),  # signature, areas, uuids
+    (144, 148),  # vol_no
+    (164, 168),  # vol_rootvol
+    (
+        BLOCKMAP_ARRAY_OFFSET + ZONE_FREEMAP * BLOCKMAP_ENTRY_SIZE,
+        BLOCKMAP_ARRAY_OFFSET + ZONE_FREEMAP * BLOCKMAP_ENTRY_SIZE + 8,
+    ),
+    (UNDO_ARRAY_OFFSET, VOLUME_HEADER_SIZE),
+)
+"""What stays as mkfs wrote it for as long as the volume exists, as byte ranges of its header."""
 
 
 class BlockmapEntry(Structure):

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hammerfs.ondisk.address import encode, to_zone, to_zone2
+from hammerfs.errors import CorruptionError
+from hammerfs.ondisk.address import Offset, encode, to_zone, to_zone2, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_BITS,
+    BIGBLOCK_MASK,
     BIGBLOCK_SIZE,
+    BLOCKMAP_UNAVAIL,
     LAYER1_ENTRY_SIZE,
     LAYER1_RADIX,
     LAYER2_ENTRY_SIZE,
     LAYER2_RADIX,
     LAYER2_SPAN,
     ZONE_FREEMAP,
+    ZONE_RAW_BUFFER,
     ZONE_UNAVAIL,
     ZONE_UNDO,
 )
@@ -37,9 +41,14 @@ def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
     yield from header_lines(volumes.root.header)
     reader = ImageReader(volumes)
     base = volumes.root.header.blockmap(ZONE_FREEMAP).phys_offset
+    if not _is_bigblock(volumes, base):
+        raise CorruptionError("freemap layer 1 at an impossible address", offset=base)
     bad1 = bad2 = 0
+    absent = Layer1(0, BLOCKMAP_UNAVAIL).pack(volumes.version)
     for index in range(LAYER1_RADIX):
         raw = reader.read(base + index * LAYER1_ENTRY_SIZE, LAYER1_ENTRY_SIZE)
+        if raw == absent:
+            continue
         layer1 = Layer1.unpack(raw)
         sound = layer1_crc_ok(volumes.version, raw)
         if sound and not layer1.available:
@@ -47,7 +56,9 @@ def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
         bad1 += not sound
         start = encode(ZONE_FREEMAP, 0, 0) + index * LAYER2_SPAN
         yield f"{' ' if sound else 'B'} layer1 {start:016x} @{layer1.phys_offset:016x} blocks-free {layer1.blocks_free}"
-        if layer1.available:
+        # A layer 2 that is nowhere, or of a volume that is not there, would have no end.
+        within = volumes.covers(to_zone2(start), BIGBLOCK_SIZE)
+        if layer1.available and within and _is_bigblock(volumes, layer1.phys_offset):
             for line, bad in _layer2_lines(reader, layer1, start):
                 bad2 += bad
                 yield line
@@ -55,6 +66,12 @@ def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
         yield f"{bad1} bad layer1"
     if bad2:
         yield f"{bad2} bad layer2"
+
+
+def _is_bigblock(volumes: VolumeSet, offset: Offset) -> bool:
+    """Whether a big-block of the freemap can be there."""
+    aligned = zone_of(offset) == ZONE_RAW_BUFFER and not offset & BIGBLOCK_MASK
+    return aligned and volumes.covers(offset, BIGBLOCK_SIZE)
 
 
 def _layer2_lines(reader: ImageReader, layer1: Layer1, start: int) -> Iterator[tuple[str, int]]:

@@ -26,7 +26,7 @@ from hammerfs.ops.check_report import Problem, Report
 from hammerfs.ops.check_undo import ActiveRange, check_undo
 from hammerfs.ops.check_usage import Usage, compare
 from hammerfs.ops.check_volumes import KIND as HEADER
-from hammerfs.ops.check_volumes import ROOT, check_headers
+from hammerfs.ops.check_volumes import ROOT, check_headers, check_zones
 from hammerfs.ops.progress import Progress, SilentProgress
 from hammerfs.store.recovery import recover_stage1
 from hammerfs.store.volumes import VolumeSet
@@ -93,6 +93,7 @@ def _recover(volumes: VolumeSet, report: Report) -> None:
 def _check_contents(volumes: VolumeSet, report: Report, progress: Progress, data: bool, mirrored: bool) -> None:
     """Everything but headers and FIFO, whose state recovery changes."""
     reader = ImageReader(volumes)
+    check_zones(volumes.root.header, report)
     freemap = check_freemap(reader, report, progress)
     usage = Usage()
     namespace = Namespace(reader, report)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from hammerfs.errors import HammerError
 from hammerfs.ondisk.address import Offset, bigblock_of, short_of, volume_of, zone_of
@@ -98,7 +97,7 @@ def _bigblocks_of_volumes(volumes: VolumeSet) -> dict[int, int]:
 
 
 def _layer1_entries(reader: ImageReader, base: Offset, report: Report) -> Iterator[tuple[int, Layer1]]:
-    """Index and entry of layer 1; runs of entries that say UNAVAIL are passed over after one was verified."""
+    """Index and entry of layer 1; of equal neighbours, nearly all of which say UNAVAIL, one is verified."""
     per_buffer = BUFSIZE // LAYER1_ENTRY_SIZE
     for first in range(0, LAYER1_RADIX, per_buffer):
         where = base + first * LAYER1_ENTRY_SIZE
@@ -107,16 +106,18 @@ def _layer1_entries(reader: ImageReader, base: Offset, report: Report) -> Iterat
         except HammerError as error:
             report.problem(LAYER1, where, str(error))
             continue
-        uniform = raw == raw[:LAYER1_ENTRY_SIZE] * per_buffer
-        for index in range(1 if uniform else per_buffer):
+        for index, count in _runs(raw, LAYER1_ENTRY_SIZE):
             start = index * LAYER1_ENTRY_SIZE
             if not layer1_crc_ok(reader.version, raw[start : start + LAYER1_ENTRY_SIZE]):
-                report.problem(LAYER1, where + start, "CRC mismatch" + (" of a whole buffer" if uniform else ""))
+                report.problem(
+                    LAYER1, where + start, f"CRC mismatch ({count} entries)" if count > 1 else "CRC mismatch"
+                )
                 continue
             entry = Layer1.unpack(raw, start)
             if entry.available:
-                report.count("layer-1 entries")
-                yield first + index, entry
+                report.count("layer-1 entries", count)
+                for repeated in range(count):
+                    yield first + index + repeated, entry
             elif entry.blocks_free:
                 report.problem(LAYER1, where + start, f"{entry.blocks_free} free big-blocks where there is no volume")
 
@@ -155,7 +156,7 @@ def _check_layer2(
         except HammerError as error:
             report.problem(LAYER2, where, str(error))
             continue
-        for start, count in _runs(raw):
+        for start, count in _runs(raw, LAYER2_ENTRY_SIZE):
             number = index * LAYER2_RADIX + first + start
             inside = max(0, min(count, expected - first - start))
             place = where + start * LAYER2_ENTRY_SIZE
@@ -164,17 +165,19 @@ def _check_layer2(
     return free
 
 
-def _runs(raw: bytes) -> Iterator[tuple[int, int]]:
-    """Start and length of runs of equal entries; a buffer that is all alike costs one comparison."""
-    size = LAYER2_ENTRY_SIZE
+def _runs(raw: bytes, size: int) -> Iterator[tuple[int, int]]:
+    """Index and length of runs of equal entries of `size` bytes; what is alike to the end costs one comparison."""
     total = len(raw) // size
-    if raw == raw[:size] * total:
-        yield 0, total
-        return
-    pieces = [raw[at : at + size] for at in range(0, len(raw), size)]
-    starts = [0, *(index for index, (one, two) in enumerate(pairwise(pieces), 1) if one != two), total]
-    for start, end in pairwise(starts):
+    start = 0
+    while start < total:
+        piece = raw[start * size : (start + 1) * size]
+        end = start + 1
+        if raw.endswith(piece * (total - start)):
+            end = total
+        while end < total and raw.startswith(piece, end * size):
+            end += 1
         yield start, end - start
+        start = end
 
 
 def _check_entries(

@@ -13,21 +13,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hammerfs.errors import HammerError
+from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import Offset, encode, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BUFMASK,
     BUFSIZE,
+    HEAD_SIGNATURE,
     HEAD_TYPE_DUMMY,
     HEAD_TYPE_PAD,
     HEAD_TYPE_REDO,
     HEAD_TYPE_UNDO,
+    TAIL_SIGNATURE,
     UNDO_ALIGN,
+    VERSION_CRC32C,
     VERSION_UNDO_SEQUENCED,
     ZONE_RAW_BUFFER,
     ZONE_RAW_VOLUME,
     ZONE_UNDO,
 )
-from hammerfs.ondisk.fifo import HEAD_SIZE, UNDO_HEAD_SIZE, FifoRecord, parse, redo_body, undo_body
+from hammerfs.ondisk.fifo import (
+    CRC_OFFSET,
+    HEAD_SIZE,
+    TAIL,
+    TAIL_SIZE,
+    UNDO_HEAD_SIZE,
+    FifoRecord,
+    parse,
+    redo_body,
+    undo_body,
+)
 from hammerfs.ops.check_reader import ImageReader
 from hammerfs.ops.check_report import Report
 from hammerfs.ops.progress import Progress
@@ -35,6 +49,8 @@ from hammerfs.ops.progress import Progress
 KIND = "UNDO FIFO"
 BASE = encode(ZONE_UNDO, 0, 0)
 _SEQ_MASK = 0xFFFFFFFF
+_DUMMY_START = TAIL.pack(HEAD_SIGNATURE, HEAD_TYPE_DUMMY, UNDO_ALIGN)
+_DUMMY_END = TAIL.pack(TAIL_SIGNATURE, HEAD_TYPE_DUMMY, UNDO_ALIGN)
 
 
 @dataclass(frozen=True)
@@ -144,9 +160,26 @@ def _check_sectors(fifo: _Fifo, report: Report, progress: Progress) -> None:
             report.problem(KIND, base, str(error))
             continue
         for start in range(0, BUFSIZE, UNDO_ALIGN):
+            if _is_untouched(fifo.reader.version, raw, start):
+                report.counts["FIFO records"] = report.counts.get("FIFO records", 0) + 1
+                continue
             fault = _sector_fault(fifo.reader.version, raw, start, report)
             if fault is not None:
                 report.problem(KIND, base + fault[0], fault[1])
+
+
+def _is_untouched(version: int, raw: bytes, start: int) -> bool:
+    """Whether a sector is one sound DUMMY, as nearly all are: told in a quarter of the time that parsing takes."""
+    if raw[start : start + TAIL_SIZE] != _DUMMY_START:
+        return False
+    end = start + UNDO_ALIGN
+    if raw[end - TAIL_SIZE : end] != _DUMMY_END:
+        return False
+    stored = int.from_bytes(raw[start + CRC_OFFSET : start + HEAD_SIZE], "little")
+    front, rest = raw[start : start + CRC_OFFSET], raw[start + HEAD_SIZE : end]
+    if version >= VERSION_CRC32C and crc.crc32c(front) ^ crc.crc32c(rest) == stored:
+        return True
+    return crc.crc32(front) ^ crc.crc32(rest) == stored
 
 
 def _sector_fault(version: int, raw: bytes, start: int, report: Report) -> tuple[int, str] | None:

@@ -32,14 +32,12 @@ ROOT = f"{encode(ZONE_RAW_VOLUME, 0, 0):016x}"
 
 
 def check_headers(volumes: VolumeSet, report: Report) -> None:
-    """Layout of every volume, then the root volume's zones and pointers."""
+    """Layout of every volume, and the UNDO FIFO: what recovery relies on and leaves as it is."""
     for number, volume in sorted(volumes.volumes.items()):
         report.count("volumes")
         _check_layout(number, volume.header, volume.device.size, report)
         if not volume.header.crc_ok():
             report.note(KIND, header_place(number), "vol_crc is stale")
-    root = volumes.root.header
-    _check_zones(root, report)
     _check_undo_array(volumes, report)
 
 
@@ -64,7 +62,8 @@ def _check_layout(number: int, header: VolumeHeader, device_size: int, report: R
         report.note(KIND, header_place(number), f"unknown volume flags {header.vol_flags:08x}")
 
 
-def _check_zones(root: VolumeHeader, report: Report) -> None:
+def check_zones(root: VolumeHeader, report: Report) -> None:
+    """The root volume's zones and pointers, which recovery may have restored."""
     for zone in RECORD_ZONES:
         entry = root.blockmap(zone)
         end = encode(zone + 1, 0, 0)

@@ -18,6 +18,7 @@ from hammerfs.ondisk.inode import InodeData
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, SNAPSHOT_DATA_SIZE, PfsData, SnapshotData
 
 _INDENT = " " * 17
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 
 
 def record_lines(element: LeafElement, data: bytes) -> Iterator[str]:
@@ -61,7 +62,8 @@ def _hex(number: int) -> str:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+    """A name as the bytes that it is; but a line stays a line, and a terminal gets no orders from an image."""
+    return raw.decode("utf-8", "surrogateescape").translate(_CONTROLS)
 
 
 def _padded(raw: bytes) -> str:

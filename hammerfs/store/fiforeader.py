@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hammerfs.errors import CorruptionError
 from hammerfs.ondisk import crc
-from hammerfs.ondisk.address import SHORT_MASK, Offset, encode
+from hammerfs.ondisk.address import SHORT_MASK, Offset, bigblock_of, encode
 from hammerfs.ondisk.constants import (
     BIGBLOCK_MASK,
     BIGBLOCK_SIZE,
@@ -78,6 +78,10 @@ class FifoReader:
     def differ(self, left: tuple[Offset, Offset], right: tuple[Offset, Offset]) -> bool:
         """Whether two pairs of offsets name different places."""
         return any((a - b) % self.capacity for a, b in zip(left, right, strict=True))
+
+    def holds(self, place: Offset) -> bool:
+        """Whether a zone-2 address lies in the ring."""
+        return bigblock_of(place) in self._bigblocks
 
     def extents(self, start: Offset, length: int) -> Iterator[tuple[Offset, int]]:
         """Cut a range at 1 MiB boundaries, hence also at big-blocks and where the ring wraps."""

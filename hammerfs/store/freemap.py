@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from hammerfs.errors import CorruptionError
 from hammerfs.ondisk.address import Offset, encode, layer1_offset, layer2_offset, short_of, volume_of, zone_of
 from hammerfs.ondisk.constants import (
+    BIGBLOCK_MASK,
     BIGBLOCK_SIZE,
     BUFMASK,
     BUFSIZE,
@@ -38,6 +39,7 @@ class FreeMap:
     def __init__(self, volumes: VolumeSet, buffers: MetaBuffers) -> None:
         self._version = volumes.version
         self._buffers = buffers
+        self._covers = volumes.covers
         self._layer1_base = volumes.root.header.blockmap(ZONE_FREEMAP).phys_offset
         self._layer1: dict[int, Layer1] = {}
         self._layer2: dict[Offset, Layer2] = {}
@@ -53,11 +55,23 @@ class FreeMap:
         position = layer1_offset(offset)
         entry = self._layer1.get(position)
         if entry is None:
+            if not self._is_bigblock(self._layer1_base):
+                raise CorruptionError("freemap layer 1 at an impossible address", offset=self._layer1_base)
             raw = self._buffers.read(self._layer1_base + position, LAYER1_ENTRY_SIZE)
             if not layer1_crc_ok(self._version, raw):
                 raise CorruptionError("freemap layer-1 entry with a bad CRC", offset=self._layer1_base + position)
-            entry = self._layer1[position] = Layer1.unpack(raw)
+            entry = Layer1.unpack(raw)
+            if entry.available and not self._is_bigblock(entry.phys_offset):
+                where = self._layer1_base + position
+                raise CorruptionError(
+                    f"freemap layer 2 at the impossible address {entry.phys_offset:016x}", offset=where
+                )
+            self._layer1[position] = entry
         return entry
+
+    def _is_bigblock(self, offset: Offset) -> bool:
+        aligned = zone_of(offset) == ZONE_RAW_BUFFER and not offset & BIGBLOCK_MASK
+        return aligned and self._covers(offset, BIGBLOCK_SIZE)
 
     def layer2(self, bigblock: Offset) -> Layer2:
         """The verified layer-2 entry of a big-block; change it only through `own`, `take` and `give`."""

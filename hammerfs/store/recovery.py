@@ -33,15 +33,18 @@ from hammerfs.ondisk.constants import (
     HEAD_TYPE_PAD,
     HEAD_TYPE_REDO,
     HEAD_TYPE_UNDO,
+    MAX_VOLUMES,
     REDO_SYNC,
     UNDO_ALIGN,
     VERSION_UNDO_SEQUENCED,
+    VOLUME_VERSION_MAX,
+    VOLUME_VERSION_MIN,
     ZONE_RAW_BUFFER,
     ZONE_RAW_VOLUME,
     ZONE_UNDO,
 )
 from hammerfs.ondisk.fifo import TAIL_SIZE, UNDO_HEAD_SIZE, UNDO_OVERHEAD, dummy_record, format_buffer, redo_body
-from hammerfs.ondisk.volume import VolumeHeader
+from hammerfs.ondisk.volume import FIXED_RANGES, VolumeHeader
 from hammerfs.store.fiforeader import CHUNK_SIZE, FIFO_START, FifoReader, Place
 from hammerfs.store.volumes import VolumeSet
 
@@ -229,8 +232,28 @@ class _RangeFinder:
         if not 0 <= size <= place.size - UNDO_OVERHEAD or (target & BUFMASK) + size > BUFSIZE:
             return False
         if zone_of(target) == ZONE_RAW_VOLUME:
-            return volume_of(target) in self._volumes.volumes and short_of(target) < BUFSIZE
-        return zone_of(target) == ZONE_RAW_BUFFER and self._volumes.covers(target & ~BUFMASK, BUFSIZE)
+            start = place.start + UNDO_HEAD_SIZE
+            return self._is_header_kept(target, place.chunk[start : start + size])
+        # The FIFO restoring itself would take away what the next recovery needs.
+        covered = zone_of(target) == ZONE_RAW_BUFFER and self._volumes.covers(target & ~BUFMASK, BUFSIZE)
+        return covered and not self._reader.holds(target)
+
+    def _is_header_kept(self, target: Offset, data: bytes) -> bool:
+        """Whether a header would still be one of this file system with `data` restored in it.
+
+        The volumes were opened by it: geometry that changed now would lead every later access astray.
+        """
+        volume = self._volumes.volumes.get(volume_of(target))
+        if volume is None or short_of(target) >= BUFSIZE:
+            return False
+        raw = volume.buffer.copy()
+        raw[short_of(target) : short_of(target) + len(data)] = data
+        header = VolumeHeader(raw)
+        return (
+            all(raw[start:end] == volume.buffer[start:end] for start, end in FIXED_RANGES)
+            and VOLUME_VERSION_MIN <= header.vol_version <= VOLUME_VERSION_MAX
+            and 1 <= header.vol_count <= MAX_VOLUMES
+        )
 
 
 class _Restorer:

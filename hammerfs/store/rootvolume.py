@@ -7,13 +7,23 @@ records: the first say how far to undo, the second keeps a TID that was rolled b
 
 from __future__ import annotations
 
-from hammerfs.ondisk.address import Offset, Tid, encode
-from hammerfs.ondisk.constants import MAX_ZONES, RECORD_ZONES, ZONE_RAW_VOLUME, ZONE_UNDO
+from hammerfs.errors import CorruptionError
+from hammerfs.ondisk.address import LONG_MASK, Offset, Tid, encode
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_SIZE,
+    MAX_OBJID,
+    MAX_ZONES,
+    RECORD_ZONES,
+    ZONE_RAW_VOLUME,
+    ZONE_UNDO,
+)
 from hammerfs.ondisk.volume import BLOCKMAP_ARRAY_OFFSET, BLOCKMAP_ENTRY_SIZE, VolumeHeader
 from hammerfs.store.buffers import UndoLog
 from hammerfs.store.volumes import VolumeSet
 
 _COUNTERS_START = 200
+NEXT_TID_MAX = MAX_OBJID // 2
+"""Object ids are TIDs with a sign; half of their range is more than anyone can use up."""
 _COUNTERS_END = 248
 """vol0_stat_bigblocks up to and including vol0_btree_root; vol0_next_tid begins here."""
 
@@ -36,6 +46,20 @@ class RootVolume:
         self.btree_root: Offset = header.vol0_btree_root
         self.next_tid: Tid = header.vol0_next_tid
         self.next_offset = [header.blockmap(zone).next_offset for zone in range(MAX_ZONES)]
+
+    def check(self) -> None:
+        """Raise CorruptionError for values that nothing can be written with."""
+        what = None
+        if not 0 <= self.free_bigblocks <= self.total_bigblocks <= LONG_MASK // BIGBLOCK_SIZE:
+            what = f"{self.free_bigblocks} free big-blocks of {self.total_bigblocks}"
+        elif not 0 <= self.inode_count <= MAX_OBJID // 2:
+            what = f"a count of {self.inode_count} inodes"
+        elif self.next_tid > NEXT_TID_MAX:
+            what = f"a next TID of {self.next_tid:016x}"
+        if what is not None:
+            raise CorruptionError(
+                f"{what} in the volume header of {self._volumes.root.device.name}, which is impossible"
+            )
 
     @property
     def header(self) -> VolumeHeader:

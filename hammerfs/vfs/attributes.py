@@ -58,11 +58,20 @@ TYPE_OF_MODE: Final = {
     stat.S_IFBLK: OBJTYPE_BDEV,
     stat.S_IFSOCK: OBJTYPE_SOCKET,
 }
+DEVICE_MAJOR_MAX: Final = (1 << 12) - 1
+DEVICE_MINOR_MAX: Final = (1 << 20) - 1
 
 
 def stored_time(nanoseconds: int) -> int:
     """A time since 1970 as microseconds; what HAMMER cannot store becomes the earliest or latest that it can."""
     return min(max(nanoseconds // 1000, 0), TIME_US_MAX)
+
+
+def device_number(major: int, minor: int) -> int:
+    """A special file's device for stat(2); 0 for one that Linux cannot express, since part of it is another device."""
+    if major > DEVICE_MAJOR_MAX or minor > DEVICE_MINOR_MAX:
+        return 0
+    return os.makedev(major, minor)
 
 
 def absent_entry() -> pyfuse3.EntryAttributes:
@@ -131,7 +140,7 @@ class Attributes:
         entry.attr_timeout = CACHE_SECONDS
         entry.entry_timeout = CACHE_SECONDS
         if data.rmajor or data.rminor:
-            entry.st_rdev = os.makedev(data.rmajor, data.rminor)
+            entry.st_rdev = device_number(data.rmajor, data.rminor)
         return entry
 
     def dots(self, directory: Inode, node_id: int) -> tuple[pyfuse3.EntryAttributes, pyfuse3.EntryAttributes]:
