@@ -16,6 +16,7 @@ from hammerfs.ondisk.constants import (
     BIGBLOCK_MASK,
     BIGBLOCK_SIZE,
     BUFSIZE,
+    DATA_ALIGN,
     LAYER1_ENTRY_SIZE,
     LAYER1_RADIX,
     LAYER2_ENTRY_SIZE,
@@ -201,7 +202,8 @@ def _check_entries(
         return 0
     if count > inside:
         report.problem(LAYER2, where, f"{count - inside} big-blocks beyond the volume's end have zone {entry.zone}")
-    if not 0 <= entry.append_off <= BIGBLOCK_SIZE or entry.bytes_free > BIGBLOCK_SIZE:
+    odd = (entry.append_off | entry.bytes_free) % DATA_ALIGN
+    if odd or not 0 <= entry.append_off <= BIGBLOCK_SIZE or entry.bytes_free > BIGBLOCK_SIZE:
         report.problem(LAYER2, where, f"impossible append_off {entry.append_off} or bytes_free {entry.bytes_free}")
     if entry.zone == 0:
         if entry.bytes_free != BIGBLOCK_SIZE or entry.append_off:

@@ -33,7 +33,6 @@ from hammerfs.ondisk.constants import (
     HEAD_TYPE_PAD,
     HEAD_TYPE_REDO,
     HEAD_TYPE_UNDO,
-    MAX_VOLUMES,
     REDO_SYNC,
     UNDO_ALIGN,
     VERSION_UNDO_SEQUENCED,
@@ -252,7 +251,7 @@ class _RangeFinder:
         return (
             all(raw[start:end] == volume.buffer[start:end] for start, end in FIXED_RANGES)
             and VOLUME_VERSION_MIN <= header.vol_version <= VOLUME_VERSION_MAX
-            and 1 <= header.vol_count <= MAX_VOLUMES
+            and 1 <= header.vol_count <= len(self._volumes.volumes)
         )
 
 

@@ -13,6 +13,7 @@ from hammerfs.ondisk.constants import BUFSIZE, XBUFSIZE, XDEMARC
 MORE = 0.45
 """Chance that a program goes on with another change."""
 CHANGES_MAX = 8
+REDO_SHARE = 0.04
 _ADDRESSES = {"parent", "subtree", "data_offset", "phys", "offset", "redo_offset", "btree_root"}
 _SIZES = (0, 1, 15, 16, 24, 25, 127, 128, 129, 255, 4096, BUFSIZE - 1, BUFSIZE, BUFSIZE + 1, XBUFSIZE, XBUFSIZE + 1,
           XDEMARC, XDEMARC + 1, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 52, (1 << 60) - 1)  # fmt: skip
@@ -53,16 +54,21 @@ class Generator:
         draw = self._draw
         base = draw.choice(sorted(self._atlases))
         atlas = self._atlases[base]
-        changes = [self._change(atlas)]
-        while len(changes) < CHANGES_MAX and draw.random() < MORE:
-            changes.append(self._change(atlas))
+        changes: list[Change] = []
+        while not changes or (len(changes) < CHANGES_MAX and draw.random() < MORE):
+            if draw.random() < REDO_SHARE:
+                # REDO is only run from a SYNC on.
+                changes.append(self._redo_sync(atlas))
+                changes += [self._redo(atlas) for _ in range(1 + draw.randrange(3))]
+            else:
+                changes.append(self._change(atlas))
         return Program(base, changes)
 
     def _change(self, atlas: Atlas) -> Change:
         makers: list[tuple[int, Callable[[Atlas], Change]]] = [
             (40, self._field), (4, self._bytes), (2, self._remove), (2, self._swap), (8, self._twin),
             (16, self._insert), (8, self._name), (4, self._graft), (2, self._copy), (4, self._undo),
-            (6, self._undo_field), (6, self._redo),
+            (6, self._undo_field), (2, self._redo),
             (2, self._redo_sync), (1, self._volumes), (1, self._resize), (1, self._clear),
         ]  # fmt: skip
         at = self._draw.randrange(sum(weight for weight, _ in makers))
@@ -78,6 +84,8 @@ class Generator:
 
     def _value(self, atlas: Atlas, field: Field) -> list[object]:
         draw = self._draw
+        if field.name in ("obj_id", "parent") and field.code == "q" and draw.random() < 0.6:
+            return ["=", self._pick(atlas.objects)]
         if field.name in _SMALL_FIELDS and draw.random() < 0.8:
             return ["=", self._pick(_SMALL_FIELDS[field.name])]
         address = field.name in _ADDRESSES or field.name.startswith(("zone", "undo"))

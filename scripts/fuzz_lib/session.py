@@ -6,12 +6,14 @@ freemap calls free will be written to, whatever lies there.  Objects that the se
 
 from __future__ import annotations
 
+import contextlib
 import random
 import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyfuse3
+import trio
 
 from fuzz_lib.oracle import Failure, check_sentence, guarded, kind_of
 from fuzz_lib.walks import USER, Probe, Seen, attempt, call, look, mount
@@ -19,16 +21,18 @@ from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import HammerError
 from hammerfs.ops.check import Report, check_devices
 
+WITH_TASKS = 7
+"""The session that runs the flusher in its tasks, with fsyncs; all others flush in one call."""
 STRUCTURAL = {"freemap layer 1", "freemap layer 2", "accounting", "volume header", "UNDO FIFO"}
 """Findings that make space untrustworthy."""
 
 
 def write_session(
-    devices: Sequence[MemoryDevice], kinds: set[str], report: Report | None, before: Seen | None, seed: int
+    devices: Sequence[MemoryDevice], kinds: set[str], report: Report | None, before: Seen | None, number: int
 ) -> None:
-    """Mount, change, flush, unmount; then compare with what was seen `before`."""
+    """Mount, change, flush, unmount; then compare with what was seen `before`.  `number` says which session it is."""
     volumes = guarded(devices, writable=True)
-    changed = attempt(lambda: _session(volumes, kinds, before or Seen(), seed), kinds)
+    changed = attempt(lambda: _session(volumes, kinds, before or Seen(), number), kinds)
     if changed is None:
         return
     after = look(volumes, kinds)
@@ -48,43 +52,76 @@ def _comparable(report: Report | None) -> bool:
     return not lost and not any(problem.kind in STRUCTURAL for problem in report.problems)
 
 
-def _session(volumes: Sequence[MemoryDevice], kinds: set[str], seen: Seen, seed: int) -> set[int]:
+def _session(volumes: Sequence[MemoryDevice], kinds: set[str], seen: Seen, number: int) -> set[int]:
     """Change something of each kind; the node ids of what was changed."""
-    fs = mount(volumes)
+    fs = mount(volumes, nohistory=number % 2 == 1, nomirror=number % 4 == 2)
     probe = Probe(fs, kinds)
-    changed = _changes(probe, seen, random.Random(seed))
-    fs.close_now()
+    if number != WITH_TASKS:
+        changed = _changes(probe, seen, random.Random(number))
+        fs.close_now()
+        return changed
+
+    async def main() -> set[int]:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fs.run)
+            changed = _changes(probe, seen, random.Random(number), flush=False)
+            for _, _, node in seen.others[:3]:
+                with contextlib.suppress(pyfuse3.FUSEError):
+                    await probe.fsync(pyfuse3.FileHandleT(node), datasync=False)
+            try:
+                await fs.close()
+            except HammerError as error:
+                failures.append(error)  # and not through the nursery, which would make a group of it
+        return changed
+
+    failures: list[HammerError] = []
+    changed = trio.run(main)
+    if failures:
+        raise failures[0]
     return changed
 
 
-def _changes(probe: Probe, seen: Seen, draw: random.Random) -> set[int]:
+def _changes(probe: Probe, seen: Seen, draw: random.Random, *, flush: bool = True) -> set[int]:
     kinds, changed = probe.kinds, set[int]()
     directories = draw.sample(seen.directories, min(2, len(seen.directories)))
-    for number, node in enumerate(directories):
-        directory: Any = node
-        name = pyfuse3.FileNameT(b"made %d" % number)
-
-        def made(node: Any = directory, name: Any = name) -> None:
-            info, _ = call(probe.create(node, name, pyfuse3.ModeT(0o644), pyfuse3.FlagT(0), USER))
-            call(probe.write(info.fh, 0, b"written" * 1000))
-            call(probe.release(info.fh))
-            call(probe.mkdir(node, pyfuse3.FileNameT(name + b" too"), pyfuse3.ModeT(0o755), USER))
-            call(probe.symlink(node, pyfuse3.FileNameT(name + b" link"), pyfuse3.FileNameT(b"x" * 40), USER))
-
-        attempt(made, kinds)
-    others = draw.sample(seen.others, min(4, len(seen.others)))
-    deeds: list[Callable[[Probe, Any, Any, Any, Any], None]] = [_overwrite, _unlink, _rename, _link, _setattr, _xattr]
-    for parent, name_, node in others:
+    for directory in directories:
+        attempt(lambda node=directory: _make(probe, node, draw.choice((1, 12))), kinds)  # type: ignore[misc]
+    for parent, name, node in draw.sample(seen.others, min(4, len(seen.others))):
         changed.add(node)
-        deed = draw.choice(deeds)
-        attempt(lambda d=deed, p=parent, n=name_, i=node: d(probe, p, n, i, directories[0]), kinds)  # type: ignore[misc]
-        if draw.random() < 0.3:
+        deed = draw.choice(DEEDS)
+        attempt(lambda d=deed, p=parent, n=name, i=node: d(probe, p, n, i, directories[0]), kinds)  # type: ignore[misc]
+        if flush and draw.random() < 0.3:
             attempt(lambda: probe.fs.flusher and probe.fs.flusher.flush_now(), kinds)
-    for parent in directories:
-        attempt(lambda p=parent: call(probe.rmdir(p, pyfuse3.FileNameT(b"empty"), USER)), kinds)  # type: ignore[misc]
+    for directory in directories:
+        attempt(lambda node=directory: _unmake(probe, node), kinds)  # type: ignore[misc]
     if len(seen.directories) > 1:
         attempt(lambda: _move_directory(probe, seen, directories[0]), kinds)
     return changed
+
+
+def _make(probe: Probe, node: Any, count: int) -> None:
+    """New objects; many small files split nodes, and a large one needs another big-block."""
+    for number in range(count):
+        info, _ = call(probe.create(node, _name(b"made %d" % number), pyfuse3.ModeT(0o644), pyfuse3.FlagT(0), USER))
+        call(probe.write(info.fh, 0, b"written" * 1000))
+        call(probe.release(info.fh))
+    call(probe.mkdir(node, _name(b"made too"), pyfuse3.ModeT(0o755), USER))
+    call(probe.symlink(node, _name(b"made link"), _name(b"x" * 40), USER))
+    if count == 1:
+        info, _ = call(probe.create(node, _name(b"large"), pyfuse3.ModeT(0o644), pyfuse3.FlagT(0), USER))
+        call(probe.write(info.fh, 10, b"large" * 30_000))
+        call(probe.release(info.fh))
+
+
+def _unmake(probe: Probe, node: Any) -> None:
+    """Some of it goes again, and what was empty."""
+    for number in range(0, 12, 2):
+        call(probe.unlink(node, _name(b"made %d" % number), USER))
+    call(probe.rmdir(node, _name(b"empty"), USER))
+
+
+def _name(text: bytes) -> Any:
+    return pyfuse3.FileNameT(text)
 
 
 def _overwrite(probe: Probe, parent: Any, name: Any, node: Any, other: Any) -> None:
@@ -118,6 +155,15 @@ def _setattr(probe: Probe, parent: Any, name: Any, node: Any, other: Any) -> Non
 def _xattr(probe: Probe, parent: Any, name: Any, node: Any, other: Any) -> None:
     call(probe.setxattr(node, pyfuse3.XAttrNameT(b"user.new"), b"value" * 10, USER))
     call(probe.removexattr(node, pyfuse3.XAttrNameT(b"user.colour"), USER))
+
+
+def _exchange(probe: Probe, parent: Any, name: Any, node: Any, other: Any) -> None:
+    call(probe.rename(parent, name, other, _name(b"made too"), pyfuse3.FlagT(2), USER))
+
+
+DEEDS: tuple[Callable[[Probe, Any, Any, Any, Any], None], ...] = (
+    _overwrite, _unlink, _rename, _link, _setattr, _xattr, _exchange,
+)  # fmt: skip
 
 
 def _move_directory(probe: Probe, seen: Seen, target: Any) -> None:
