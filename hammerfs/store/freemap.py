@@ -19,6 +19,7 @@ from hammerfs.ondisk.constants import (
     DATA_ALIGN,
     LAYER1_ENTRY_SIZE,
     LAYER2_ENTRY_SIZE,
+    LAYER2_RADIX,
     LAYER2_SPAN,
     NODE_SIZE,
     ZONE_BTREE,
@@ -31,6 +32,8 @@ from hammerfs.store.volumes import VolumeSet
 
 _ENTRIES_PER_BUFFER = BUFSIZE // LAYER2_ENTRY_SIZE
 _CLEAN_LIMIT = 4096
+BYTES_FREE_MIN = -(1 << 31)
+"""Dedup makes several records refer to the same bytes, so this is far below what anyone needs."""
 
 
 class FreeMap:
@@ -66,6 +69,9 @@ class FreeMap:
                 raise CorruptionError(
                     f"freemap layer 2 at the impossible address {entry.phys_offset:016x}", offset=where
                 )
+            if entry.available and entry.blocks_free > LAYER2_RADIX:
+                where = self._layer1_base + position
+                raise CorruptionError(f"freemap layer-1 entry with {entry.blocks_free} free big-blocks", offset=where)
             self._layer1[position] = entry
         return entry
 
@@ -97,6 +103,8 @@ class FreeMap:
             entry.zone = zone
         elif entry.zone != zone:
             raise CorruptionError(f"big-block of zone {entry.zone} allocated in zone {zone}", offset=bigblock)
+        if entry.bytes_free - size < BYTES_FREE_MIN:
+            raise CorruptionError("big-block with more references than can be counted", offset=bigblock)
         entry.bytes_free -= size
         entry.append_off = max(entry.append_off, end)
         self._dirty2.add(bigblock)
@@ -179,7 +187,11 @@ class FreeMap:
         return len(self._dirty1) + len(self._dirty2)
 
     def _count_free(self, bigblock: Offset, step: int) -> None:
-        self.layer1(bigblock).blocks_free += step
+        span = self.layer1(bigblock)
+        if not 0 <= span.blocks_free + step <= LAYER2_RADIX:
+            where = self._layer1_base + layer1_offset(bigblock)
+            raise CorruptionError("freemap layer-1 entry that does not count its free big-blocks right", offset=where)
+        span.blocks_free += step
         self._dirty1.add(layer1_offset(bigblock))
 
     def _layer2_address(self, bigblock: Offset) -> Offset:

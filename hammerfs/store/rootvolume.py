@@ -50,8 +50,8 @@ class RootVolume:
     def check(self) -> None:
         """Raise CorruptionError for values that nothing can be written with."""
         what = None
-        if not 0 <= self.free_bigblocks <= self.total_bigblocks <= LONG_MASK // BIGBLOCK_SIZE:
-            what = f"{self.free_bigblocks} free big-blocks of {self.total_bigblocks}"
+        if not 0 <= self.total_bigblocks <= LONG_MASK // BIGBLOCK_SIZE:
+            what = f"a count of {self.total_bigblocks} big-blocks"
         elif not 0 <= self.inode_count <= MAX_OBJID // 2:
             what = f"a count of {self.inode_count} inodes"
         elif self.next_tid > NEXT_TID_MAX:
