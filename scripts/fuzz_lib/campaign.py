@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import random
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fuzz_lib import bases, walks
@@ -63,7 +64,6 @@ class Laboratory:
     """The bases and their atlases; makes images of programs and looks at them."""
 
     def __init__(self) -> None:
-        logging.getLogger("hammerfs").setLevel(logging.CRITICAL + 1)
         self.bases = bases.load()
         self.atlases: dict[str, Atlas] = {
             name: survey(Image([device.copy() for device in devices])) for name, devices in self.bases.items()
@@ -82,7 +82,7 @@ class Laboratory:
         """Do everything with an image, or of what rotates only the stage `chosen`; the kinds of errors met."""
         kinds: set[str] = set()
         devices = self.build(program)
-        with time_limit():
+        with time_limit(), silence():
             report = walks.check(devices, kinds)
             seen = walks.look(devices, kinds)
             for _, name, stage in ROTATING:
@@ -116,6 +116,18 @@ class Laboratory:
             else:
                 at += 1
         return Program(program.base, changes)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep hammerfs' complaints about the images out of the log: they are what is wanted."""
+    log = logging.getLogger("hammerfs")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def stage_for(draw: random.Random) -> str:
