@@ -58,6 +58,10 @@ class InodeCache:
         if len(self._inodes) > self._limit:
             self._evict()
 
+    def opened(self) -> list[Inode]:
+        """Those with open handles, which are never let go of."""
+        return [inode for inode in self._inodes.values() if inode.opens]
+
     def forget(self, inode: Inode) -> None:
         """Drop an inode that was deleted."""
         key = inode.localization, inode.obj_id, inode.as_of

@@ -168,6 +168,9 @@ class FileSystem:
             # The present would be cached under the name of a moment that is still to come.
             raise FileOperationError(errno.ENOENT)
         if at.pfs is not None and not at.base:
+            if self.options.pfs not in (0, at.pfs):
+                # Who mounted one PFS gave access to that one.
+                raise FileOperationError(errno.ENOENT)
             localization = pfs_localization(at.pfs)
             if pfs.load_pfs(ctx, localization) is None:
                 raise FileOperationError(errno.ENOENT)
@@ -294,6 +297,12 @@ class FileSystem:
         if not inode.opens and not inode.data.nlinks and not inode.read_only and not self.ctx.read_only:
             self.ctx.dirty.mark(inode, Dirty.INODE)
             namespace.abandon(self.ctx, inode)
+
+    def release_all(self) -> None:
+        """Close every handle, when whoever held them is gone."""
+        for inode in self.ctx.inodes.opened():
+            inode.opens = 1
+            self.released(inode)
 
     def statfs(self) -> StatFs:
         """Space and inode counts."""

@@ -49,15 +49,17 @@ class Volume:
     device -- where it lives
     buffer -- the first 16 KiB of the device, as they will be written next
     header -- typed view on `buffer`
+    was_intact -- whether the header's CRC was right when it was read; a wrong one proves nothing
     """
 
-    __slots__ = ("buffer", "device", "header", "number")
+    __slots__ = ("buffer", "device", "header", "number", "was_intact")
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.buffer = bytearray(device.read(0, BUFSIZE))
         self.header = VolumeHeader(self.buffer)
         self.number = self.header.vol_no
+        self.was_intact = self.header.crc_ok()
 
 
 class VolumeSet:

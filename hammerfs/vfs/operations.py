@@ -157,8 +157,12 @@ class HammerOperations(pyfuse3.Operations):
             self.refusal("forget", (), error)
 
     def session_ended(self) -> None:
-        """The kernel will ask for nothing more; what it still held may go."""
+        """The kernel will ask for nothing more; what it still held may go.
+
+        FORGET does not come at unmount, nor does the last RELEASE after a lazy one: the kernel drops what it queued.
+        """
         self._nameless.forget_all()
+        self.fs.release_all()
 
     @_change
     def create(

@@ -18,6 +18,7 @@ from small_filesystem import assert_clean, fresh, make, mount, names, read, walk
 
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NoSpaceError, ReadOnlyError
 from hammerfs.fs import directory as names_in_directories
+from hammerfs.fs import unfinished
 from hammerfs.fs.context import Context
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
@@ -223,6 +224,22 @@ def test_truncating_at_open_clears_suid_for_ordinary_users(fs: FileSystem, opera
     assert (inode.data.mode, inode.data.size, inode.opens) == (0o755, 0, 1)
     call(operations.release(handle))
     assert inode.opens == 0
+
+
+def test_the_end_of_a_session_closes_what_was_open_and_frees_what_has_no_name(operations: HammerOperations) -> None:
+    """After a lazy unmount the last RELEASE is one that the kernel never sends."""
+    fs = operations.fs
+    make(fs, fs.root, b"kept", b"x")
+    inode = make(fs, fs.root, b"f", b"x" * 100_000)
+    for node_id in (walk(fs, b"kept").obj_id, inode.obj_id, inode.obj_id):
+        call(operations.open(node(node_id), pyfuse3.FlagT(os.O_RDWR), USER))
+    call(operations.unlink(ROOT, name(b"f"), USER))
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    operations.session_ended()
+    fs.flusher.flush_now()
+    assert fs.ctx.root.inode_count == 2
+    assert not list(unfinished.scan(fs.ctx))
 
 
 # --- listings -----------------------------------------------------------------------------------
