@@ -18,15 +18,12 @@ the extension was committed; none is written, and none could confuse a reader th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hammerfs.fs.inode import Dirty, Inode
-from hammerfs.ondisk.constants import REDO_SYNC, REDO_TRUNC, REDO_WRITE, UNDO_ALIGN
-from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX, RedoBody
-
-if TYPE_CHECKING:
-    from hammerfs.store.undo import UndoFifo
+from hammerfs.ondisk.constants import REDO_TRUNC
+from hammerfs.ondisk.fifo import RedoBody
+from hammerfs.store.undo import UndoFifo, redo_write_size
 
 UNLAID_BYTES_MAX = 64 * 1024
 """Bytes written to one file between two fsyncs beyond which a flush is cheaper than so many records."""
@@ -46,8 +43,7 @@ class Operation(NamedTuple):
     @property
     def cost(self) -> int:
         """Bytes of FIFO that it takes, at most."""
-        size = 0 if self.data is None else len(self.data)
-        return (size // REDO_PAYLOAD_MAX + 2) * UNDO_ALIGN
+        return redo_write_size(0 if self.data is None else len(self.data))
 
 
 class RedoLog:
@@ -170,21 +166,13 @@ class RedoJournal:
                 self._laid_bytes += operation.cost
 
     def _append(self, inode: Inode, operation: Operation) -> None:
-        if not self.used:
-            self._undo.leave_first_offset()
-        for body in self._bodies(inode, operation):
-            place = self._undo.append_redo(body)
-            if not self.used:
-                self.used = True
-                self._undo.append_redo(RedoBody(0, place, 0, REDO_SYNC, 0, b""))
-
-    @staticmethod
-    def _bodies(inode: Inode, operation: Operation) -> Iterator[RedoBody]:
-        """The records of one operation.  A write that fits one sector is not split: it is there as a whole or not."""
+        """Lay down one operation.  A write that fits one sector is there as a whole or not at all."""
         offset, data = operation
+        undo = self._undo
+        if not self.used:
+            self.used = True
+            undo.append_redo_sync()
         if data is None:
-            yield RedoBody(inode.obj_id, offset, 0, REDO_TRUNC, inode.localization, b"")
-            return
-        for done in range(0, len(data), REDO_PAYLOAD_MAX):
-            piece = data[done : done + REDO_PAYLOAD_MAX]
-            yield RedoBody(inode.obj_id, offset + done, len(piece), REDO_WRITE, inode.localization, piece)
+            undo.append_redo(RedoBody(inode.obj_id, offset, 0, REDO_TRUNC, inode.localization, b""))
+        else:
+            undo.append_redo_write(inode.obj_id, inode.localization, offset, data)

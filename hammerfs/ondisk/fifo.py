@@ -123,8 +123,15 @@ def pad_record(size: int) -> bytes:
 
 def format_buffer(version: int, seq: int) -> bytes:
     """A fresh 16 KiB FIFO buffer: one DUMMY per sector, numbered from `seq` (`hammer_format_undo`)."""
-    sectors = BUFSIZE // UNDO_ALIGN
-    return b"".join(dummy_record(version, (seq + i) & 0xFFFFFFFF) for i in range(sectors))
+    function = crc.function_for(version)
+    rest = dummy_record(version, 0)[HEAD_SIZE:]
+    # The checksum is that of the head's front, which alone differs, and that of the rest, combined.
+    of_rest = function(rest)
+    pieces: list[bytes] = []
+    for number in range(seq, seq + BUFSIZE // UNDO_ALIGN):
+        front = HEAD.pack(HEAD_SIGNATURE, HEAD_TYPE_DUMMY, UNDO_ALIGN, number & 0xFFFFFFFF, 0)[:CRC_OFFSET]
+        pieces += (front, (function(front) ^ of_rest).to_bytes(4, "little"), rest)
+    return b"".join(pieces)
 
 
 def parse(version: int, data: bytes | bytearray | memoryview, start: int, limit: int) -> FifoRecord | None:

@@ -23,7 +23,10 @@ from hammerfs.ondisk.constants import (
     BUFSIZE,
     FIFO_HEAD_ALIGN,
     HEAD_SIGNATURE,
+    HEAD_TYPE_REDO,
     HEAD_TYPE_UNDO,
+    REDO_SYNC,
+    REDO_WRITE,
     TAIL_SIGNATURE,
     UNDO_ALIGN,
     ZONE_RAW_BUFFER,
@@ -35,6 +38,10 @@ from hammerfs.ondisk.fifo import (
     CRC_OFFSET,
     DUMMY_SIZE_MIN,
     HEAD_SIZE,
+    REDO,
+    REDO_HEAD_SIZE,
+    REDO_OVERHEAD,
+    REDO_PAYLOAD_MAX,
     TAIL,
     TAIL_SIZE,
     UNDO,
@@ -63,6 +70,11 @@ _HIDING_JUMPS = 64
 """
 _HISTORY_UNIT_BITS = 3
 """What was logged is remembered in units of 8 bytes, the alignment of nearly every field."""
+
+
+def redo_write_size(size: int) -> int:
+    """Bytes of the FIFO that a write of `size` bytes takes as REDO, at most; 0 bytes: any other REDO record."""
+    return (size // REDO_PAYLOAD_MAX + 2) * UNDO_ALIGN
 
 
 class UndoFifo:
@@ -136,6 +148,27 @@ class UndoFifo:
         """Lay down a REDO record of at most REDO_PAYLOAD_MAX bytes of payload; returns where it begins."""
         return self._append(redo_record(self._version, self.seq, body))
 
+    def append_redo_write(self, obj_id: int, localization: int, offset: int, data: Buffer) -> None:
+        """Lay down what a write to a file did, in as many REDO_WRITE records as it takes.
+
+        A record each time a database commits, ten for 4 KiB: hence made in place, which takes half of the time.
+        """
+        self._require(redo_write_size(len(data)))
+        for done in range(0, len(data), REDO_PAYLOAD_MAX):
+            piece = data[done : done + REDO_PAYLOAD_MAX]
+            size = len(piece)
+            total = REDO_OVERHEAD + ((size + 7) & ~7)
+            self._sector_room(total)
+            start = self.next_offset & BUFMASK
+            end = start + total
+            buffer = self._buffer
+            REDO.pack_into(
+                buffer, start, HEAD_SIGNATURE, HEAD_TYPE_REDO, total, self.seq, 0,
+                obj_id, offset + done, size, REDO_WRITE, localization, 0, 0,
+            )  # fmt: skip
+            self._fill(start + REDO_HEAD_SIZE, end, piece)
+            self._seal(start, end, HEAD_TYPE_REDO)
+
     def begin_range(self, *, hidden: bool) -> None:
         """Let the header written next move first_offset to here.
 
@@ -150,12 +183,16 @@ class UndoFifo:
             self._append_dummy()
         self.first_offset = self.next_offset
 
-    def leave_first_offset(self) -> None:
-        """See to it that the next record does not begin at first_offset: to the original's recovery, a REDO_SYNC that
-        points there means the whole ring once it has wrapped (`hammer_recover.c: stage 2`).
+    def append_redo_sync(self) -> None:
+        """Lay down a REDO_SYNC that lets REDO begin with itself; recovery runs REDO only if it finds one.
+
+        Not at first_offset: to the original's recovery a REDO_SYNC that points there means the whole ring once that has
+        wrapped (`hammer_recover.c: stage 2`).
         """
         if self.next_offset == self.first_offset:
             self._append_dummy()
+        self._sector_room(REDO_OVERHEAD)
+        self.append_redo(RedoBody(0, self.next_offset, 0, REDO_SYNC, 0, b""))
 
     def _append_dummy(self) -> None:
         self._append(dummy_record(self._version, self.seq, DUMMY_SIZE_MIN))
@@ -202,12 +239,19 @@ class UndoFifo:
         size = len(data)
         start = self.next_offset & BUFMASK
         end = start + UNDO_OVERHEAD + ((size + 7) & ~7)
+        UNDO.pack_into(self._buffer, start, HEAD_SIGNATURE, HEAD_TYPE_UNDO, end - start, self.seq, 0, offset, size, 0)
+        self._fill(start + UNDO_HEAD_SIZE, end, data)
+        self._seal(start, end, HEAD_TYPE_UNDO)
+
+    def _fill(self, start: int, end: int, payload: Buffer) -> None:
+        """Put a record's payload between its head and its tail."""
+        room = end - TAIL_SIZE - start
+        self._buffer[start : end - TAIL_SIZE] = payload if room == len(payload) else bytes(payload).ljust(room, b"\0")
+
+    def _seal(self, start: int, end: int, kind: int) -> None:
+        """Complete a record made in place."""
         buffer = self._buffer
-        UNDO.pack_into(buffer, start, HEAD_SIGNATURE, HEAD_TYPE_UNDO, end - start, self.seq, 0, offset, size, 0)
-        payload = start + UNDO_HEAD_SIZE
-        tail = end - TAIL_SIZE
-        buffer[payload:tail] = data if tail - payload == size else bytes(data).ljust(tail - payload, b"\0")
-        TAIL.pack_into(buffer, tail, TAIL_SIGNATURE, HEAD_TYPE_UNDO, end - start)
+        TAIL.pack_into(buffer, end - TAIL_SIZE, TAIL_SIGNATURE, kind, end - start)
         checksum = self._crc(buffer[start : start + CRC_OFFSET]) ^ self._crc(buffer[start + HEAD_SIZE : end])
         buffer[start + CRC_OFFSET : start + HEAD_SIZE] = checksum.to_bytes(4, "little")
         self._advance(start, end)

@@ -250,11 +250,25 @@ def test_a_range_that_is_not_hidden_begins_where_the_last_one_ends() -> None:
     end = fifo.next_offset
     fifo.begin_range(hidden=False)
     assert fifo.first_offset == fifo.next_offset == end
-    fifo.leave_first_offset()
-    assert fifo.next_offset != fifo.first_offset == end
-    at = fifo.next_offset
-    fifo.leave_first_offset()
-    assert fifo.next_offset == at, "once is enough"
+
+
+def test_a_redo_sync_points_to_itself_and_never_to_first_offset() -> None:
+    volumes, fifo = open_fifo(make_device())
+    fifo.begin_range(hidden=False)
+    fifo.append_redo_sync()
+    fifo.append_redo_write(7, 0x20000, 1000, b"0123456789" * 100)
+    fifo.append_redo_sync()
+    fifo.flush()
+    found = [place for place in places(volumes, FIFO_START, fifo.next_offset) if place.kind == HEAD_TYPE_REDO]
+    bodies = [redo_body(place.record()) for place in found]
+    syncs = [(place.offset, body.offset) for place, body in zip(found, bodies, strict=True) if body and body.size == 0]
+    assert len(syncs) == 2
+    assert all(where == points for where, points in syncs)
+    assert syncs[0][0] > fifo.first_offset
+    pieces = [body for body in bodies if body and body.size]
+    assert b"".join(body.data[: body.size] for body in pieces) == b"0123456789" * 100
+    assert [body.offset for body in pieces] == [1000, 1448, 1896]
+    assert {(body.obj_id, body.localization, body.flags) for body in pieces} == {(7, 0x20000, REDO_WRITE)}
 
 
 def test_only_what_is_new_is_written() -> None:
