@@ -30,6 +30,8 @@ options (-o), separated by commas:
   uid=N, gid=N      show everything as owned by this user, this group
   fsync=0..4        0: fsync(2) is a full flush; 2 (default): durable the fastest way;
                     1, 3: started when fsync returns; 4: does nothing
+  skip_redo=0..2    after a crash, 0 (default): what fsync promised is redone, or the mount
+                    refused; 1: redone as far as that is possible; 2: given up
   flush=SECONDS     bring changes to disk after this time at the latest (5)
   cache=SIZE        memory for caches (128M)
   tid=0x...         the past, as of that transaction id, read-only

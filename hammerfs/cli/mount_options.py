@@ -133,6 +133,10 @@ def _parse_fsync(name: str, value: str) -> int:
     return _whole_number(name, value, 0, FSYNC_MODE_MAX)
 
 
+def _parse_skip_redo(name: str, value: str) -> int:
+    return _whole_number(name, value, 0, 2)
+
+
 def _parse_pfs(name: str, value: str) -> int:
     return _whole_number(name, value, 0, MAX_PFSID)
 
@@ -200,6 +204,7 @@ _VALUES: Final = {
     "uid": _Value("uid", _parse_uid, "UID"),
     "gid": _Value("gid", _parse_gid, "GID"),
     "fsync": _Value("fsync_mode", _parse_fsync, "0..4"),
+    "skip_redo": _Value("skip_redo", _parse_skip_redo, "0..2"),
     "flush": _Value("flush_seconds", _parse_flush, "SECONDS"),
     "cache": _Value("cache_bytes", _parse_cache, "SIZE"),
     "tid": _Value("as_of", _parse_tid, "0x..."),

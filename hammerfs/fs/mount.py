@@ -83,15 +83,18 @@ class FileSystem:
         if read_only:
             devices = [OverlayDevice(device) for device in devices]
         volumes = VolumeSet.open(devices)
-        recovered = recover_stage1(volumes, collapse=True, keep_redo=not read_only)
+        recovered = recover_stage1(volumes, collapse=True, keep_redo=options.as_of is None)
         for message in recovered.messages:
             log.info("%s", message)
         ctx = _wire(volumes, options, read_only, clock, recovered)
         filesystem = cls(ctx, options)
         if filesystem.flusher is not None:
             compare_header(ctx)
-            if recovered.redo_sync_offset is not None:
-                redo.replay(ctx, recovered.fifo, recovered.redo_sync_offset)
+        has_redo = recovered.redo_sync_offset is not None and options.as_of is None
+        if has_redo:
+            redo.replay(ctx, recovered)
+        if filesystem.flusher is not None:
+            if has_redo:
                 filesystem.flusher.finish_recovery()
             filesystem._finish_unfinished()
         return filesystem

@@ -17,6 +17,12 @@ FSYNC_RELAXED = 3
 """As 2, but fsync does not wait (DragonFly's own default)."""
 FSYNC_IGNORED = 4
 """fsync does nothing; the flush timer decides."""
+REDO_REQUIRED = 0
+"""Recovery runs REDO, and a mount where that fails is refused; the default (`vfs.hammer.skip_redo`)."""
+REDO_OPTIONAL = 1
+"""Recovery runs what it can of REDO."""
+REDO_SKIPPED = 2
+"""Recovery runs no REDO: what only fast fsyncs made durable is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,7 @@ class MountOptions:
     nohistory -- overwritten and deleted records are removed at once
     nomirror -- mirror TIDs are not propagated up the B-tree
     fsync_mode -- one of the FSYNC_ modes, numbered as in `hammer_vop_fsync`
+    skip_redo -- one of the REDO_ policies
     flush_seconds -- a change is on its way to disk after this long at the latest
     cache_bytes -- bound of all caches together
     as_of -- mount the past as it was at this TID, read-only
@@ -39,6 +46,7 @@ class MountOptions:
     noatime: bool = True
     xattr: bool = False
     fsync_mode: int = FSYNC_DURABLE
+    skip_redo: int = REDO_REQUIRED
     flush_seconds: float = 5.0
     cache_bytes: int = 128 * MIB
     as_of: Tid | None = None

@@ -1,14 +1,14 @@
 """Recovery stage 2: run again the writes and truncations that fast fsyncs made durable (`hammer_recover.c: stage 2`).
 
-Our own fsync flushes meta-data and leaves no REDO; DragonFly's does, and an image that crashed there may hold data that
-its owner was promised.  Stage 1 keeps the FIFO's range; here the records from where the newest REDO_SYNC points to the
-end of the range are executed in order, as ordinary writes, and flushed in one durable cycle.  A crash before that
-cycle is closed rolls all of it back and starts again: the range on disk, with its REDO_SYNC, is only given up by the
-closing header.
+Stage 1 keeps the FIFO's range; here the records from where the newest REDO_SYNC points to the end of the range are
+executed in order, as ordinary writes, and flushed in one durable cycle.  A crash before that cycle is closed rolls all
+of it back and starts again: the range on disk, with its REDO_SYNC, is only given up by the closing header.  A read-only
+mount stops before the flush.
 
-A TERM record says that the flush in which it stands committed what it names.  In front of the range such flushes
-stay, so a TERM there cancels the earlier records it covers: a TERM_WRITE those whose bytes lie in its range, a
-TERM_TRUNC all truncations of the object.  Within the range the flush was undone, so TERMs mean nothing.
+Ours lies within the range (`redolog.py`); what DragonFly wrote may begin in front of it.  A TERM record says that the
+flush in which it stands committed what it names.  In front of the range such flushes stay, so a TERM there cancels the
+earlier records it covers: a TERM_WRITE those whose bytes lie in its range, a TERM_TRUNC all truncations of the object.
+Within the range the flush was undone, so TERMs mean nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from hammerfs.errors import CorruptionError, FileOperationError
+from hammerfs.errors import CorruptionError, FileOperationError, HammerError
 from hammerfs.fs import filedata
+from hammerfs.fs.options import REDO_REQUIRED, REDO_SKIPPED
 from hammerfs.ondisk.address import Localization, ObjId, Offset
 from hammerfs.ondisk.constants import (
     HEAD_TYPE_PAD,
@@ -33,7 +34,7 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.fifo import RedoBody, redo_body
 from hammerfs.store.fiforeader import FifoReader
-from hammerfs.store.recovery import FifoRange
+from hammerfs.store.recovery import FifoRange, RecoveryResult
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -49,22 +50,32 @@ class _Numbered(NamedTuple):
     body: RedoBody
 
 
-def replay(ctx: Context, fifo: FifoRange, start: Offset) -> int:
-    """Execute what must be redone, in memory; returns the number of records executed.  The caller flushes.
+def replay(ctx: Context, recovered: RecoveryResult) -> None:
+    """Execute in memory what must be redone, as the mount's REDO policy says.  The caller flushes.
 
-    CorruptionError when records in front of the range, which `start` asks for, were overwritten meanwhile.
+    CorruptionError when that cannot be and the policy does not allow for it, for example because records in front of
+    the range, which the REDO_SYNC asks for, were overwritten meanwhile.
     """
-    reader = FifoReader(ctx.volumes)
+    start = recovered.redo_sync_offset
+    assert start is not None, "no REDO waits"
+    policy = ctx.options.skip_redo
+    if policy == REDO_SKIPPED:
+        log.warning("recovery redo skipped: what only fsync made durable is given up")
+        return
     executed = 0
     ctx.space.replaying = True
     try:
-        for body in _applicable(reader, fifo, start):
-            if _execute(ctx, body):
-                executed += 1
+        for body in _applicable(FifoReader(ctx.volumes), recovered.fifo, start):
+            executed += _execute(ctx, body)
+    except HammerError as error:
+        if policy == REDO_REQUIRED:
+            raise CorruptionError(
+                f"what fsync made durable cannot be redone: {error}; mounting with -o skip_redo=1 redoes what can be"
+            ) from error
+        log.warning("recovery redo ended after %d records, the rest is given up: %s", executed, error)
     finally:
         ctx.space.replaying = False
     log.info("recovery redo: %d records executed", executed)
-    return executed
 
 
 def _applicable(reader: FifoReader, fifo: FifoRange, start: Offset) -> Iterator[RedoBody]:
@@ -133,10 +144,14 @@ def _execute(ctx: Context, body: RedoBody) -> bool:
         return False
     if inode.data.obj_type != OBJTYPE_REGFILE:
         return False
+    times = inode.data.mtime, inode.data.ctime
     if body.flags == REDO_WRITE:
         if not 0 <= body.size <= len(body.data):
             raise CorruptionError(f"REDO_WRITE of {body.size} bytes holds {len(body.data)}")
         filedata.write(ctx, inode, body.offset, body.data[: body.size])
     else:
         filedata.truncate(ctx, inode, body.offset)
+    if ctx.read_only:
+        # So that each read-only mount of a crashed image shows the same.
+        inode.data.mtime, inode.data.ctime = times
     return True

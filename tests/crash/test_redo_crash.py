@@ -27,6 +27,8 @@ from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.fsync import FastFsync
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.redolog import RedoJournal
+from hammerfs.ondisk.constants import REDO_WRITE
+from hammerfs.ondisk.fifo import RedoBody
 from hammerfs.store.undo import UndoFifo
 
 SIZES = [1, 40, 400, 448, 449, 2000, 9000, 20_000]
@@ -428,3 +430,54 @@ def test_the_other_modes_keep_what_they_promise(mode: int) -> None:
         assert lengths == [0, 1, 1], "a flush is started once; from then on REDO is written, without a barrier"
     else:
         assert lengths == [0, 0, 0]
+
+
+# --- what the mount may do without --------------------------------------------------------------
+def crashed_with_damaged_redo() -> list[MemoryDevice]:
+    """A file fsynced twice by REDO; the second time in a record that says more bytes than it holds."""
+    fs, log = begun()
+    fs.write(walk(fs, b"f"), 0, b"new")
+    fast_fsync(fs, b"f")
+    assert fs.ctx.undo is not None
+    fs.ctx.undo.append_redo(RedoBody(walk(fs, b"f").obj_id, 0, 400, REDO_WRITE, 0, b"NEW"))
+    fs.ctx.undo.flush()
+    return log.power_cut(len(log.entries), keep_all)
+
+
+def test_by_default_a_mount_that_cannot_redo_is_refused_and_changes_nothing() -> None:
+    image = crashed_with_damaged_redo()
+    for _ in range(2):
+        with pytest.raises(CorruptionError, match="skip_redo=1"):
+            mount(image)
+
+
+@pytest.mark.expect_log("recovery redo ended after 1 records")
+def test_skip_redo_1_redoes_what_can_be() -> None:
+    image = crashed_with_damaged_redo()
+    fs = mount(image, skip_redo=1)
+    assert read(fs, b"f") == b"new"
+    fs.close_now()
+    assert read(checked(image), b"f") == b"new"
+
+
+@pytest.mark.expect_log("recovery redo skipped")
+def test_skip_redo_2_gives_up_what_only_fsync_made_durable() -> None:
+    image = crashed_with_damaged_redo()
+    fs = mount(image, skip_redo=2)
+    assert read(fs, b"f") == b"old"
+    fs.close_now()
+    assert read(checked(image), b"f") == b"old", "and for good"
+
+
+def test_a_read_only_mount_shows_what_was_fsynced_and_writes_nothing() -> None:
+    fs, log = begun()
+    fs.write(walk(fs, b"f"), 0, b"new")
+    fast_fsync(fs, b"f")
+    image = log.power_cut(len(log.entries), drop_all)
+    recording, after = recorded(image)
+    seen = mount(recording, read_only=True)
+    assert read(seen, b"f") == b"new"
+    times = seen.lookup(seen.root, b"f").data.mtime
+    seen.close_now()
+    assert not after.entries
+    assert mount(image, read_only=True, start_us=2**60).lookup(seen.root, b"f").data.mtime == times
