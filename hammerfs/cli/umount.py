@@ -84,6 +84,8 @@ def _find(path: str) -> Mount:
         raise UsageError(f"nothing is mounted on {path}")
     if mounted.kind != FILESYSTEM_KIND:
         raise UsageError(f"{path} is a mounted file system of type {mounted.kind}, not {FILESYSTEM_KIND}")
+    if os.geteuid() not in (0, mounted.owner):
+        raise UnmountError(f"{path} was mounted by user {mounted.owner}; only that user and root can unmount it")
     return mounted
 
 

@@ -49,6 +49,8 @@ def prepare_mountpoint(path: str) -> str:
 
     UsageError unless it is an empty directory that the user may mount on, BusyError when something is mounted there.
     """
+    if not path:
+        raise UsageError("the name of the mount point is empty")  # it would stand for the working directory
     refuse_dead_mount(path)
     place = os.path.realpath(path)
     mounted = mount_at(place)

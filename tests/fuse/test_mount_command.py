@@ -223,6 +223,7 @@ def test_unfit_mount_points(hammer_mount: Maker, tmp_path: Path) -> None:
     (mount.path / "occupied").touch()
     assert "is not empty" in refusal("mount", mount.image, mount.path)
     (mount.path / "occupied").unlink()
+    assert "is empty" in refusal("mount", mount.image, "")
     assert "nothing is mounted" in refusal("umount", mount.path)
     assert "not fuse.hammer" in refusal("umount", "/proc")
     assert digest(mount.image) == before
