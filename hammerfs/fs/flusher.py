@@ -68,7 +68,7 @@ class Flusher:
     fill_group -- takes what is queued now, None until something is; groups -- waiting and running, in order
     group_lock -- while positive, no new group starts (held by operations that need a quiet back end)
     barriers -- runs them
-    failure -- the sentence that turned the mount read-only
+    failure -- the sentence that turned the mount read-only; ended -- no task flushes any more
     """
 
     def __init__(self, ctx: Context) -> None:
@@ -91,7 +91,7 @@ class Flusher:
         self._running: FlushGroup | None = None
         self._finalize_lock = trio.Lock()
         self.barriers = BarrierRunner(ctx.volumes)
-        self._exiting = self._ended = False
+        self._exiting = self.ended = False
 
     # --- requests -------------------------------------------------------------------------------
     def queue(self, inode: Inode | None) -> FlushGroup:
@@ -151,8 +151,8 @@ class Flusher:
     async def _parked(self) -> None:
         """Until something was finished; nothing will be once the master has ended."""
         self.raise_failure()
-        if self._ended:
-            raise FlushFailedError("the file system is unmounted already")
+        if self.ended:
+            raise FlushFailedError("the flusher has ended")
         await self._finished.park()
 
     async def wait_next(self) -> None:
@@ -230,7 +230,7 @@ class Flusher:
                 await self._master()
                 nursery.cancel_scope.cancel()
         finally:  # also when cancelled between two cycles: nobody may wait for what will not come
-            self._ended = True
+            self.ended = True
             self._finished.unpark_all()
 
     def stop(self) -> None:
@@ -417,7 +417,9 @@ class Flusher:
                 await self._drive(self.cycle.finalize(final=final))
 
     async def _drive(self, steps: Iterator[Step]) -> None:
+        """Carry steps out, under the finalize lock; the front end may fail at each pause, and before."""
         since = time.perf_counter()
+        self.raise_failure()
         for step in steps:
             if step is Step.BARRIER:
                 await self.barriers.run()
@@ -425,7 +427,7 @@ class Flusher:
             elif time.perf_counter() - since > _STRETCH_SECONDS:
                 await trio.lowlevel.checkpoint()
                 since = time.perf_counter()
-            self.raise_failure()  # of the front end, which may have laid data down meanwhile
+            self.raise_failure()
 
     def flush_now(self) -> None:
         """Flush everything durably without an event loop: for offline work, and for tests."""

@@ -360,7 +360,10 @@ class FileSystem:
         flusher = self.flusher
         try:
             if flusher is not None and flusher.failure is None:
-                await flusher.flush_dirty()
+                if flusher.ended:  # it was cancelled between two cycles
+                    flusher.flush_now()
+                else:
+                    await flusher.flush_dirty()
         finally:
             if flusher is not None:
                 flusher.stop()

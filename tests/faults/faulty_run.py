@@ -264,6 +264,25 @@ class FsyncRun(Run):
             self._ledger.verify(fs, len(self.log.entries))
 
 
+class RedoRun(FsyncRun):
+    """Small writes to a few files, fsynced again and again: the way by REDO."""
+
+    FILES = 3
+
+    def _step(self, twin: Twin, step: Step) -> None:
+        """Of a random step only the numbers are used."""
+        _, (number, offset, kind, seed, _) = step
+        files = twin.files()[: self.FILES]
+        if kind % 8:
+            super()._step(twin, ("write", (number % len(files), offset, kind % 4, seed, 0)))
+        else:
+            super()._step(twin, ("truncate", (number % len(files), offset % 8, 0, 0, 0)))
+
+    async def flush_sometimes(self, twin: Twin, source: random.Random) -> None:
+        if source.random() < 0.6:
+            self._nursery.start_soon(self._fsync, twin, twin.files()[source.randrange(self.FILES)])
+
+
 # --- the log and the clockwork ------------------------------------------------------------------
 class _Lines(logging.Handler):
     """Keeps what is logged as warning or error."""
@@ -299,7 +318,7 @@ def small_stretches() -> Iterator[None]:
         yield
 
 
-def runs_with_each_fault(kind: type[SyncRun | FsyncRun], fault: Fault, **options: int) -> Sequence[Run]:
+def runs_with_each_fault(kind: type[SyncRun | FsyncRun | RedoRun], fault: Fault, **options: int) -> Sequence[Run]:
     """One finished run per I/O of the kind that can fail."""
     sound = kind(replace(fault, lasting=False), 0, **options)
     sound.carry_out()

@@ -18,7 +18,7 @@ from crash_lib.operations import carry_out, random_steps
 from crash_lib.twin import State, Twin, view
 from faulty_run import READ_ONLY_LINE, logged, small_stretches
 from flusher_control import running
-from small_filesystem import assert_settled, fresh, make, mount, names, recorded
+from small_filesystem import assert_settled, fresh, make, mount, names, read, recorded
 from test_filesystem_crash import checked
 
 from hammerfs.device.recording import RecordingDevice, RecordingLog, drop_all, keep_all, random_chooser
@@ -119,7 +119,7 @@ def test_the_flusher_cancelled_at_any_checkpoint_leaves_a_whole_state_and_nobody
 
 
 def test_whoever_comes_after_the_flusher_was_cancelled_is_told_so() -> None:
-    """Between two cycles nothing is lost by it: what is pending can still be flushed by hand."""
+    """Between two cycles nothing is lost by it: the unmount flushes what is pending by itself."""
     twin, log, _ = filled()
     fs = twin.fs
     outcomes: list[bool] = []
@@ -132,9 +132,8 @@ def test_whoever_comes_after_the_flusher_was_cancelled_is_told_so() -> None:
                 await told(wait, outcomes)
 
     trio.run(main)
-    assert outcomes == [False] * 3
+    assert outcomes == [False, False, True]
     assert fs.failure is None
-    fs.close_now()
     assert_recovers_to(log, [twin.root.state()], 4)
 
 
@@ -186,8 +185,11 @@ async def throttled(fs: FileSystem) -> None:
     fs._pending_limit = 1000
 
 
+@BY_THREAD
 @pytest.mark.parametrize("wait", [fsynced, synced, throttled])
-def test_a_client_cancelled_at_any_checkpoint_leaves_no_trace(wait: Callable[[FileSystem], Awaitable[None]]) -> None:
+def test_a_client_cancelled_at_any_checkpoint_leaves_no_trace(
+    wait: Callable[[FileSystem], Awaitable[None]], by_thread: bool
+) -> None:
     """What it had waited for goes on without it."""
 
     def attempt(nth: int) -> Cancellation:
@@ -210,13 +212,54 @@ def test_a_client_cancelled_at_any_checkpoint_leaves_no_trace(wait: Callable[[Fi
                     assert_settled(fs)
             return cancellation
 
-        with small_stretches():
+        with barriers(by_thread):
             cancellation = trio.run(main)
         assert fs.failure is None
         assert_recovers_to(log, [twin.root.state()], nth)
         return cancellation
 
     assert tried_all(attempt) >= 2
+
+
+def test_a_fast_fsync_cancelled_at_any_checkpoint_leaves_its_followers_in_charge() -> None:
+    """Three clients share barriers: whoever leads may go, and the others are durable when they are told so."""
+
+    def attempt(nth: int) -> Cancellation:
+        recording, log = recorded(fresh())
+        fs = mount(recording)
+        inodes = [make(fs, fs.root, b"%d" % number, b"first") for number in range(3)]
+        outcomes: dict[int, bool] = {}
+
+        async def client(number: int, scope: trio.CancelScope) -> None:
+            with scope:
+                fs.write(inodes[number], 0, b"later")
+                await fs.fsync(inodes[number])
+                outcomes[number] = True
+
+        async def main() -> Cancellation:
+            scope = trio.CancelScope()
+            with trio.fail_after(HANG_SECONDS):
+                async with running(fs):
+                    for inode in inodes:
+                        await fs.fsync(inode)
+                    assert fs.flusher is not None
+                    groups = fs.flusher.statistics_groups
+                    with cancelled_at(nth, (".client",), scope) as cancellation:
+                        async with trio.open_nursery() as nursery:
+                            for number in range(3):
+                                nursery.start_soon(client, number, scope if number == 0 else trio.CancelScope())
+                    assert fs.flusher.statistics_groups == groups, "these were fast"
+            return cancellation
+
+        with barriers(True):
+            cancellation = trio.run(main)
+        assert {1, 2} <= outcomes.keys()
+        recovered = checked(log.power_cut(len(log.entries), drop_all))
+        for number in outcomes:
+            assert read(recovered, b"%d" % number) == b"later"
+        return cancellation
+
+    assert tried_all(attempt) >= 3
 
 
 class Closable(RecordingDevice):

@@ -14,8 +14,8 @@ from unittest import mock
 
 import pytest
 import trio.testing
-from faulty_run import Fault, FsyncRun, Run, SyncRun, runs_with_each_fault
-from flusher_control import gated, running
+from faulty_run import Fault, FsyncRun, RedoRun, Run, SyncRun, runs_with_each_fault
+from flusher_control import gated, running, until
 from small_filesystem import fresh, make, mount
 
 from hammerfs.device.faulty import FaultyDevice
@@ -50,6 +50,12 @@ def test_each_io_fails_while_everything_is_flushed(name: str, seed: int) -> None
 @pytest.mark.parametrize("name", FAULTS_OF_FSYNC)
 def test_each_io_fails_while_single_files_are_fsynced(name: str, seed: int) -> None:
     judge_all(name, runs_with_each_fault(FsyncRun, FAULTS[name], seed=seed + 3, steps=30))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", FAULTS_OF_FSYNC[1:])
+def test_each_io_fails_while_files_are_fsynced_by_redo(name: str, seed: int) -> None:
+    judge_all(name, runs_with_each_fault(RedoRun, FAULTS[name], seed=seed, steps=30))
 
 
 def judge_all(name: str, runs: Sequence[Run]) -> None:
@@ -89,3 +95,29 @@ async def test_a_write_that_fails_in_the_front_end_stops_a_cycle_that_is_being_w
             with pytest.raises(FlushFailedError):
                 await fs.sync()
     assert not any(isinstance(entry, Write) for entry in log.entries[written:])
+
+
+@pytest.mark.trio
+@pytest.mark.expect_log("read-only from now on, nothing more is written: .* cannot write")
+async def test_an_fsync_that_fails_while_the_flusher_waits_for_its_lock_stops_it() -> None:
+    """INV-11: what looked at the failure before it waited has to look again."""
+    log = RecordingLog()
+    faulty = FaultyDevice(RecordingDevice(fresh()[0], log), "write", 0, errno.EIO, latched=False)
+    with gated():
+        fs = mount([faulty])
+        inode, other = make(fs, fs.root, b"f", b"x"), make(fs, fs.root, b"g", b"x")
+        async with running(fs) as flusher:
+            await fs.fsync(inode)
+            with mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 1):
+                fs.write(other, 0, bytes(4 * 16384))
+            await flusher._finalize_lock.acquire()
+            flusher.async_()
+            await until(lambda: bool(flusher._finalize_lock.statistics().tasks_waiting))
+            fs.write(inode, 0, b"to be laid")
+            faulty.nth = faulty.counts["write"] + 1
+            with pytest.raises(FlushFailedError):
+                await fs.fsync(inode)
+            written = len(log.entries)
+            flusher._finalize_lock.release()
+            await trio.testing.wait_all_tasks_blocked()
+    assert len(log.entries) == written

@@ -1,0 +1,140 @@
+"""Many at once: open files, processes, names in one directory.  Nobody is refused, and the server's memory has a bound.
+
+`HAMMERFS_REAL_FULL=1` makes the directory one of a million names.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hammer_mount import FULL, HammerMount
+
+pytestmark = pytest.mark.mount
+
+Maker = Callable[[], HammerMount]
+OPEN_FILES = 10_000
+PROCESSES = 64
+ENTRIES = 1_000_000 if FULL else 20_000
+SERVER_BYTES_MAX = (128 + 64) << 20
+"""The default of the mount option `cache`, and 64 MiB for everything else, as in tests/real."""
+
+
+@contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Allow this process that many open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        pytest.skip(f"no more than {hard} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_ten_thousand_files_open_at_once(hammer_mount: Maker) -> None:
+    """The server keeps no descriptor for any of them; half lose their names while they are open."""
+    mount = hammer_mount()
+    mount.mount()
+    opened: list[int] = []
+    with descriptors(OPEN_FILES + 100):
+        server = mount.server()
+        before = len(os.listdir(f"/proc/{server}/fd"))
+        try:
+            for number in range(OPEN_FILES):
+                opened.append(os.open(mount.path / f"{number}", os.O_RDWR | os.O_CREAT))
+                os.pwrite(opened[-1], b"%d" % number, 0)
+            assert len(os.listdir(f"/proc/{server}/fd")) <= before + 2
+            for number in range(0, OPEN_FILES, 2):
+                os.unlink(mount.path / f"{number}")
+            os.fsync(opened[1])
+            for number in range(0, OPEN_FILES, 7):
+                assert os.pread(opened[number], 10, 0) == b"%d" % number
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+    mount.umount()
+    assert mount.peak_bytes <= SERVER_BYTES_MAX
+    mount.mount()
+    assert len(os.listdir(mount.path)) == OPEN_FILES // 2
+    assert (mount.path / "9999").read_bytes() == b"9999"
+
+
+WORKER = """
+import os, sys
+def work(top, number):
+    folder = f"{top}/{number}"
+    os.mkdir(folder)
+    for index in range(10):
+        with open(f"{folder}/{index}", "wb", buffering=0) as file:
+            file.write(b"%d of %d" % (index, number) * 1000)
+            if index % 5 == 0:
+                os.fsync(file.fileno())
+        os.rename(f"{folder}/{index}", f"{folder}/renamed {index}")
+        os.link(f"{folder}/renamed {index}", f"{top}/shared/{number} {index}")
+    for index in range(0, 10, 2):
+        os.unlink(f"{folder}/renamed {index}")
+children = []
+for number in range(int(sys.argv[2])):
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work(sys.argv[1], number)
+            status = 0
+        finally:
+            os._exit(status)
+    children.append(child)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_sixty_four_processes_at_once(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    (mount.path / "shared").mkdir()
+    subprocess.run([sys.executable, "-c", WORKER, mount.path, str(PROCESSES)], check=True, timeout=240)
+    mount.remount()
+    assert mount.peak_bytes <= SERVER_BYTES_MAX
+    for number in range(PROCESSES):
+        assert sorted(os.listdir(mount.path / f"{number}")) == [f"renamed {index}" for index in range(1, 10, 2)]
+        for index in range(10):
+            path = mount.path / "shared" / f"{number} {index}"
+            assert path.read_bytes() == b"%d of %d" % (index, number) * 1000
+
+
+def test_a_directory_of_very_many_names(hammer_mount: Maker) -> None:
+    """Made, listed, found, listed again after a remount, and removed, in bounded memory."""
+    mount = hammer_mount()
+    mount.mount("nohistory")
+    folder = mount.path / "large"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    for number in range(ENTRIES):
+        os.mknod(f"{number}", 0o600, dir_fd=descriptor)
+    os.close(descriptor)
+    assert listed(folder) == ENTRIES
+    mount.remount()
+    assert listed(folder) == ENTRIES
+    assert (folder / f"{ENTRIES // 2}").is_file()
+    assert not (folder / f"{ENTRIES}").exists()
+    descriptor = os.open(folder, os.O_RDONLY)
+    for number in range(ENTRIES):
+        os.unlink(f"{number}", dir_fd=descriptor)
+    os.close(descriptor)
+    assert listed(folder) == 0
+    folder.rmdir()
+    mount.umount()
+    assert mount.peak_bytes <= SERVER_BYTES_MAX
+
+
+def listed(folder: Path) -> int:
+    with os.scandir(folder) as entries:
+        return sum(1 for _ in entries)
