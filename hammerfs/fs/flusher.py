@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ import trio
 from hammerfs.errors import FlushFailedError, HammerError
 from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.cycle import Cycle, Step, UndoMode, run_steps
-from hammerfs.fs.flushgroup import FlushGroup, capture, closure
+from hammerfs.fs.flushgroup import FlushGroup, capture, closure, touched_directories
 from hammerfs.fs.inode import Dirty, FlushState, Inode
 from hammerfs.fs.sync_inode import InodeSync
 from hammerfs.ondisk.address import Tid
@@ -341,7 +341,11 @@ class Flusher:
         group.closed = group.running = True
         setup, redo = self._ctx.dirty.setup, self._ctx.redo
         seeds = group.inodes if redo is None else group.inodes | redo.holders
-        chosen = list(setup) if group.everything else [i for i in closure(seeds) if i in setup]
+        wanted: Iterable[Inode] = setup
+        if not group.everything:
+            wanted = closure(seeds)
+            wanted = {*wanted, *touched_directories(wanted)}
+        chosen = [inode for inode in wanted if inode in setup]
         for inode in chosen:
             del setup[inode]
             capture(inode)

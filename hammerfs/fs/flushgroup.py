@@ -104,6 +104,15 @@ def closure(seeds: Iterable[Inode]) -> list[Inode]:
     return list(inodes)
 
 
+def touched_directories(inodes: Iterable[Inode]) -> set[Inode]:
+    """The directories of all entries that land with `inodes`, where nothing but their times is pending.
+
+    They need not land together.  But a careful program fsyncs the directory next, and then there is nothing to do.
+    """
+    directories = {record.directory for inode in inodes for record in inode.links}
+    return {directory for directory in directories if directory.dirty == Dirty.TIMES}
+
+
 def capture(inode: Inode) -> None:
     """Move an inode's pending changes into a capture for the group that starts to run."""
     taken = InodeCapture()
