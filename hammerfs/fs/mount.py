@@ -350,6 +350,17 @@ class FileSystem:
                 return
             await flusher.wait(self._start_flush(flusher))
 
+    async def make_room(self) -> bool:
+        """Flush what is pending, for removals give their space back then, and promises are larger than what they take.
+
+        False when nothing is pending, so that trying again is of no use.
+        """
+        flusher = self.flusher
+        if flusher is None or not flusher.haswork():
+            return False
+        await flusher.sync()
+        return True
+
     async def sync(self) -> None:
         """Flush everything durably."""
         if self.flusher is not None:

@@ -43,7 +43,14 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, HammerError, ReadOnlyError
+from hammerfs.errors import (
+    CorruptionError,
+    DeviceError,
+    FileOperationError,
+    HammerError,
+    NoSpaceError,
+    ReadOnlyError,
+)
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
@@ -65,6 +72,8 @@ _AsyncHandler = Callable[Concatenate[Any, _P], Coroutine[Any, Any, _R]]
 _COOKIE_DOT: Final = 1
 _COOKIE_DOT_DOT: Final = 2
 """Directory cookies are keys of entries, which are never this small (`name_key`)."""
+_ROOM_TRIES: Final = 2
+"""One flush for what was removed, another for what the kernel let go of (FORGET) only during the first."""
 _SUID_SGID: Final = stat.S_ISUID | stat.S_ISGID
 
 
@@ -82,13 +91,22 @@ def _request(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
 
 
 def _change(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
-    """A handler that gives the flusher work, and waits first if that has too much already."""
+    """A handler that gives the flusher work, and waits first if that has too much already.
+
+    What finds no space is tried again after a flush: whoever deletes on a full file system wants to go on at once.
+    """
 
     @functools.wraps(handler)
     async def answer(self: HammerOperations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             if self.fs.congested:
                 await self.fs.throttle()
+            for _ in range(_ROOM_TRIES):
+                try:
+                    return handler(self, *args, **kwargs)
+                except NoSpaceError:
+                    if not await self.fs.make_room():
+                        raise
             return handler(self, *args, **kwargs)
         except Exception as error:
             raise self.refusal(handler.__name__, args, error) from None

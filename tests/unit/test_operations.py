@@ -390,6 +390,34 @@ def test_changes_wait_for_a_congested_flusher_and_questions_do_not(
     trio.run(main)
 
 
+def test_what_was_removed_makes_room_at_once() -> None:
+    fs = mount(fresh(), nohistory=True)
+    operations = operations_for(fs)
+    piece = bytes(1 << 20)
+    mode, flags = pyfuse3.ModeT(stat.S_IFREG | 0o644), pyfuse3.FlagT(os.O_RDWR)
+
+    async def write_until_refused(text: bytes) -> int:
+        info, entry = await operations.create(ROOT, name(text), mode, flags, USER)
+        size = 0
+        with pytest.RaisesExc(pyfuse3.FUSEError, check=lambda error: error.errno == errno.ENOSPC):
+            while True:
+                size += await operations.write(info.fh, size, piece)
+        await operations.release(info.fh)
+        await operations.unlink(ROOT, name(text), USER)
+        await operations.forget([(entry.st_ino, 1)])
+        return size
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fs.run)
+            first, second = [await write_until_refused(text) for text in (b"first", b"second")]
+            await fs.sync()
+            assert second >= first - len(piece)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
 def test_what_handlers_did_is_on_disk_after_fsync() -> None:
     devices = fresh()
     fs = mount(devices)
