@@ -14,6 +14,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import trio
+
 from fuzz_lib.geometry import is_small
 from fuzz_lib.image import Image
 from hammerfs.device.memory import MemoryDevice
@@ -153,6 +155,28 @@ def crashed(version: int) -> Volumes:
     return [device.copy() for device in devices]
 
 
+def fsynced(version: int) -> Volumes:
+    """Fast fsyncs left REDO for the next mount."""
+    devices = plain(version)
+    fs = mounted(devices)
+    copies: Volumes = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fs.run)
+            small = fs.lookup(fs.root, b"small")
+            for round_ in range(4):
+                fs.write(small, 90 * round_, b"redo %d" % round_)
+                await fs.fsync(small)
+            fs.setattr(small, size=200)
+            await fs.fsync(small)
+            copies.extend(device.copy() for device in devices)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    return copies
+
+
 def two_volumes(version: int) -> Volumes:
     """Two volumes."""
     devices = formatted(version, 2)
@@ -270,6 +294,7 @@ RECIPES: dict[str, Callable[[], Volumes]] = {
     "pfs7": lambda: with_pfs(7),
     "deep7": lambda: deep(7),
     "deep5": lambda: deep(5),
+    "fsynced7": lambda: fsynced(7),
     "two7": lambda: two_volumes(7),
 }
 REAL_ONLY = {"two7"}
@@ -277,15 +302,19 @@ REAL_ONLY = {"two7"}
 
 
 def save() -> None:
-    """Write the images of the small geometry into the corpus: sizes and page numbers, then the pages, compressed."""
+    """Add the base images that the corpus lacks: sizes and page numbers, then the pages, compressed.
+
+    Those that are there stay as they are, since finds name structures in them by their order.
+    """
     assert is_small(), "the corpus holds images of the small geometry"
+    kept = load() if IMAGES.exists() else {}
     index: dict[str, list[list[int]]] = {}
     pages = []
     for name, recipe in RECIPES.items():
         if name in REAL_ONLY:
             continue
         index[name] = []
-        for device in recipe():
+        for device in kept.get(name) or recipe():
             starts = [at for at in range(0, device.size, BUFSIZE) if device.read(at, BUFSIZE).strip(b"\0")]
             index[name].append([device.size, *starts])
             pages += [device.read(start, BUFSIZE) for start in starts]

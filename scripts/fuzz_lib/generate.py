@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fuzz_lib.atlas import Atlas
 from fuzz_lib.changes import FIELDS, Change, Program
 from fuzz_lib.layout import Field
-from hammerfs.ondisk.constants import BUFSIZE, XBUFSIZE, XDEMARC
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, UNDO_ALIGN, XBUFSIZE, XDEMARC
 
 MORE = 0.45
 """Chance that a program goes on with another change."""
@@ -88,6 +88,9 @@ class Generator:
             return ["=", self._pick(atlas.objects)]
         if field.name in _SMALL_FIELDS and draw.random() < 0.8:
             return ["=", self._pick(_SMALL_FIELDS[field.name])]
+        if field.name in ("zone3_first", "zone3_next", "zone3_alloc") and draw.random() < 0.7:
+            sectors = draw.randrange(BIGBLOCK_SIZE // UNDO_ALIGN + 2)
+            return ["=", (3 << 60) + sectors * UNDO_ALIGN + self._pick((0, 0, 0, 8, 24, 480, 1))]
         address = field.name in _ADDRESSES or field.name.startswith(("zone", "undo"))
         if field.code == "Q" and address and draw.random() < 0.8:
             return self._address()

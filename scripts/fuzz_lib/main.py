@@ -36,7 +36,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--coverage", metavar="DIR", help="guided by coverage, by the package atheris; inputs in DIR")
     parser.add_argument("--real", action="store_true", help="big-blocks of 8 MiB, some seven times slower")
     parser.add_argument("--kinds", action="store_true", help="print every kind of sentence that was met")
-    parser.add_argument("--make-corpus", action="store_true", help="write the base images in tests/corpus anew")
+    parser.add_argument("--make-corpus", action="store_true", help="add base images that tests/corpus lacks")
     parsed = parser.parse_args(arguments)
     if parsed.images is None and parsed.seconds is None:
         parsed.seconds = 60.0
