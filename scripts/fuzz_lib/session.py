@@ -166,9 +166,16 @@ DEEDS: tuple[Callable[[Probe, Any, Any, Any, Any], None], ...] = (
 )  # fmt: skip
 
 
+def _is_below(seen: Seen, node: int, directory: int) -> bool:
+    """Whether the kernel would refuse to move `directory` to `node`, by the tree in its own cache."""
+    while node != directory and node in seen.above:
+        node = seen.above[node]
+    return node == directory
+
+
 def _move_directory(probe: Probe, seen: Seen, target: Any) -> None:
     for name, node, _ in probe.listing(pyfuse3.ROOT_INODE):
-        if node in seen.directories:
+        if node in seen.directories and not _is_below(seen, target, node):
             moved = pyfuse3.FileNameT(b"moved directory")
             call(probe.rename(pyfuse3.ROOT_INODE, pyfuse3.FileNameT(name), target, moved, pyfuse3.FlagT(0), USER))
             return

@@ -108,12 +108,14 @@ class Seen:
     """What a walk found.
 
     files -- (path, obj_id) of what could be read whole to a checksum of contents and attributes
-    nodes -- node ids of directories and files, for those who want to change them
+    directories, others -- node ids, and where the others are, for those who want to change them
+    above -- the directory that each directory was met in, as the kernel's cache knows it
     """
 
     def __init__(self) -> None:
         self.files: dict[tuple[bytes, int], int] = {}
         self.directories: list[int] = [pyfuse3.ROOT_INODE]
+        self.above: dict[int, int] = {}
         self.others: list[tuple[int, bytes, int]] = []
 
 
@@ -137,6 +139,7 @@ def walk(probe: Probe) -> Seen:
                 if attr.st_ino not in visited:
                     waiting.append((attr.st_ino, place))
                     seen.directories.append(attr.st_ino)
+                    seen.above[attr.st_ino] = node
             else:
                 seen.others.append((node, name, attr.st_ino))
                 _look_at(probe, attr, place, seen)
