@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import trio
 from crash_lib.small import CHARACTER_DEVICE as CHARACTER_DEVICE
 from crash_lib.small import DIRECTORY as DIRECTORY
 from crash_lib.small import FIFO_SIZE as FIFO_SIZE
@@ -20,6 +19,7 @@ from crash_lib.small import recorded as recorded
 from crash_lib.small import ticking as ticking
 
 from hammerfs.device.base import Device
+from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ops.check import Report, check_devices
@@ -72,11 +72,17 @@ def names(fs: FileSystem, directory: Inode) -> list[bytes]:
 
 def flush_closure(fs: FileSystem, inode: Inode) -> None:
     """Flush an inode and what has to land with it, durably, and nothing else."""
-
-    async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(fs.run)
-            await fs.fsync(inode)
-            nursery.cancel_scope.cancel()
-
-    trio.run(main)
+    flusher = fs.flusher
+    assert flusher is not None
+    unfinished = True
+    while unfinished:
+        run_steps(fs.ctx, flusher.cycle.close())
+        group = flusher.groups[0] if flusher.groups else flusher.queue(inode)
+        flusher.start_group(group)
+        flusher.sync_group(group)
+        run_steps(fs.ctx, flusher.cycle.finalize(final=True))
+        flusher.end_group(group)
+        flusher.finish(group.seq)
+        run_steps(fs.ctx, flusher.cycle.close())
+        flusher.finish(group.seq)
+        unfinished = inode in fs.ctx.dirty.cut_short
