@@ -27,6 +27,7 @@ Fates = tuple[int, ...]
 """For each uncertain write, oldest first, a bit mask: bit n says whether its n-th sector reached the medium."""
 WHOLE = -1
 """The mask of a write that reached the medium, however many sectors it has."""
+_REGION_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -153,8 +154,9 @@ class Cutter:
 def choices(cut: Cut, source: random.Random, count: int, exhaustive_max: int) -> Iterator[Fates]:
     """Fates to try at a cut: every one there is when those are at most `exhaustive_max`, else `count` of them.
 
-    The chosen ones begin with the extremes: all kept, all lost, each write lost by itself, each kept by itself.
-    Mixtures follow, of whole writes and of torn ones, from few exceptions to half and half.
+    The chosen ones begin with the extremes: all kept, all lost, one region (the header, the FIFO, a kind of meta-data)
+    lost by itself or kept by itself, then the same of single writes.  Mixtures follow, of whole writes and of torn
+    ones, from few exceptions to half and half.
     """
     sizes = [len(pending.sectors) for pending in cut.uncertain]
     if not sizes:
@@ -163,9 +165,9 @@ def choices(cut: Cut, source: random.Random, count: int, exhaustive_max: int) ->
     if sum(sizes) < 20 and 1 << sum(sizes) <= exhaustive_max:
         yield from _every(sizes)
         return
-    extremes = _extremes(len(sizes))
-    if len(extremes) > count // 2:
-        extremes = extremes[:2] + source.sample(extremes[2:], max(0, count // 2 - 2))
+    extremes = [(WHOLE,) * len(sizes), (0,) * len(sizes), *_regions(cut)]
+    single = _single(len(sizes))
+    extremes += source.sample(single, min(len(single), max(2, count // 2 - len(extremes))))
     yield from extremes
     for _ in range(count - len(extremes)):
         yield _mixture(sizes, source)
@@ -180,8 +182,17 @@ def _every(sizes: Sequence[int]) -> Iterator[Fates]:
         yield tuple(fates)
 
 
-def _extremes(count: int) -> list[Fates]:
-    found = [(WHOLE,) * count, (0,) * count]
+def _regions(cut: Cut) -> Iterator[Fates]:
+    places = [(pending.write.device, pending.write.offset // _REGION_BYTES) for pending in cut.uncertain]
+    regions = set(places)
+    if len(regions) > 1:
+        for region in sorted(regions):
+            yield tuple(0 if place == region else WHOLE for place in places)
+            yield tuple(WHOLE if place == region else 0 for place in places)
+
+
+def _single(count: int) -> list[Fates]:
+    found = []
     for index in range(count):
         found.append((*(WHOLE,) * index, 0, *(WHOLE,) * (count - index - 1)))
         found.append((*(0,) * index, WHOLE, *(0,) * (count - index - 1)))

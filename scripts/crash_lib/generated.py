@@ -18,7 +18,7 @@ from unittest import mock
 import trio
 import trio.testing
 
-from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick_node, random_step
+from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick, pick_node, random_step
 from crash_lib.promises import Promises
 from crash_lib.small import fresh, mount, recorded
 from crash_lib.twin import Twin
@@ -42,7 +42,8 @@ class Plan:
     steps -- operations of all tasks together
     weights -- of operations, by name; those not named are left out
     fsyncs, syncs, flushes -- how often an operation is followed by an fsync of some object, a sync, or a flush that
-    nobody waits for
+    nobody wants to be durable
+    contents_only -- fsync files only
     nohistory -- keep none
     early -- write meta-data out in the middle of flush groups, too
     prepare -- what happens before anything is recorded
@@ -57,6 +58,7 @@ class Plan:
     fsyncs: float = 0.3
     syncs: float = 0.03
     flushes: float = 0.06
+    contents_only: bool = False
     nohistory: bool = False
     early: bool = False
     prepare: Callable[[Twin], None] | None = None
@@ -140,14 +142,18 @@ class _Run:
             self.promises.note()
             choice = source.random()
             if choice < self.plan.fsyncs:
-                node = pick_node(self.twin, source.randrange(1 << 12))
+                files = self.twin.files() if self.plan.contents_only else []
+                number = source.randrange(1 << 12)
+                node = pick(files, number) if files else pick_node(self.twin, number)
                 inode = self.twin.inode(node)
                 await self.promised(lambda: self.fs.fsync(inode), self.promises.floors_of(node))  # noqa: B023
             elif (choice := choice - self.plan.fsyncs) < self.plan.syncs:
                 await self.promised(self.fs.sync, self.promises.floors_of_everything())
             elif choice - self.plan.syncs < self.plan.flushes:
                 assert self.fs.flusher is not None
-                self.fs.flusher.async_(self.fs.flusher.queue(None))
+                seq = self.fs.flusher.async_(self.fs.flusher.queue(None))
+                if source.random() < 0.5:
+                    await self.fs.flusher.wait(seq)
             for _ in range(source.choice((0, 0, 0, 1, 3, 9))):
                 await trio.lowlevel.checkpoint()
 
@@ -171,6 +177,7 @@ def deterministic(seed: int) -> Iterator[None]:
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
             mock.patch("hammerfs.fs.filedata._QUEUE_BYTES", 100_000),
             mock.patch.object(BarrierRunner, "run", _slow_barrier),
+            mock.patch.object(BarrierRunner, "run_in_thread", _slow_barrier),
         ):
             patches.enter_context(patch)
         yield

@@ -15,6 +15,8 @@ from crash_lib.twin import EXCHANGE, NOREPLACE, Node, Twin
 
 MIB = 1024 * 1024
 NAMES = [b"a", b"b", b"c", b"d", b"long.name-with_parts~" + b"x" * 180]
+FILLER = b"filler"
+"""A file that keeps space from being used."""
 KINDS = [FILE, FILE, DIRECTORY, DIRECTORY, NAMED_PIPE]
 SIZES = [1, 15, 16, 4096, 8191, 8192, 8193, 16383, 16384, 16385, 65536, 100_000]
 OFFSETS = [0, 0, 1, 5000, 8192, 16384, 20_000, 98304, MIB - 16384, MIB - 1, MIB, MIB + 70_000, MIB + 2 * 65536]
@@ -73,10 +75,19 @@ def _write(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
         twin.write(pick(files, a), pick(OFFSETS, b), pattern(d, pick(SIZES, c)))
 
 
+def _patch(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
+    """A small piece somewhere, or at the end."""
+    if files := twin.files():
+        node = pick(files, a)
+        offset = pick([0, 30, 448, 4096, 16_000, 16_384, *[len(node.content)] * 3], b)
+        twin.write(node, offset, pattern(d, pick([1, 40, 400, 448, 449, 2000, 9000, 20_000], c)))
+
+
 def _rewrite(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
     """All of a file anew: megabytes, so that big-blocks are filled and freed."""
-    if files := twin.files():
-        twin.write(pick(files, a % 3), 0, pattern(d | 1, (2 + c % 3) * MIB))
+    filler = twin.root.entries.get(FILLER)
+    if files := [node for node in twin.files() if node is not filler]:
+        twin.write(files[0], 0, pattern(4 * d + 1, 4 * MIB))
 
 
 def _truncate(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
@@ -120,8 +131,9 @@ OPERATIONS: dict[str, Callable[[Twin, int, int, int, int, int], None]] = {
     "open": _open,
     "release": _release,
     "rewrite": _rewrite,
+    "patch": _patch,
 }
-WEIGHTS = {"create": 6, "remove": 3, "rename": 3, "move": 3, "write": 6, "truncate": 2, "rewrite": 0}
+WEIGHTS = {"create": 6, "remove": 3, "rename": 3, "move": 3, "write": 6, "truncate": 2, "rewrite": 0, "patch": 0}
 _DRAWN = [name for name in OPERATIONS for _ in range(WEIGHTS.get(name, 1))]
 
 

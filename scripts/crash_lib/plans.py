@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from crash_lib.generated import TASKS_MAX, Plan
-from crash_lib.operations import OPERATIONS, WEIGHTS
+from crash_lib.operations import FILLER, OPERATIONS, WEIGHTS
 from crash_lib.twin import Twin
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import to_zone2
@@ -40,6 +40,22 @@ def names(seed: int) -> Plan:
 def data(seed: int) -> Plan:
     """Contents above all: small and large writes, appends, truncations."""
     return Plan(tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 20, 50), weights=DATA, fsyncs=0.4)
+
+
+def redo(seed: int) -> Plan:
+    """A few files, overwritten, extended and truncated in small pieces with fsyncs behind them, and flushes between."""
+    return Plan(
+        version=(7, 7, 6, 5, 4)[seed % 5],
+        tasks=1 + seed % TASKS_MAX,
+        steps=_steps(seed, 30, 70),
+        weights={"patch": 16, "write": 1, "truncate": 4, "chmod": 1},
+        fsyncs=0.6,
+        syncs=0.02,
+        flushes=0.1,
+        contents_only=True,
+        nohistory=bool(seed % 2),
+        prepare=three_files,
+    )
 
 
 def attributes(seed: int) -> Plan:
@@ -77,12 +93,11 @@ def wrap(seed: int) -> Plan:
 def reuse(seed: int) -> Plan:
     """No history and two big-blocks left: what was freed is used again as soon as that is allowed."""
     return Plan(
-        tasks=1 + seed % 2,
         steps=24,
-        weights={"rewrite": 8, "remove": 1, "create": 1},
-        fsyncs=0.2,
+        weights={"rewrite": 12, "create": 2},
+        fsyncs=0.02,
         syncs=0.05,
-        flushes=0.5,
+        flushes=0.93,
         nohistory=True,
         prepare=lambda twin: fill(twin, leave=2),
         tune=without_reserve,
@@ -101,12 +116,19 @@ def full(seed: int) -> Plan:
 
 
 PLANS: dict[str, Callable[[int], Plan]] = {
-    plan.__name__: plan for plan in (mixed, tasks, names, data, attributes, versions, volumes, early, wrap, reuse, full)
+    plan.__name__: plan
+    for plan in (mixed, tasks, names, data, redo, attributes, versions, volumes, early, wrap, reuse, full)
 }
 
 
 def _steps(seed: int, low: int, high: int) -> int:
     return random.Random(seed).randint(low, high)
+
+
+def three_files(twin: Twin) -> None:
+    """Something to change that is there already."""
+    for name in (b"a", b"b", b"c"):
+        twin.create(twin.root, name, OBJTYPE_REGFILE)
 
 
 def wind(fs: FileSystem, left: int) -> None:
@@ -137,12 +159,14 @@ def fill(twin: Twin, leave: int) -> None:
     without_reserve(fs)
     blockmap, flusher = fs.ctx.blockmap, fs.flusher
     assert flusher is not None
-    node = twin.create(twin.root, b"filler", OBJTYPE_REGFILE)
+    node = twin.create(twin.root, FILLER, OBJTYPE_REGFILE)
     assert node is not None
-    while blockmap.allocatable_bigblocks > leave:
+    full_at_last = False
+    while blockmap.allocatable_bigblocks > leave or not full_at_last:
         twin.write(node, len(node.content), bytes(BUFSIZE))
         flusher.flush_now()
         claim = blockmap._claims[blockmap._current[ZONE_LARGE_DATA]]
+        full_at_last = claim.append_off == BIGBLOCK_SIZE
         claim.append_off = max(claim.append_off, BIGBLOCK_SIZE - BUFSIZE)
 
 

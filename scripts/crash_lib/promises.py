@@ -3,7 +3,8 @@
 Everything that can be old or new by itself is a chain of versions: the object that a name leads to, a file's content,
 an object's attributes, its extended attributes.  An acknowledged fsync promises that no crash brings back anything
 older than what it was asked for.  What was never acknowledged may be there or not, but only as a whole: a recovered
-value must be one of its chain's versions, to the byte.
+value must be one of its chain's versions, to the byte.  Of a long write alone the beginning may be there, cut where
+one REDO record ends and the next one begins.
 
 An operation that changes several names at once (rename, exchange) ties their chains together: all of them show what
 was before, or all of them what came after.  So a recovered file system is legal when one version of each chain can be
@@ -21,6 +22,7 @@ from typing import Any
 
 from crash_lib.twin import Node, Twin
 from crash_lib.verdict import Tree
+from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX
 
 Chain = tuple[Any, ...]
 """("name", directory, name), ("content", object), ("attributes", object) or ("xattrs", object)."""
@@ -38,20 +40,23 @@ class Promises:
     versions -- per chain, every value it had, in order; names begin as None
     ties -- chains and their versions that became true in one step
     kept -- (log position, floors), from which on no crash may bring back anything older
+    written -- where the writes began that led to versions of contents
     """
 
     twin: Twin
     versions: dict[Chain, list[Any]] = field(default_factory=dict)
     ties: list[list[tuple[Chain, int]]] = field(default_factory=list)
     kept: list[tuple[int, Floors]] = field(default_factory=list)
-    _objects: dict[int, Node] = field(default_factory=dict)
+    written: dict[tuple[Chain, int], int] = field(default_factory=dict)
 
     def note(self) -> None:
         """Compare the model with what was noted before; to be called after every single operation."""
         now: dict[Chain, Any] = {}
+        begun: dict[Chain, int] = {}
         for node in {*self.twin.nodes(), *self.twin.handles}:
-            self._objects[node.obj_id] = node
             now.update(values_of(node))
+            if node.written_at is not None:
+                begun["content", node.obj_id] = node.written_at
         changed = []
         for chain in [chain for chain in self.versions if chain[0] == "name" and chain not in now]:
             now[chain] = None
@@ -59,6 +64,8 @@ class Promises:
             versions = self.versions.setdefault(chain, [None] if chain[0] == "name" else [])
             if not versions or versions[-1] != value:
                 versions.append(value)
+                if chain in begun:
+                    self.written[chain, len(versions) - 1] = begun[chain]
                 if chain[0] == "name":
                     changed.append((chain, len(versions) - 1))
         if len(changed) > 1:
@@ -69,7 +76,7 @@ class Promises:
 
         For a directory, all of its entries.  The result says which version of which chains.
         """
-        floors = {chain: self._latest(chain) for chain in values_of(node) if chain in self.versions}
+        floors = {chain: self._latest(chain) for chain, _ in values_of(node)}
         for chain, versions in self.versions.items():
             if chain[0] != "name":
                 continue
@@ -100,7 +107,7 @@ class Promises:
         return complaints or _torn(domains, self.ties)
 
     def _domains(self, tree: Tree, floors: Floors) -> tuple[dict[Chain, list[int]], list[str]]:
-        """Per chain, the versions that look like what was recovered and are not too old."""
+        """For names, the versions that look like what was recovered and are not too old; and complaints."""
         complaints = [f"{name!r} in {parent:#x} never was" for (parent, name) in tree.slots
                       if ("name", parent, name) not in self.versions]  # fmt: skip
         domains: dict[Chain, list[int]] = {}
@@ -111,12 +118,27 @@ class Promises:
                 continue
             else:
                 found = getattr(tree.objects[chain[1]], chain[0])
-            alike, floor = floors.get(chain, (0, 0))
-            lowest = alike if found == versions[floor] else floor
-            domains[chain] = [at for at, value in enumerate(versions) if value == found and at >= lowest]
-            if not domains[chain]:
+            first, floor = floors.get(chain, (0, 0))
+            lowest = first if found == versions[floor] else floor
+            alike = [at for at, value in enumerate(versions) if value == found and at >= lowest]
+            if chain[0] == "name":
+                domains[chain] = alike
+            if not alike and not self._is_begun(chain, floor, found):
                 complaints.append(_mismatch(chain, versions, floor, found))
         return domains, complaints
+
+    def _is_begun(self, chain: Chain, floor: int, found: Any) -> bool:
+        """Whether a content is what the beginning of a write left that no later promise covers."""
+        versions = self.versions[chain]
+        for version in range(floor + 1, len(versions)):
+            start = self.written.get((chain, version))
+            if start is None:
+                continue
+            old, new = versions[version - 1].ljust(start, b"\0"), versions[version]
+            for cut in range(start + REDO_PAYLOAD_MAX, len(new), REDO_PAYLOAD_MAX):
+                if found[:cut] == new[:cut] and found[cut:] == old[cut:]:
+                    return True
+        return False
 
     def _latest(self, chain: Chain) -> int:
         return len(self.versions[chain]) - 1

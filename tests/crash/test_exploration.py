@@ -11,11 +11,11 @@ import random
 from collections.abc import Iterator
 from unittest import mock
 
+import crash_mutants
 import pytest
 from crash_lib import replay
 from crash_lib.cuts import WHOLE, Cutter, choices
 from crash_lib.explore import Effort, Explorer, Tally
-from crash_lib.generated import Plan, Workload, record
 from crash_lib.layered import LayeredDevice
 from crash_lib.main import Run, explore, workload_of
 from crash_lib.memo import Memo
@@ -24,10 +24,9 @@ from crash_lib.small import fresh, mount
 
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
-from hammerfs.fs.cycle import Cycle, Step, UndoMode
-from hammerfs.store.buffers import MetaBuffers
+from hammerfs.fs.cycle import Cycle
 
-SECONDS = float(os.environ.get("HAMMERFS_CRASH_SECONDS", "66"))
+SECONDS = float(os.environ.get("HAMMERFS_CRASH_SECONDS", "60"))
 SEED = int(os.environ.get("HAMMERFS_CRASH_SEED", "1"))
 
 
@@ -118,7 +117,7 @@ def test_the_words_for_a_state_lead_to_it() -> None:
 
 
 def test_a_failure_is_found_again_by_its_words() -> None:
-    with mock.patch.object(Cycle, "flush_undos", without_its_barrier):
+    with mock.patch.object(Cycle, "flush_undos", crash_mutants.without_its_barrier):
         run = Run()
         explore(run, "mixed", 1, Effort(states=4, exhaustive=4), 60)
         kind, seed, places = replay.understood(run.lines[0].split()[1])
@@ -135,68 +134,3 @@ def test_a_wound_fifo_is_about_to_begin_anew(left: int) -> None:
     again = mount(devices)
     assert again.ctx.undo is not None
     assert 0 < again.ctx.undo.capacity - again.ctx.undo.next_offset % (1 << 52) <= left
-
-
-# --- mutants: with one protection less, states that come back wrong are found -------------------
-def without_its_barrier(cycle: Cycle, mode: UndoMode) -> Iterator[Step]:
-    """UNDO goes out, but nothing sees to it that it is there before the meta-data is (INV-2)."""
-    cycle._undo.flush()
-    yield from ()
-
-
-def without_the_first_barrier(cycle: Cycle) -> Iterator[Step]:
-    """The header gives the UNDO up before the meta-data is durable (INV-3)."""
-    steps = original_close(cycle)
-    if next(steps, None) is not None:
-        yield from steps
-
-
-def without_the_last_barrier(cycle: Cycle) -> Iterator[Step]:
-    """fsync returns before the header that makes the cycle final is durable (INV-6)."""
-    steps = list_of_steps(cycle)
-    for step in steps:
-        yield step
-        if step is Step.BARRIER:
-            break
-    for _ in steps:
-        pass
-
-
-def list_of_steps(cycle: Cycle) -> Iterator[Step]:
-    yield from original_close(cycle)
-
-
-original_close = Cycle.close
-
-
-def without_undo(buffers: MetaBuffers, buffer: bytearray, base: int, low: int, high: int, new: bytes) -> None:
-    """Meta-data changes, and nothing tells what it was."""
-    buffer[low:high] = new
-    buffers._touch(base, low, high)
-
-
-MUTANTS = {
-    "UNDO without a barrier behind it": (Cycle, "flush_undos", without_its_barrier, "mixed"),
-    "no barrier before the header that gives UNDO up": (Cycle, "close", without_the_first_barrier, "mixed"),
-    "no barrier behind that header": (Cycle, "close", without_the_last_barrier, "mixed"),
-    "no UNDO": (MetaBuffers, "_replace_under_undo", without_undo, "mixed"),
-}
-
-
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_missing_protection_is_seen(mutant: str) -> None:
-    owner, name, replacement, kind = MUTANTS[mutant]
-    with mock.patch.object(owner, name, replacement):
-        workload = workload_of(kind, 3)
-    assert failures_of(workload)
-
-
-def test_nothing_is_seen_where_nothing_is_missing() -> None:
-    assert not failures_of(record(Plan(steps=20), 3))
-
-
-def failures_of(workload: Workload) -> list[tuple[str, ...]]:
-    """Complaints about a workload's states, until there are some."""
-    tally = Tally()
-    Explorer(workload, Effort(states=12, exhaustive=16, again=40), tally, 1).explore(lambda: bool(tally.failures))
-    return [failure.complaints for failure in tally.failures]

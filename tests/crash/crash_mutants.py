@@ -1,0 +1,144 @@
+"""hammerfs with one protection less: what the exploration of crashes must be able to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from unittest import mock
+
+import trio
+
+from hammerfs.fs.cycle import Cycle, Step, UndoMode
+from hammerfs.fs.fsync import FastFsync
+from hammerfs.fs.redolog import RedoJournal, RedoLog
+from hammerfs.ondisk.crc import Buffer
+from hammerfs.store.blockmap import Blockmap
+from hammerfs.store.buffers import MetaBuffers
+from hammerfs.store.undo import UndoFifo
+from hammerfs.store.volumes import VolumeSet
+
+_close = Cycle.close
+_end_cycle = Blockmap.end_cycle
+_finalize = Cycle.finalize
+_flush_undos = Cycle.flush_undos
+_capture = RedoJournal.capture
+_write_header_start = VolumeSet.write_header_start
+
+
+def without_its_barrier(cycle: Cycle, mode: UndoMode) -> Iterator[Step]:
+    """UNDO goes out, but nothing sees to it that it is there before the meta-data is (INV-2)."""
+    cycle._undo.flush()
+    yield from ()
+
+
+def behind_meta_data(cycle: Cycle, mode: UndoMode) -> Iterator[Step]:
+    """Meta-data goes out first, the UNDO for it afterwards (INV-2)."""
+    cycle._ctx.buffers.flush()
+    yield from _flush_undos(cycle, mode)
+
+
+def without_the_first_barrier(cycle: Cycle) -> Iterator[Step]:
+    """The header gives the UNDO up before the meta-data is durable (INV-3)."""
+    for number, step in enumerate(_close(cycle)):
+        if number:
+            yield step
+
+
+def without_the_last_barrier(cycle: Cycle) -> Iterator[Step]:
+    """fsync returns before the header that makes the cycle final is durable (INV-6)."""
+    for number, step in enumerate(_close(cycle)):
+        if not number:
+            yield step
+
+
+def giving_up_at_once(cycle: Cycle, *, final: bool) -> Iterator[Step]:
+    """The header of a cycle gives up that very cycle's UNDO, in one go with the meta-data (INV-3)."""
+    undo = cycle._undo
+    for step in _finalize(cycle, final=final):
+        yield step
+        if step is Step.BARRIER and final:
+            undo.first_offset = undo.next_offset
+
+
+def without_undo(buffers: MetaBuffers, buffer: bytearray, base: int, low: int, high: int, new: Buffer) -> None:
+    """Meta-data changes, and nothing tells what it was."""
+    buffer[low:high] = new
+    buffers._touch(base, low, high)
+
+
+def reused_at_once(blockmap: Blockmap) -> None:
+    """What was freed may be written again as soon as its cycle was written, though not closed (INV-1)."""
+    for bigblock in blockmap._delayed:
+        blockmap._delayed[bigblock] = 0
+    _end_cycle(blockmap)
+
+
+@contextmanager
+def no_checksum() -> Iterator[None]:
+    """Records of the FIFO without a CRC that tells them from chance."""
+    original = UndoFifo.__init__
+
+    def begin(fifo: UndoFifo, *arguments: object) -> None:
+        original(fifo, *arguments)  # type: ignore[arg-type]
+        fifo._crc = lambda _: 0
+
+    with mock.patch.object(UndoFifo, "__init__", begin):
+        yield
+
+
+async def led_without_a_flush(fast: FastFsync) -> None:
+    """A fast fsync that returns while its records are in memory."""
+    await trio.lowlevel.checkpoint()
+    fast._settled = max(fast._settled, fast._journal.serial)
+
+
+async def led_without_a_barrier(fast: FastFsync) -> None:
+    """A fast fsync that writes its records and does not wait for them."""
+    fast._undo.flush()
+    await trio.lowlevel.checkpoint()
+    fast._settled = max(fast._settled, fast._journal.serial)
+
+
+def nothing_carried_over(journal: RedoJournal) -> None:
+    """A header moves past REDO that the state it leads to lacks."""
+    journal.used = False
+    journal._undo.first_offset = journal._undo.next_offset
+
+
+def never_committed(log: RedoLog, seq: int, *, beyond_redo: bool) -> None:
+    """What a group flushed stays noted, and is run once more over what came later: REDO that is never terminated."""
+
+
+def header_and_rest_at_once(cycle: Cycle, *, final: bool) -> Iterator[Step]:
+    """Before version 4: no barrier between the sector that tells of UNDO and what needs it."""
+    starts = []
+    with mock.patch.object(VolumeSet, "write_header_start", lambda volumes: starts.append(volumes)):
+        for step in _finalize(cycle, final=final):
+            if starts:
+                starts.clear()
+            else:
+                yield step
+
+
+MUTANTS: dict[str, tuple[str, AbstractContextManager[object]]] = {
+    "UNDO without a barrier behind it": ("mixed", mock.patch.object(Cycle, "flush_undos", without_its_barrier)),
+    "UNDO behind meta-data": ("mixed", mock.patch.object(Cycle, "flush_undos", behind_meta_data)),
+    "no UNDO": ("mixed", mock.patch.object(MetaBuffers, "_replace_under_undo", without_undo)),
+    "no barrier before the header that gives UNDO up": (
+        "mixed",
+        mock.patch.object(Cycle, "close", without_the_first_barrier),
+    ),
+    "no barrier behind that header": ("mixed", mock.patch.object(Cycle, "close", without_the_last_barrier)),
+    "UNDO given up with the meta-data": ("early", mock.patch.object(Cycle, "finalize", giving_up_at_once)),
+    "no barrier behind the FIFO's indices before version 4": (
+        "old",
+        mock.patch.object(Cycle, "finalize", header_and_rest_at_once),
+    ),
+    "freed big-blocks reused at once": ("reuse", mock.patch.object(Blockmap, "end_cycle", reused_at_once)),
+    "no CRC in the FIFO": ("mixed", no_checksum()),
+    "REDO without a flush": ("redo", mock.patch.object(FastFsync, "_lead", led_without_a_flush)),
+    "REDO without a barrier": ("redo", mock.patch.object(FastFsync, "_lead", led_without_a_barrier)),
+    "REDO not carried over": ("redo", mock.patch.object(RedoJournal, "carry_over", nothing_carried_over)),
+    "REDO never terminated": ("redo", mock.patch.object(RedoLog, "capture", never_committed)),
+}
+"""Name to the kind of workload that shows it, and the patch."""
