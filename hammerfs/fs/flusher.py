@@ -221,7 +221,7 @@ class Flusher:
     # --- life -----------------------------------------------------------------------------------
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run master, slaves and timer until `stop`; what is queued by then is still flushed."""
-        self._ended = False
+        self.ended = False
         try:
             async with trio.open_nursery() as nursery:
                 for slave in self._slaves:
