@@ -134,10 +134,14 @@ def find_or_key(ctx: Context, directory: Inode, name: bytes) -> tuple[Entry | No
     return None, _free_key(directory, low, high, taken)
 
 
-def key_for(ctx: Context, directory: Inode, name: bytes) -> int:
-    """The key that a new entry called `name` shall have."""
+def keys_for(ctx: Context, directory: Inode, name: bytes) -> Callable[[], int]:
+    """What tells, without reading anything, the key that a new entry called `name` shall have.
+
+    Asked for before anything changes, since reading may fail; called once an entry that stands there has gone.
+    """
     low, high = _hash_range(directory, name)
-    return _free_key(directory, low, high, {entry.key for entry in _under_hash(ctx, directory, low, high)})
+    taken = {entry.key for entry in _under_hash(ctx, directory, low, high)}
+    return lambda: _free_key(directory, low, high, taken)
 
 
 def _free_key(directory: Inode, low: int, high: int, taken: set[int]) -> int:

@@ -290,11 +290,11 @@ def truncate(ctx: Context, inode: Inode, size: int) -> None:
         if keep:
             ctx.space.check_change(block_size(start))
         tail = b"" if not keep else bytes(_content(ctx, inode, start)[:keep])
+        is_hole = not keep or (not tail.strip(b"\0") and not _is_stored(ctx, inode, start))
+        # From here on nothing is read, so nothing can fail half way.
         discard_from(ctx, inode, block_ceiling(size) if keep else size)
-        if keep and (tail.strip(b"\0") or start in inode.blocks or start in inode.records):
+        if not is_hole:
             _put_block(ctx, inode, start, tail)
-        elif keep:
-            _zero_tail(ctx, inode, start)
     inode.data.size = size
     inode.data.mtime = inode.data.ctime = ctx.clock()
     ctx.dirty.mark(inode, Dirty.DATA | Dirty.WRITTEN)
@@ -302,11 +302,9 @@ def truncate(ctx: Context, inode: Inode, size: int) -> None:
         inode.redo.note(size, None)
 
 
-def _zero_tail(ctx: Context, inode: Inode, start: int) -> None:
-    """The kept part of the last block is zeros: if anything is stored there, a zero block has to replace it."""
-    end = start + block_size(start)
-    if _pending_block(ctx, inode, start) is not None or _extents(ctx, inode, start, end):
-        _put_block(ctx, inode, start, b"")
+def _is_stored(ctx: Context, inode: Inode, start: int) -> bool:
+    """Whether anything is kept for a block, if only zeros: then a block of zeros has to replace it."""
+    return _pending_block(ctx, inode, start) is not None or bool(_extents(ctx, inode, start, start + block_size(start)))
 
 
 def discard_from(ctx: Context, inode: Inode, offset: int) -> None:

@@ -270,8 +270,7 @@ def rename(
     _check_no_loop(ctx, inode, new_directory)
     if victim is not None:
         _check_removable_by(ctx, inode, victim)
-        victim.opens += hold
-    _move(ctx, directory, entry, inode, new_directory, new_name, key, standing, victim)
+    _move(ctx, directory, entry, inode, new_directory, new_name, key, standing, victim, hold=hold)
     return victim
 
 
@@ -311,12 +310,16 @@ def _move(
     key: int,
     standing: Entry | None,
     victim: Inode | None,
+    *,
+    hold: bool,
 ) -> None:
     now = ctx.clock()
+    new_key = None if standing is None else names.keys_for(ctx, new_directory, new_name)
     left: list[EntryRecord] = names.remove(ctx, directory, entry, inode)
-    if standing is not None and victim is not None:
+    if standing is not None and victim is not None and new_key is not None:
+        victim.opens += hold
         left += names.remove(ctx, new_directory, standing, victim)
-        key = names.key_for(ctx, new_directory, new_name)
+        key = new_key()
     left.append(names.add(ctx, new_directory, new_name, key, inode))
     bind(left)
     if victim is not None:
@@ -331,10 +334,12 @@ def _exchange(
     ctx: Context, directory: Inode, entry: Entry, inode: Inode, new_directory: Inode, standing: Entry, victim: Inode
 ) -> None:
     now = ctx.clock()
+    new_key = names.keys_for(ctx, new_directory, standing.name)
+    key = names.keys_for(ctx, directory, entry.name)
     left = names.remove(ctx, directory, entry, inode)
     left += names.remove(ctx, new_directory, standing, victim)
-    left.append(names.add(ctx, new_directory, standing.name, names.key_for(ctx, new_directory, standing.name), inode))
-    left.append(names.add(ctx, directory, entry.name, names.key_for(ctx, directory, entry.name), victim))
+    left.append(names.add(ctx, new_directory, standing.name, new_key(), inode))
+    left.append(names.add(ctx, directory, entry.name, key(), victim))
     bind(left)
     _settle_moved(ctx, inode, new_directory, now)
     _settle_moved(ctx, victim, directory, now)
