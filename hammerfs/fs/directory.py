@@ -31,6 +31,9 @@ from hammerfs.ondisk.element import LeafElement, pack_key, unpack_leaf
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
 
+FIRST_COOKIE = 3
+"""Of the first entry; smaller ones are for `.` and `..`.  Names hash to keys far above it."""
+
 
 class Entry(NamedTuple):
     """An entry as a directory shows it; `key` doubles as the cookie that continues after it."""
@@ -211,13 +214,18 @@ def is_empty(ctx: Context, directory: Inode) -> bool:
 def scan(
     ctx: Context, directory: Inode, cookie: int, damaged: Callable[[CorruptionError], None] | None = None
 ) -> Iterator[Entry]:
-    """Entries after `cookie`, in key order; for `damaged` see `_scan_disk`."""
+    """Entries after `cookie`, in key order; for `damaged` see `_scan_disk`.
+
+    Keys that cannot be cookies, since those of `.` and `..` are as small, are of no sound entry and left out.
+    """
+    if cookie >= MAX_KEY:
+        return
     added = directory.sorted_adds
     if added is None:
         added = directory.sorted_adds = sorted(directory.adds.values(), key=lambda record: record.key)
     pending = _added_after(added, cookie)
     upcoming = next(pending, None)
-    for entry in _scan_disk(ctx, directory, cookie + 1, MAX_KEY, damaged):
+    for entry in _scan_disk(ctx, directory, max(cookie + 1, FIRST_COOKIE), MAX_KEY, damaged):
         while upcoming is not None and upcoming.key < entry.key:
             yield upcoming
             upcoming = next(pending, None)

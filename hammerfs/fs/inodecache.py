@@ -99,5 +99,6 @@ class InodeCache:
         elif data.obj_type == OBJTYPE_DIRECTORY:
             # Entries move both times, but only mtime is kept in place: without this ctime would go back.
             data.ctime = max(data.ctime, min(data.mtime, ctx.clock()))
-        read_only = past or ctx.read_only or localization in self.read_only_pfs
+        # Whoever has a name has a link.  To change one without would mean to delete it, and all that hangs on it.
+        read_only = past or ctx.read_only or not data.nlinks or localization in self.read_only_pfs
         return Inode(localization, obj_id, as_of, data, on_disk=True, read_only=read_only)

@@ -416,11 +416,15 @@ class FileSystem:
             except CorruptionError as error:
                 log.warning("object %#x stays unfinished, as it cannot be read: %s", obj_id, error)
                 continue
+            if obj_id == OBJID_ROOT or (inode.is_directory and not directory.is_empty(ctx, inode)):
+                log.warning("object %#x stays, though it is noted as deleted: it is a directory in use", obj_id)
+                continue
             inode.orphaned = True
             inode.disk_end = (1 << 63) - 1
             if inode.data.nlinks:
                 filedata.discard_from(ctx, inode, block_ceiling(inode.data.size))
             else:
+                inode.read_only = False
                 namespace.abandon(ctx, inode)
             ctx.dirty.mark(inode, Dirty.INODE)
 

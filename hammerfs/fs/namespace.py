@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+LINKS_MAX = (1 << 32) - 1
+"""What FUSE can tell of; on disk there is room for more."""
 _INHERITED_FLAGS = UF_NODUMP | UF_NOHISTORY | SF_NOHISTORY
 _OBJ_ID_CHUNK_TIDS = 64
 """A directory sets aside this many TIDs' worth of object ids, so that its files lie side by side in the B-tree."""
@@ -50,8 +52,12 @@ _RECORD_SPACE = BUFSIZE
 
 def writable(ctx: Context, inode: Inode) -> None:
     """Raise ReadOnlyError unless the inode may change."""
-    if ctx.read_only or inode.read_only:
-        raise ReadOnlyError("read-only file system" if ctx.read_only else "the past is read-only")
+    if ctx.read_only:
+        raise ReadOnlyError("read-only file system")
+    if inode.read_only:
+        if inode.live and not inode.data.nlinks:
+            raise CorruptionError(f"object {inode.obj_id:#x} is named, but its link count is 0: it cannot be changed")
+        raise ReadOnlyError("the past is read-only")
 
 
 def _editable(ctx: Context, directory: Inode) -> None:
@@ -163,6 +169,8 @@ def link(ctx: Context, inode: Inode, directory: Inode, name: bytes) -> None:
     key = _free_name(ctx, directory, name, _RECORD_SPACE)
     if not inode.data.nlinks:
         raise FileOperationError(errno.ENOENT)
+    if inode.data.nlinks >= LINKS_MAX:
+        raise FileOperationError(errno.EMLINK)
     now = ctx.clock()
     names.add(ctx, directory, name, key, inode)
     inode.data.nlinks += 1
@@ -252,8 +260,11 @@ def rename(
     if directory.localization != new_directory.localization:
         raise FileOperationError(errno.EXDEV)
     inode = _target(ctx, directory, entry)
+    writable(ctx, inode)
     standing, key = names.find_or_key(ctx, new_directory, new_name)
     victim = None if standing is None else _target(ctx, new_directory, standing)
+    if victim is not None:
+        writable(ctx, victim)
     ctx.space.check_write(2 * _RECORD_SPACE)
     if flags & RENAME_EXCHANGE:
         if standing is None or victim is None:

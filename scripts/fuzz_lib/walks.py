@@ -18,7 +18,7 @@ import pyfuse3
 
 from fuzz_lib.oracle import Failure, check_sentence, guarded, kind_of, plain
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.errors import HammerError
+from hammerfs.errors import FileOperationError, HammerError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
 from hammerfs.ondisk.constants import MAX_TID
@@ -34,6 +34,7 @@ CACHE_BYTES = 8 << 20
 START_US = 1_800_000_000_000_000
 ENTRIES_MAX = 60
 """Entries of one directory that are looked at."""
+LISTED_AT_ONCE = 9
 NODES_MAX = 80
 NAME_MAX = 255
 LINES_MAX = 20_000
@@ -74,21 +75,29 @@ class Probe(XattrOperations):
         raise Failure(f"{request}: {type(error).__name__}: {error}") from error
 
     def listing(self, node: int) -> Listing:
-        """A directory's entries, `.` and `..` left out."""
+        """A directory's entries, `.` and `..` left out, a few with each request as a small buffer makes it."""
         found: Listing = []
+        part: Listing = []
 
         def reply(_token: object, name: bytes, attr: pyfuse3.EntryAttributes, cookie: int) -> bool:
             # fs/fuse/readdir.c refuses the whole listing for one such name.
             if not 0 < len(name) <= NAME_MAX or b"/" in name or b"\0" in name:
                 raise Failure(f"a listing with the name {name!r}")
-            if not 0 <= cookie < 1 << 63:
-                raise Failure(f"a listing with the cookie {cookie}")
-            found.append((name, attr.st_ino, cookie))
-            return len(found) < ENTRIES_MAX
+            if not (part or found or [(b"", 0, 0)])[-1][2] < cookie < 1 << 63:
+                raise Failure(f"a listing that goes on with the cookie {cookie}")
+            if len(part) == LISTED_AT_ONCE:
+                return False
+            part.append((name, attr.st_ino, cookie))
+            return True
 
         token: Any = None
         with patch.object(pyfuse3, "readdir_reply", reply):
-            call(self.readdir(pyfuse3.FileHandleT(node), 0, token))
+            while len(found) < ENTRIES_MAX:
+                part = []
+                call(self.readdir(pyfuse3.FileHandleT(node), found[-1][2] if found else 0, token))
+                if not part:
+                    break
+                found += part
         return [entry for entry in found if entry[0] not in (b".", b"..")]
 
 
@@ -190,7 +199,10 @@ def _look_at(probe: Probe, attr: pyfuse3.EntryAttributes, path: bytes, seen: See
 def mount(devices: Sequence[MemoryDevice], **options: Any) -> FileSystem:
     """A mount with small caches and a clock that is the same each time."""
     wanted = MountOptions(xattr=True, flush_seconds=1e6, cache_bytes=CACHE_BYTES, **options)
-    return FileSystem.open(devices, wanted, clock=itertools.count(START_US, 1000).__next__)
+    try:
+        return FileSystem.open(devices, wanted, clock=itertools.count(START_US, 1000).__next__)
+    except FileOperationError as error:
+        raise Failure(f"a mount fails with {error}, and does not say of what") from error
 
 
 # --- the stages: each takes the volumes and notes the kinds of errors that it met ----------------------------
