@@ -60,6 +60,7 @@ from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare
 from hammerfs.vfs.complaints import Complaints
 from hammerfs.vfs.nameless import Nameless
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
+from hammerfs.vfs.refusedwriters import RefusedWriters
 from hammerfs.vfs.xattrnames import check_name, is_listed
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ class HammerOperations(pyfuse3.Operations):
         self._complaints = Complaints(log)
         # Directories of which a listing that has not come to its end yet left something out.
         self._incomplete: set[int] = set()
+        self._refused_writers = RefusedWriters()
 
     def _inode(self, node_id: int) -> Inode:
         if node_id >= OBJ_ID_MIN:
@@ -145,6 +147,8 @@ class HammerOperations(pyfuse3.Operations):
         """The errno to answer for an error; damage and failing devices are logged, and so are bugs, with traceback."""
         if isinstance(error, FUSEError):
             return error
+        if isinstance(error, NoSpaceError) and request == "write" and isinstance(args[0], int):
+            self._refused_writers.add(args[0])
         if not isinstance(error, HammerError):
             self._complaints.log(f"{request}{_shown(args)}: unexpected {type(error).__name__}: {error}", error)
             return FUSEError(errno.EIO)
@@ -250,6 +254,8 @@ class HammerOperations(pyfuse3.Operations):
     # --- attributes -----------------------------------------------------------------------------
     @_request
     def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        if self._refused_writers.take(inode):
+            raise NoSpaceError("no space left for what was written to this file")
         return self._attributes.of(self._inode(inode), inode)
 
     @_change
@@ -304,6 +310,7 @@ class HammerOperations(pyfuse3.Operations):
 
     @_request
     def release(self, fh: FileHandleT) -> None:
+        self._refused_writers.take(fh)
         self.fs.released(self._inode(fh))
 
     @_request

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SMALL
 from hammer_mount import HammerMount
 from syscalls import NOBODY, as_nobody
 
@@ -350,3 +351,23 @@ def test_extended_attributes_are_not_there_without_the_option(here: Path) -> Non
     ):
         with refused(errno.ENOTSUP):
             call()
+
+
+def test_writing_on_and_on_ends_when_the_file_system_is_full(tmp_path: Path) -> None:
+    """Though write(2) is answered from the cache; and what is deleted can be written again at once."""
+    mount = HammerMount(tmp_path, size="256M", mkfs=SMALL)
+    try:
+        mount.mount("nohistory", "flush=600")
+        room = os.statvfs(mount.path).f_bavail * os.statvfs(mount.path).f_frsize
+        piece = bytes(1 << 20)
+        for _ in range(2):
+            written = 0
+            with refused(errno.ENOSPC), open(mount.path / "file", "wb", buffering=0) as file:
+                while written < 8 * room:
+                    written += file.write(piece)
+            assert room * 0.9 < written < 8 * room
+            (mount.path / "file").unlink()
+        mount.umount()
+        mount.check()
+    finally:
+        mount.remove()

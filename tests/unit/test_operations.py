@@ -418,6 +418,26 @@ def test_what_was_removed_makes_room_at_once() -> None:
     trio.run(main)
 
 
+def test_who_writes_into_the_cache_of_a_full_file_system_is_told_once(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inode = make(fs, fs.root, b"file", b"x")
+    node_id = node(inode.obj_id)
+    told: list[tuple[int, bool]] = []
+    monkeypatch.setattr(pyfuse3, "invalidate_inode", lambda inode, attr_only: told.append((inode, attr_only)))
+    monkeypatch.setattr(fs, "write", failing(NoSpaceError("full")))
+    monkeypatch.setattr(fs.flusher, "haswork", lambda: False)
+    for _ in range(2):
+        assert errno_of(operations.write(pyfuse3.FileHandleT(node_id), 0, b"y")) == errno.ENOSPC
+        assert errno_of(operations.getattr(node_id, USER)) == errno.ENOSPC
+        assert call(operations.getattr(node_id, USER)).st_size == 1
+    assert told == [(node_id, True)] * 2
+    fs.opened(inode)
+    assert errno_of(operations.write(pyfuse3.FileHandleT(node_id), 0, b"y")) == errno.ENOSPC
+    call(operations.release(pyfuse3.FileHandleT(node_id)))
+    assert call(operations.getattr(node_id, USER)).st_size == 1, "whoever wrote is gone"
+
+
 def test_what_handlers_did_is_on_disk_after_fsync() -> None:
     devices = fresh()
     fs = mount(devices)
