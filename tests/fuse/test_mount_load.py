@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import SIZE, SMALL
 from hammer_mount import FULL, HammerMount
 
 pytestmark = pytest.mark.mount
@@ -110,9 +111,20 @@ def test_sixty_four_processes_at_once(hammer_mount: Maker) -> None:
             assert path.read_bytes() == b"%d of %d" % (index, number) * 1000
 
 
-def test_a_directory_of_very_many_names(hammer_mount: Maker) -> None:
+@pytest.fixture
+def roomy_mount(tmp_path: Path) -> Iterator[HammerMount]:
+    """A file system with room for that many inodes, checked at the end."""
+    mount = HammerMount(tmp_path, size="8G" if FULL else SIZE, mkfs=SMALL)
+    try:
+        yield mount
+        mount.check()
+    finally:
+        mount.remove()
+
+
+def test_a_directory_of_very_many_names(roomy_mount: HammerMount) -> None:
     """Made, listed, found, listed again after a remount, and removed, in bounded memory."""
-    mount = hammer_mount()
+    mount = roomy_mount
     mount.mount("nohistory")
     folder = mount.path / "large"
     folder.mkdir()
