@@ -112,29 +112,29 @@ def _unpack(ctx: Context, element: LeafElement) -> tuple[ObjId, Localization, by
 
 
 def find(ctx: Context, directory: Inode, name: bytes) -> Entry | None:
-    """The entry called `name`, or None."""
+    """The entry called `name`, or None, which is remembered: whoever finds a name missing often creates it next."""
     record = directory.adds.get(name)
     if record is not None:
         return _pending_entry(record)
+    if directory.missing is not None and directory.missing[0] == name:
+        return None
     low, high = _hash_range(directory, name)
+    taken = set()
     for entry in _under_hash(ctx, directory, low, high):
         if entry.name == name:
             return entry
+        taken.add(entry.key)
+    directory.missing = name, _free_key(directory, low, high, taken)
     return None
 
 
 def find_or_key(ctx: Context, directory: Inode, name: bytes) -> tuple[Entry | None, int]:
     """The entry called `name` and 0, or None and the key that a new entry of this name shall have."""
-    record = directory.adds.get(name)
-    if record is not None:
-        return _pending_entry(record), 0
-    low, high = _hash_range(directory, name)
-    taken = set()
-    for entry in _under_hash(ctx, directory, low, high):
-        if entry.name == name:
-            return entry, 0
-        taken.add(entry.key)
-    return None, _free_key(directory, low, high, taken)
+    entry = find(ctx, directory, name)
+    if entry is not None:
+        return entry, 0
+    assert directory.missing is not None, "what find did not find, it noted"
+    return None, _granted(directory.missing[1])
 
 
 def keys_for(ctx: Context, directory: Inode, name: bytes) -> Callable[[], int]:
@@ -144,15 +144,19 @@ def keys_for(ctx: Context, directory: Inode, name: bytes) -> Callable[[], int]:
     """
     low, high = _hash_range(directory, name)
     taken = {entry.key for entry in _under_hash(ctx, directory, low, high)}
-    return lambda: _free_key(directory, low, high, taken)
+    return lambda: _granted(_free_key(directory, low, high, taken))
 
 
-def _free_key(directory: Inode, low: int, high: int, taken: set[int]) -> int:
-    key = low
-    while key in taken or key in directory.add_keys or key in directory.deletes:
-        key += 1
-        if key > high:
-            raise NoSpaceError("too many names with one hash")
+def _free_key(directory: Inode, low: int, high: int, taken: set[int]) -> int | None:
+    for key in range(low, high + 1):
+        if key not in taken and key not in directory.add_keys and key not in directory.deletes:
+            return key
+    return None
+
+
+def _granted(key: int | None) -> int:
+    if key is None:
+        raise NoSpaceError("too many names with one hash")
     return key
 
 
@@ -166,7 +170,7 @@ def add(ctx: Context, directory: Inode, name: bytes, key: int, target: Inode) ->
     record = EntryRecord(EntryKind.ADD, directory, name, key, target)
     directory.adds[name] = record
     directory.add_keys[key] = record
-    directory.sorted_adds = None
+    directory.sorted_adds = directory.missing = None
     target.links[record] = None
     ctx.space.records += 1
     if directory.deletes:

@@ -113,6 +113,7 @@ class Inode:
     disk_end -- no data record in the B-tree ends beyond this
     adds, add_keys -- entries of a directory that are not in the B-tree yet, by name and by key
     deletes -- entries in the B-tree that are gone already, by key
+    missing -- a name that was looked for and is not there, and the key it would get; holds until an entry is added
     links -- pending entry records that refer to this inode
     general -- pending non-data records, see InodeCapture
     opens -- open file handles
@@ -137,6 +138,7 @@ class Inode:
         "last_seq",
         "links",
         "localization",
+        "missing",
         "next_obj_id",
         "obj_id",
         "on_disk",
@@ -177,6 +179,7 @@ class Inode:
         self.add_keys: dict[int, EntryRecord] = {}
         self.deletes: dict[int, EntryRecord] = {}
         self.sorted_adds: list[EntryRecord] | None = None
+        self.missing: tuple[bytes, int | None] | None = None
         self.links: dict[EntryRecord, None] = {}
         self.general: dict[tuple[int, int], bytes | None] = {}
         self.capture: InodeCapture | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from itertools import permutations
 
 import pytest
 from small_filesystem import (
@@ -25,7 +26,8 @@ from small_filesystem import (
 from hammerfs.errors import FileOperationError, ReadOnlyError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
-from hammerfs.ondisk.constants import MAX_TID, OBJID_ROOT
+from hammerfs.ondisk.constants import CAP_DIRHASH_ALG1, MAX_TID, OBJID_ROOT
+from hammerfs.ondisk.direntry import name_key
 from hammerfs.ondisk.inode import uuid_to_id
 
 NOREPLACE, EXCHANGE = 1, 2
@@ -174,6 +176,35 @@ def test_nothing_is_made_below_a_file_or_in_a_directory_that_is_gone(fs: FileSys
 
 
 # --- linking and removing -----------------------------------------------------------------------
+def names_with_one_hash() -> tuple[bytes, bytes]:
+    """Two names whose entries contend for one key: the hash adds up parts, whatever their order."""
+    seen: dict[int, bytes] = {}
+    for parts in permutations([b"a", b"b", b"c", b"d", b"e", b"f"]):
+        name = b".".join(parts)
+        key, _ = name_key(CAP_DIRHASH_ALG1, name)
+        if key in seen:
+            return seen[key], name
+        seen[key] = name
+    raise AssertionError("no two permutations have one hash")
+
+
+def test_a_name_that_was_missed_gets_a_key_of_its_own(fs: FileSystem, settle: Callable[[FileSystem], None]) -> None:
+    """Looking for a name remembers the key it would get; by the time it is made, another may have taken that."""
+    early, late = names_with_one_hash()
+    refuses(errno.ENOENT, lambda: fs.lookup(fs.root, late))
+    make(fs, fs.root, early, b"1")
+    refuses(errno.ENOENT, lambda: fs.lookup(fs.root, late))
+    settle(fs)
+    make(fs, fs.root, late, b"2")
+    settle(fs)
+    fs.unlink(fs.root, early)
+    refuses(errno.ENOENT, lambda: fs.lookup(fs.root, early))
+    settle(fs)
+    make(fs, fs.root, early, b"3")
+    settle(fs)
+    assert (read(fs, early), read(fs, late)) == (b"3", b"2")
+
+
 def test_links_count_names(fs: FileSystem, settle: Callable[[FileSystem], None]) -> None:
     inode = make(fs, fs.root, b"a", b"1")
     settle(fs)
