@@ -39,7 +39,6 @@ from hammerfs.ondisk.fifo import (
     DUMMY_SIZE_MIN,
     HEAD_SIZE,
     REDO,
-    REDO_HEAD_SIZE,
     REDO_OVERHEAD,
     REDO_PAYLOAD_MAX,
     TAIL,
@@ -68,6 +67,7 @@ _HIDING_JUMPS = 64
 """In units of the most records that the ring can hold.  Recovery goes on one unit ahead of the end that it found
 (`recovery.py`), so that many recoveries in a row stay clear of what was hidden there.
 """
+_REDO_SECTOR_TAIL = TAIL.pack(TAIL_SIGNATURE, HEAD_TYPE_REDO, UNDO_ALIGN)
 _HISTORY_UNIT_BITS = 3
 """What was logged is remembered in units of 8 bytes, the alignment of nearly every field."""
 
@@ -151,23 +151,39 @@ class UndoFifo:
     def append_redo_write(self, obj_id: int, localization: int, offset: int, data: Buffer) -> None:
         """Lay down what a write to a file did, in as many REDO_WRITE records as it takes.
 
-        A record each time a database commits, ten for 4 KiB: hence made in place, which takes half of the time.
+        Ten records for 4 KiB each time a database commits: so whole sectors are made in one go, which takes a third of
+        the time.
         """
         self._require(redo_write_size(len(data)))
-        for done in range(0, len(data), REDO_PAYLOAD_MAX):
-            piece = data[done : done + REDO_PAYLOAD_MAX]
-            size = len(piece)
-            total = REDO_OVERHEAD + ((size + 7) & ~7)
-            self._sector_room(total)
-            start = self.next_offset & BUFMASK
-            end = start + total
-            buffer = self._buffer
-            REDO.pack_into(
-                buffer, start, HEAD_SIGNATURE, HEAD_TYPE_REDO, total, self.seq, 0,
-                obj_id, offset + done, size, REDO_WRITE, localization, 0, 0,
+        done = 0
+        while len(data) - done >= REDO_PAYLOAD_MAX:
+            self._sector_room(UNDO_ALIGN)
+            done += self._lay_redo_sectors(obj_id, localization, offset + done, data[done:])
+        if done < len(data):
+            rest = bytes(data[done:])
+            self.append_redo(RedoBody(obj_id, offset + done, len(rest), REDO_WRITE, localization, rest))
+
+    def _lay_redo_sectors(self, obj_id: int, localization: int, offset: int, data: Buffer) -> int:
+        """Fill whole sectors of the current buffer with a record each; returns the bytes of `data` that they took."""
+        buffer, function, seq = self._buffer, self._crc, self.seq
+        first = self.next_offset & BUFMASK
+        count = min(len(data) // REDO_PAYLOAD_MAX, (BUFSIZE - first) // UNDO_ALIGN)
+        for number in range(count):
+            done = number * REDO_PAYLOAD_MAX
+            head = REDO.pack(
+                HEAD_SIGNATURE, HEAD_TYPE_REDO, UNDO_ALIGN, (seq + number) & _SEQ_MASK, 0,
+                obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, 0,
             )  # fmt: skip
-            self._fill(start + REDO_HEAD_SIZE, end, piece)
-            self._seal(start, end, HEAD_TYPE_REDO)
+            covered = b"".join((head[HEAD_SIZE:], data[done : done + REDO_PAYLOAD_MAX], _REDO_SECTOR_TAIL))
+            front = head[:CRC_OFFSET]
+            start = first + number * UNDO_ALIGN
+            checksum = (function(front) ^ function(covered)).to_bytes(4, "little")
+            buffer[start : start + UNDO_ALIGN] = b"".join((front, checksum, covered))
+        end = first + count * UNDO_ALIGN
+        self.seq = (seq + count) & _SEQ_MASK
+        self._mark(first, end)
+        self._move_to(self._base + end)
+        return count * REDO_PAYLOAD_MAX
 
     def begin_range(self, *, hidden: bool) -> None:
         """Let the header written next move first_offset to here.
