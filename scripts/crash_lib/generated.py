@@ -8,11 +8,11 @@ begins, other tasks have their turns, and only then it ends.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 from unittest import mock
 
 import trio
@@ -22,6 +22,7 @@ from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick, pick_node
 from crash_lib.promises import Promises
 from crash_lib.small import fresh, mount, recorded
 from crash_lib.twin import Twin
+from crash_lib.verdict import Tree
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import RecordingDevice, RecordingLog
 from hammerfs.errors import NoSpaceError
@@ -65,6 +66,18 @@ class Plan:
     tune: Callable[[FileSystem], None] | None = None
 
 
+class Keeping(Protocol):
+    """What was promised when, and who can tell whether it was kept.
+
+    kept -- (log position, promise), oldest first; from the position on nothing older counts
+    """
+
+    @property
+    def kept(self) -> Sequence[tuple[int, Any]]: ...
+
+    def broken_by(self, tree: Tree, promise: Any, /) -> list[str]: ...
+
+
 @dataclass
 class Workload:
     """A workload that was recorded.
@@ -75,7 +88,7 @@ class Workload:
 
     bases: list[MemoryDevice]
     log: RecordingLog
-    promises: Promises
+    promises: Keeping
     options: dict[str, Any]
 
 

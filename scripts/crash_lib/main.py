@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from crash_lib import replay
 from crash_lib.explore import Effort, Explorer, Tally
 from crash_lib.generated import Workload, record
 from crash_lib.plans import PLANS
+from crash_lib.real import PROGRAMS, record_program
 
 REPORT_SECONDS = 60
 FAILURES_SHOWN = 3
@@ -88,6 +91,9 @@ def kinds(text: str) -> list[str]:
 
 def workload_of(kind: str, seed: int) -> Workload:
     """Record a workload."""
+    if kind in PROGRAMS:
+        with tempfile.TemporaryDirectory(prefix="crashtest-") as folder:
+            return record_program(kind, Path(folder))
     return record(PLANS[kind](seed), seed)
 
 

@@ -1,0 +1,46 @@
+"""A mount whose writes are recorded: `python -m crash_lib.recording_server IMAGE SPOOL MOUNTPOINT`.
+
+The same server as that of `hammerfs mount -f`, on a device that notes what is asked of it.  Says "ready" on standard
+output when the mount can be used.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from crash_lib.spool import SpoolingDevice
+from hammerfs.device.file import FileDevice
+from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.options import MountOptions
+from hammerfs.vfs.daemon import run_in_foreground
+from hammerfs.vfs.mountpoint import prepare_mountpoint
+from hammerfs.vfs.operations import operations_for
+from hammerfs.vfs.readiness import Readiness
+from hammerfs.vfs.server import serve
+
+FLUSH_SECONDS = 0.5
+"""Flushes by the timer are to happen within a short workload, too."""
+
+
+def answer(image: str, spool: str, mountpoint: str, readiness: Readiness) -> int:
+    """Serve until unmounted."""
+    device = SpoolingDevice(FileDevice(image, writable=True), Path(spool))
+    try:
+        fs = FileSystem.open([device], MountOptions(flush_seconds=FLUSH_SECONDS))
+        serve(operations_for(fs), mountpoint, image, (), readiness)
+    finally:
+        device.close()
+    return 0
+
+
+def main() -> int:
+    """Serve the image named on the command line."""
+    image, spool, mountpoint = sys.argv[1:]
+    serving = partial(answer, image, spool, prepare_mountpoint(mountpoint))
+    return run_in_foreground(serving, lambda _: print("ready", flush=True))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
