@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,18 @@ from hammerfs.ops.check_report import Report
 from hammerfs.ops.progress import Progress
 from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.volumes import VolumeSet
+
+_HEARD: list[str] = []
+"""Warnings and errors that recovery logged; an intact image gives no cause for any."""
+
+
+class _Listener(logging.Handler):
+    """Keeps what is worth a warning."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            _HEARD.append(record.getMessage())
+
 
 Slot = tuple[int, bytes]
 """A place for a name: the directory's object id, and the name."""
@@ -70,10 +83,12 @@ def recover(devices: Sequence[ReadingDevice], **options: bool) -> Recovered:
     """Mount for writing, finish what recovery leaves to the first flush, unmount."""
     entries = devices[0].log.entries
     opened = 0
+    _HEARD.clear()
     try:
         fs = mount(devices, **options)
         opened = len(entries)
         fs.close_now()
+        assert not _HEARD, f"the log says: {_HEARD[0]}"
     except (HammerError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         return Recovered(entries, opened, f"{type(error).__name__}: {error}")
     return Recovered(entries, opened)
@@ -122,9 +137,22 @@ def look_at(fs: FileSystem, inode: Inode) -> Seen:
 
 
 @contextmanager
+def listening() -> Iterator[None]:
+    """Let the log of hammerfs be heard by nobody but `recover`."""
+    logger = logging.getLogger("hammerfs")
+    handlers, propagate = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [_Listener()], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextmanager
 def exact_reads(layers: FreemapLayers) -> Iterator[None]:
     """Read what is asked for, not whole buffers: then what lies beside it makes no difference between two images."""
     with (
+        listening(),
         mock.patch.object(ImageReader, "read", _read_exactly),
         mock.patch.object(MetaBuffers, "read", lambda self, offset, size: self._volumes.read(to_zone2(offset), size)),
         mock.patch("hammerfs.store.fiforeader.CHUNK_SIZE", BUFSIZE),
