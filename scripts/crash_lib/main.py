@@ -14,17 +14,23 @@ from pathlib import Path
 from crash_lib import replay
 from crash_lib.explore import Effort, Explorer, Tally
 from crash_lib.generated import Workload, record
+from crash_lib.kill import kill_many
 from crash_lib.plans import PLANS
-from crash_lib.real import PROGRAMS, record_program
+from crash_lib.real import PROGRAMS, keep_program, kept_program, record_program
 
+KINDS = [*PLANS, *PROGRAMS]
+PROGRAM_EFFORT = Effort(states=10, exhaustive=16, again=40)
+"""Their logs are long, and to ask a program takes longer than to ask a model."""
 REPORT_SECONDS = 60
 FAILURES_SHOWN = 3
 """Failures printed of one workload."""
 
 EPILOG = f"""
-kinds of workloads: {", ".join(PLANS)}
+kinds of workloads: {", ".join(PLANS)};
+recorded below a real mount: {", ".join(PROGRAMS)}.
 
-Every failure is printed with words that replay it alone: scripts/crashtest --replay WORDS.
+Every failure is printed with words that replay it alone: scripts/crashtest --replay WORDS. What real programs write
+differs from run to run: of a workload of theirs that fails, the record is kept, and the words name its folder.
 """
 
 
@@ -39,12 +45,12 @@ class Run:
     workloads: int = 0
     failed: int = 0
     lines: list[str] = field(default_factory=list)
-    began: float = field(default_factory=time.process_time)
+    began: float = field(default_factory=lambda: cpu_seconds())
 
     @property
     def seconds(self) -> float:
-        """CPU time since the beginning."""
-        return time.process_time() - self.began
+        """CPU time since the beginning, that of programs included."""
+        return cpu_seconds() - self.began
 
     def summary(self) -> str:
         """One line."""
@@ -55,6 +61,11 @@ class Run:
             f"{len(tally.states) / max(seconds, 1e-9):.0f}/s; {tally.tried} arrived at, {tally.recoveries} recoveries "
             f"and {tally.verifications} verifications run, {self.workloads} workloads, {self.failed} failures"
         )
+
+
+def cpu_seconds() -> float:
+    """What this process and those it has waited for have used."""
+    return sum(os.times()[:4])
 
 
 def say(text: str) -> None:
@@ -71,7 +82,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="the same in seconds (120)")
     parser.add_argument("--states", type=int, help="end when so many distinct states were tried")
     parser.add_argument("--seed", type=int, help="where to begin; by default something new")
-    parser.add_argument("--workload", type=kinds, default=list(PLANS), metavar="KINDS", help="comma-separated; all")
+    parser.add_argument("--workload", type=kinds, default=list(KINDS), metavar="KINDS", help="comma-separated; all")
+    parser.add_argument("--kill", type=int, metavar="N", help="kill servers of real mounts under load N times instead")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where images of real mounts go")
     parser.add_argument("--replay", metavar="WORDS", help="try one state again")
     parsed = parser.parse_args(arguments)
     if parsed.hours is not None:
@@ -84,29 +97,36 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def kinds(text: str) -> list[str]:
     """Names of workloads."""
     names = text.split(",")
-    if unknown := [name for name in names if name not in PLANS]:
-        raise argparse.ArgumentTypeError(f"not known: {', '.join(unknown)}; there are {', '.join(PLANS)}")
+    if unknown := [name for name in names if name not in KINDS]:
+        raise argparse.ArgumentTypeError(f"not known: {', '.join(unknown)}; there are {', '.join(KINDS)}")
     return names
 
 
-def workload_of(kind: str, seed: int) -> Workload:
-    """Record a workload."""
-    if kind in PROGRAMS:
-        with tempfile.TemporaryDirectory(prefix="crashtest-") as folder:
-            return record_program(kind, Path(folder))
-    return record(PLANS[kind](seed), seed)
+def workload_of(kind: str, seed: int | str) -> Workload:
+    """Record a workload, or take the one that is kept in the folder `seed`."""
+    if kind not in PROGRAMS:
+        return record(PLANS[kind](int(seed)), int(seed))
+    if isinstance(seed, str):
+        return kept_program(kind, Path(seed))
+    with tempfile.TemporaryDirectory(prefix="crashtest-") as folder:
+        return record_program(kind, Path(folder))
 
 
 def explore(run: Run, kind: str, seed: int, effort: Effort, seconds: float, states: float = float("inf")) -> None:
     """Record and try one workload within what is left of the budget."""
     tally = run.tally
-    explorer = Explorer(workload_of(kind, seed), effort, tally, seed)
+    workload = workload_of(kind, seed)
+    explorer = Explorer(workload, effort, tally, seed)
     explorer.explore(lambda: run.seconds >= seconds or len(tally.states) >= states)
     run.workloads += 1
     run.failed += len(tally.failures)
+    kept: int | str = seed
+    if tally.failures and kind in PROGRAMS:
+        kept = tempfile.mkdtemp(prefix=f"crashtest-{kind}-")
+        keep_program(workload, Path(kept))
     shown = sorted(tally.failures, key=lambda failure: len(failure.places))[:FAILURES_SHOWN]
     for failure in shown:
-        words = replay.written(kind, seed, failure.places)
+        words = replay.written(kind, kept, failure.places)
         run.lines.append(f"FAILED {words}\n    " + "\n    ".join(failure.complaints[:4]))
         say(run.lines[-1])
     if len(tally.failures) > len(shown):
@@ -125,7 +145,7 @@ def rounds(names: Sequence[str], seed: int) -> Iterator[tuple[str, int]]:
 def try_again(words: str) -> int:
     """Replay one state."""
     kind, seed, places = replay.understood(words)
-    explorer = Explorer(workload_of(kind, seed), Effort(), Tally(), seed)
+    explorer = Explorer(workload_of(kind, seed), Effort(), Tally(), 0)
     complaints = explorer.replay(places)
     for complaint in complaints or ["nothing is wrong with this state"]:
         say(complaint)
@@ -140,12 +160,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     states = options.states or float("inf")
     say(f"crashtest: seed {seed}")
+    if options.kill is not None:
+        return 1 if kill_many(options.kill, seed, say, options.work) else 0
     run = Run()
     reported = time.monotonic()
     for kind, number in rounds(options.workload, seed):
         if run.seconds >= options.seconds or len(run.tally.states) >= states:
             break
-        explore(run, kind, number, Effort(), options.seconds, states)
+        explore(run, kind, number, PROGRAM_EFFORT if kind in PROGRAMS else Effort(), options.seconds, states)
         if time.monotonic() - reported >= REPORT_SECONDS:
             reported = time.monotonic()
             say(f"crashtest: at {kind}:{number}: {run.summary()}")

@@ -7,6 +7,7 @@ system and looked at by that program itself.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import sqlite3
 import subprocess
@@ -221,6 +222,18 @@ def record_program(kind: str, folder: Path) -> Workload:
         while acknowledged and acknowledged[0][0] <= end:
             promises.kept.append((len(log.entries), acknowledged.pop(0)[1]))
     return Workload([base], log, promises, {})
+
+
+def keep_program(workload: Workload, folder: Path) -> None:
+    """Write down what was recorded of a program."""
+    (folder / "record").write_bytes(pickle.dumps((workload.log.entries, list(workload.promises.kept))))
+
+
+def kept_program(kind: str, folder: Path) -> Workload:
+    """What `keep_program` wrote down."""
+    log = RecordingLog()
+    log.entries, kept = pickle.loads((folder / "record").read_bytes())
+    return Workload(fresh(), log, ProgramPromises(PROGRAMS[kind][1], kept), {})
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Words for a state, which lead to it again: `names:17:41+-x3fz/2+-`.
 
-First the kind of workload and its seed; then, one behind the other, the crashes: the position in the log and for each
-uncertain write there `+` when it was kept, `-` when it was lost, or `x…z` with its sectors as a hexadecimal mask.
+First the kind of workload and its seed, or the folder where its record is kept; then, one behind the other, the
+crashes: the position in the log and for each uncertain write there `+` when it was kept, `-` when it was lost, or
+`x…z` with its sectors as a hexadecimal mask.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ _PLACE = re.compile(r"(\d+)((?:[-+]|x[0-9a-f]+z)*)")
 _FATE = re.compile(r"[-+]|x([0-9a-f]+)z")
 
 
-def written(kind: str, seed: int, places: Sequence[Place]) -> str:
+def written(kind: str, seed: int | str, places: Sequence[Place]) -> str:
     """The words for a state."""
     return f"{kind}:{seed}:" + "/".join(f"{position}{''.join(map(_code, fates))}" for position, fates in places)
 
 
-def understood(words: str) -> tuple[str, int, list[Place]]:
+def understood(words: str) -> tuple[str, int | str, list[Place]]:
     """Kind, seed and crashes; ValueError when the words are none of ours."""
     kind, seed, path = words.split(":")
     places = []
@@ -31,7 +32,7 @@ def understood(words: str) -> tuple[str, int, list[Place]]:
             raise ValueError(f"{step!r} is no place in a log")
         fates = tuple(_mask(code) for code in _FATE.finditer(found[2]))
         places.append((int(found[1]), fates))
-    return kind, int(seed), places
+    return kind, int(seed) if seed.isdecimal() else seed, places
 
 
 def _code(mask: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import crash_mutants
@@ -17,16 +18,17 @@ from crash_lib import replay
 from crash_lib.cuts import WHOLE, Cutter, choices
 from crash_lib.explore import Effort, Explorer, Tally
 from crash_lib.layered import LayeredDevice
-from crash_lib.main import Run, explore, workload_of
+from crash_lib.main import PROGRAM_EFFORT, Run, explore, workload_of
 from crash_lib.memo import Memo
 from crash_lib.plans import PLANS, wind
+from crash_lib.real import COMMITS, build_complaints, sqlite, sqlite_complaints
 from crash_lib.small import fresh, mount
 
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
 from hammerfs.fs.cycle import Cycle
 
-SECONDS = float(os.environ.get("HAMMERFS_CRASH_SECONDS", "60"))
+SECONDS = float(os.environ.get("HAMMERFS_CRASH_SECONDS", "48"))
 SEED = int(os.environ.get("HAMMERFS_CRASH_SEED", "1"))
 
 
@@ -41,6 +43,29 @@ def test_every_state_that_a_power_cut_leaves_is_recovered_to_what_was_promised(k
         seed += 1
     assert not run.lines, "\n".join(run.lines)
     assert len(run.tally.states) > 20 * SECONDS / len(PLANS), run.summary()
+
+
+@pytest.mark.mount
+@pytest.mark.slow
+@pytest.mark.programs("git")
+@pytest.mark.parametrize("kind", ["sqlite", "sqlite-wal", "git"])
+def test_what_real_programs_were_promised_survives(kind: str) -> None:
+    """The same, recorded below a real mount; the programs themselves look at what comes back."""
+    run = Run()
+    explore(run, kind, SEED, PROGRAM_EFFORT, 4.0)
+    assert not run.lines, "\n".join(run.lines)
+    assert len(run.tally.states) > 50, run.summary()
+
+
+def test_a_program_that_lost_something_says_so(tmp_path: Path) -> None:
+    sqlite(tmp_path, lambda _: None, "WAL")
+    assert not sqlite_complaints(tmp_path, COMMITS)
+    assert sqlite_complaints(tmp_path, COMMITS + 1)
+    whole = (tmp_path / "rows.db").read_bytes()
+    (tmp_path / "rows.db").write_bytes(whole[:4096] + bytes(4096) + whole[8192:])
+    assert sqlite_complaints(tmp_path, 0)
+    (tmp_path / "unit0.c").write_text("int unit0(vo")
+    assert build_complaints(tmp_path, 0)
 
 
 # --- the harness --------------------------------------------------------------------------------

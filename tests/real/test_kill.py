@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
-import ledger_writer
 import pytest
+from crash_lib import ledger_writer
+from crash_lib.kill import kill_many
+from crash_lib.load import Load
 from hammer_mount import FULL, HammerMount
 
 pytestmark = [pytest.mark.real, pytest.mark.mount, pytest.mark.slow]
@@ -23,51 +18,6 @@ FILE_SYSTEMS = 5 if FULL else 1
 KILLS = 10 if FULL else 8
 LOAD_SECONDS_MAX = 4.0 if FULL else 2.0
 MOUNT_SECONDS_MAX = 2.0
-START_SECONDS_MAX = 30
-POLL_SECONDS = 0.01
-DEAD_MOUNT_ERRORS = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO}
-"""What system calls get when the server dies: those that follow, those under way, those that need a page of a file."""
-
-
-class Load:
-    """A running ledger writer, ended with all of its processes when the context is left."""
-
-    def __init__(self, folder: Path, ledger: Path, seed: str) -> None:
-        ledger.touch()
-        self.ledger = ledger
-        self._process = subprocess.Popen(
-            [sys.executable, ledger_writer.__file__, folder, ledger, seed],
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
-
-    def wait_for_first_fsync(self) -> None:
-        """Return when the ledger has a line."""
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while not self.ledger.stat().st_size:
-            assert time.monotonic() < deadline, "nothing was fsynced"
-            with pytest.raises(subprocess.TimeoutExpired):
-                self._process.wait(POLL_SECONDS)
-
-    def run_for(self, seconds: float) -> None:
-        """Let it write."""
-        with pytest.raises(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-
-    def end(self) -> None:
-        """Wait for the end, which follows that of the mount; nothing else may have ended it."""
-        _, said = self._process.communicate(timeout=START_SECONDS_MAX)
-        assert self._process.returncode == 0
-        reasons = {int(line.split()[0]) for line in said.splitlines()}
-        assert reasons <= DEAD_MOUNT_ERRORS, said.decode()
 
 
 @pytest.mark.parametrize("file_system", range(FILE_SYSTEMS))
@@ -97,3 +47,9 @@ def test_sigkill_loses_nothing_that_was_fsynced(hammer: HammerMount, tmp_path: P
     hammer.remount()
     for folder, ledger in rounds:
         assert not list(ledger_writer.complaints(folder, ledger_writer.read_ledger(ledger)))
+
+
+def test_a_device_that_loses_what_was_not_flushed_takes_nothing_that_was_fsynced(tmp_path: Path) -> None:
+    """Two deaths: of the server, then of the device below it, with all that no barrier had covered."""
+    said: list[str] = []
+    assert not kill_many(2, random.randrange(1 << 32), said.append, tmp_path), "\n".join(said)

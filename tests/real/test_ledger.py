@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ledger_writer import PAGE_BYTES, complaints, content_of, page_of, read_ledger, resized_to
+from crash_lib.ledger_writer import PAGE_BYTES, complaints, content_of, page_of, read_ledger, resized_to
 
 Change = Callable[[Path], object]
 
