@@ -202,7 +202,7 @@ def _check_entries(
         return 0
     if count > inside:
         report.problem(LAYER2, where, f"{count - inside} big-blocks beyond the volume's end have zone {entry.zone}")
-    odd = (entry.append_off | entry.bytes_free) % DATA_ALIGN
+    odd = (entry.append_off | entry.bytes_free) % (NODE_SIZE if entry.zone == ZONE_BTREE else DATA_ALIGN)
     if odd or not 0 <= entry.append_off <= BIGBLOCK_SIZE or entry.bytes_free > BIGBLOCK_SIZE:
         report.problem(LAYER2, where, f"impossible append_off {entry.append_off} or bytes_free {entry.bytes_free}")
     if entry.zone == 0:

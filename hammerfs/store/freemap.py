@@ -88,7 +88,7 @@ class FreeMap:
             if not layer2_crc_ok(self._version, raw):
                 raise CorruptionError("freemap layer-2 entry with a bad CRC", offset=where)
             entry = Layer2.unpack(raw)
-            odd = (entry.bytes_free | entry.append_off) % DATA_ALIGN
+            odd = (entry.bytes_free | entry.append_off) % (NODE_SIZE if entry.zone == ZONE_BTREE else DATA_ALIGN)
             if entry.bytes_free > BIGBLOCK_SIZE or entry.append_off > BIGBLOCK_SIZE or odd:
                 raise CorruptionError("freemap layer-2 entry with impossible counts", offset=where)
             self._layer2[bigblock] = entry
