@@ -47,7 +47,7 @@ def test_each_io_fails_while_everything_is_flushed(name: str, seed: int) -> None
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("name", FAULTS_OF_FSYNC)
+@pytest.mark.parametrize("name", FAULTS_OF_FSYNC[:3])
 def test_each_io_fails_while_single_files_are_fsynced(name: str, seed: int) -> None:
     judge_all(name, runs_with_each_fault(FsyncRun, FAULTS[name], seed=seed + 3, steps=30))
 
@@ -55,7 +55,7 @@ def test_each_io_fails_while_single_files_are_fsynced(name: str, seed: int) -> N
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", FAULTS_OF_FSYNC[1:])
 def test_each_io_fails_while_files_are_fsynced_by_redo(name: str, seed: int) -> None:
-    judge_all(name, runs_with_each_fault(RedoRun, FAULTS[name], seed=seed, steps=30))
+    judge_all(name, runs_with_each_fault(RedoRun, FAULTS[name], seed=seed, steps=20))
 
 
 def judge_all(name: str, runs: Sequence[Run]) -> None:
