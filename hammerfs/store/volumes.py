@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, TypeAlias
 
 from hammerfs.device.base import Device
-from hammerfs.errors import CorruptionError, NotHammerError
+from hammerfs.errors import CorruptionError, DeviceError, NotHammerError
 from hammerfs.ondisk.address import SHORT_MASK, Offset, encode, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
@@ -85,6 +85,7 @@ class VolumeSet:
         self._unsettled: set[int] = set()
         self.unsettled_bytes = 0
         self._barrier_lock = threading.Lock()
+        self._failed: DeviceError | None = None
         self._readers: list[_Reader | None] = [None] * MAX_VOLUMES
         for volume in self.volumes.values():
             start = volume.header.vol_buf_beg
@@ -158,17 +159,20 @@ class VolumeSet:
         """Return when everything written before the call is on stable storage; may be called from several threads.
 
         The second of two callers waits for the first, even when it has nothing of its own to settle: the first may be
-        settling what the second wrote.
+        settling what the second wrote.  After a failure none succeeds any more, whatever the device would say: the
+        second may have waited while the first lost what it wrote (INV-11).
         """
         with self._barrier_lock:
+            if self._failed is not None:
+                raise self._failed
             undo_first = self._undo_first_written
             self.unsettled_bytes = 0
             for number in tuple(self._unsettled):
                 self._unsettled.discard(number)
                 try:
                     self.volumes[number].device.barrier()
-                except BaseException:
-                    self._unsettled.add(number)
+                except DeviceError as error:
+                    self._failed = error
                     raise
             self.undo_first_durable = undo_first
 

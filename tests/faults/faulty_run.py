@@ -27,8 +27,9 @@ from test_filesystem_crash import Ledger, Promises, checked, remembering
 
 from hammerfs.device.faulty import Action, FaultyDevice
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.device.recording import Write, drop_all, keep_all, random_chooser
+from hammerfs.device.recording import BarrierEnd, Write, drop_all, keep_all, random_chooser
 from hammerfs.errors import HammerError
+from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import MAX_TID
 
@@ -97,6 +98,7 @@ class Run(ABC):
         )
         self.faulty.on_fault = self._note_fault
         self._written_at_fault: int | None = None
+        self._written_when_known: int | None = None
         self._volumes = [self.faulty if number == fault.volume else item for number, item in enumerate(recording)]
         self._source = random.Random(seed)
         self._steps = steps
@@ -109,6 +111,17 @@ class Run(ABC):
         if self._written_at_fault is None:
             self._written_at_fault = len(self.log.entries)
 
+    def _note_failure(self, flusher: Flusher) -> None:
+        """A barrier fails in its thread, and the flusher knows a moment later: from then on nothing is written."""
+        critical_error = flusher.critical_error
+
+        def noted(error: BaseException) -> None:
+            if self._written_when_known is None:
+                self._written_when_known = len(self.log.entries)
+            critical_error(error)
+
+        flusher.critical_error = noted  # type: ignore[method-assign]
+
     # --- the workload ---------------------------------------------------------------------------
     def carry_out(self) -> None:
         """Mount, change, flush, unmount; a hang is an error."""
@@ -118,6 +131,8 @@ class Run(ABC):
             except HammerError as error:
                 judge(error)
                 return
+            assert fs.flusher is not None
+            self._note_failure(fs.flusher)
             self.twin = Twin(fs)
             self.twin.root = self._root
             with small_stretches():
@@ -191,8 +206,9 @@ class Run(ABC):
         if self.fault.action in ("write", "barrier") and self._written_at_fault is not None:
             assert failed or self.twin is None
             after = self.log.entries[self._written_at_fault :]
-            # A barrier may have been on its way to its thread when another task's write failed.
-            assert not any(self.fault.action == "barrier" or isinstance(entry, Write) for entry in after)
+            assert self.fault.action != "barrier" or not any(isinstance(entry, BarrierEnd) for entry in after)
+            known = self.log.entries[self._written_when_known or 0 :]
+            assert self.twin is None or not any(isinstance(entry, Write) for entry in known)
         choose = (keep_all, drop_all, random_chooser(random.Random(self._nth)))[self._nth % 3]
         image = self.log.power_cut(len(self.log.entries), choose)
         self.verify_promises(mount(image, xattr=True) if self._nth % 4 else checked(image))

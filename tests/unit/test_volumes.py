@@ -194,8 +194,10 @@ def test_only_devices_written_to_are_settled() -> None:
     assert [device.counts["barrier"] for device in devices] == [0, 1, 0]
 
 
-def test_a_failed_barrier_is_not_forgotten_by_the_next() -> None:
-    devices: list[Device] = [FaultyDevice(make_device(), "barrier", 1, 5)]
+@pytest.mark.parametrize("latched", [True, False])
+def test_a_failed_barrier_is_not_forgotten_by_the_next(latched: bool) -> None:
+    """INV-11: not even where the device itself forgets, as Linux does."""
+    devices: list[Device] = [FaultyDevice(make_device(), "barrier", 1, 5, latched=latched)]
     volumes = VolumeSet.open(devices)
     volumes.write(META_START, b"x")
     for _ in range(3):
