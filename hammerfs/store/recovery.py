@@ -117,6 +117,8 @@ def recover_stage1(volumes: VolumeSet, *, collapse: bool, keep_redo: bool = Fals
     fresh = _is_renumbering_needed(volumes, reader, found) if collapse else False
     if found.length:
         _Restorer(volumes, reader, found).run(result)
+        if not collapse and header.vol_version >= VERSION_UNDO_SEQUENCED:
+            _wipe_remnants(volumes, reader, found)
     if collapse:
         result.first_offset = result.next_offset
         if fresh:
@@ -359,6 +361,33 @@ def _is_renumbering_needed(volumes: VolumeSet, reader: FifoReader, found: FifoRa
             if remnant is not None and (remnant.seq - found.seq) & _SEQ_MASK < margin:
                 return True
     return False
+
+
+def _wipe_remnants(volumes: VolumeSet, reader: FifoReader, found: FifoRange) -> None:
+    """Lay the FIFO out anew behind a range that stays, as far as a crash left records there.
+
+    What REDO flushes is numbered on from the range's end.  If the power fails again, a new sector could stand in front
+    of one that the first crash had kept, with just the number that this one continues.
+    """
+    version = volumes.root.header.vol_version
+    margin = _seq_jump(reader)
+    blank = format_buffer(version, found.seq ^ _FORMAT_FLIP)
+    start = reader.advance(found.end, -found.end % UNDO_ALIGN)
+    rest = -start % BUFSIZE
+    if rest:
+        volumes.write(volumes.root.header.undo_to_zone2(start), blank[-rest:])
+    base = reader.advance(start, rest)
+    looked_at = clean = 0
+    while clean < CHUNK_SIZE and looked_at < reader.capacity - found.length - 2 * BUFSIZE:
+        buffer = reader.read(base, BUFSIZE)
+        sectors = [buffer[at : at + UNDO_ALIGN] for at in range(0, BUFSIZE, UNDO_ALIGN)]
+        records = [next(reader.scan_extent(base, sector), None) for sector in sectors]
+        if any(record is not None and (record.seq - found.seq) & _SEQ_MASK < margin for record in records):
+            volumes.write(volumes.root.header.undo_to_zone2(base), blank)
+            clean = 0
+        clean += BUFSIZE
+        looked_at += BUFSIZE
+        base = reader.advance(base, BUFSIZE)
 
 
 def _seq_jump(reader: FifoReader) -> int:

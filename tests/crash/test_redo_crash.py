@@ -21,15 +21,18 @@ from small_filesystem import assert_settled, fresh, make, mount, read, recorded,
 from test_filesystem_crash import IMAGES, checked, every_power_cut, flush_in_one_cycle, power_cuts
 
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.device.recording import Chooser, RecordingLog, drop_all, keep_all
+from hammerfs.device.recording import Chooser, RecordingLog, Write, drop_all, keep_all
 from hammerfs.errors import CorruptionError
 from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.fsync import FastFsync
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.redolog import RedoJournal
-from hammerfs.ondisk.constants import REDO_WRITE
+from hammerfs.ondisk.constants import REDO_WRITE, UNDO_ALIGN
 from hammerfs.ondisk.fifo import RedoBody
+from hammerfs.store.fiforeader import FifoReader
+from hammerfs.store.recovery import recover_stage1
 from hammerfs.store.undo import UndoFifo
+from hammerfs.store.volumes import VolumeSet
 
 SIZES = [1, 40, 400, 448, 449, 2000, 9000, 20_000]
 OFFSETS = [0, 0, 30, 448, 4096, 16_000, 16_384, 30_000]
@@ -213,6 +216,40 @@ def test_recovery_of_redo_survives_crashes_of_its_own() -> None:
 def torn(source: random.Random) -> Chooser:
     """Every sector for itself."""
     return lambda write: [source.random() < 0.5 for _ in range(write.sectors)]
+
+
+def test_recovery_wipes_what_the_crash_kept_behind_the_range() -> None:
+    """Or a second crash could find a new sector in front of an old one with just the number that this one continues."""
+    fs, log = begun()
+    fs.write(walk(fs, b"f"), 0, b"new")
+    fast_fsync(fs, b"f")
+    assert fs.ctx.undo is not None
+    end, seq = fs.ctx.undo.next_offset, fs.ctx.undo.seq
+    acknowledged = len(log.entries)
+    for number in range(10):
+        fs.write(walk(fs, b"f"), 0, bytes([number]) * 9000)
+        fast_fsync(fs, b"f")
+    cut = max(at for at, entry in enumerate(log.entries[: acknowledged + 2]) if isinstance(entry, Write)) + 1
+    image = log.power_cut(cut, lambda write: [index != 1 for index in range(write.sectors)])
+    assert remnants(image, end, seq), "the crash kept some"
+    volumes = VolumeSet.open(image)
+    result = recover_stage1(volumes, collapse=True, keep_redo=True)
+    assert (result.next_offset, result.seq) == (end, seq)
+    assert not remnants(image, end, seq)
+    assert read(checked(image), b"f") == b"new"
+
+
+def remnants(image: list[MemoryDevice], end: int, seq: int) -> int:
+    """Sectors behind `end` whose numbers could be reached from `seq`."""
+    reader = FifoReader(VolumeSet.open(image))
+    start = reader.advance(end, -end % UNDO_ALIGN)
+    found = 0
+    for place, size in reader.extents(start, 1 << 20):
+        chunk = reader.read(place, size)
+        for at in range(0, size, UNDO_ALIGN):
+            record = next(reader.scan_extent(place + at, chunk[at : at + UNDO_ALIGN]), None)
+            found += record is not None and (record.seq - seq) % (1 << 32) < 100_000
+    return found
 
 
 # --- the points at which the original loses or damages data -------------------------------------
