@@ -104,8 +104,13 @@ def _ask(directory: str, seconds: float) -> int:
         try:
             device = os.stat(directory).st_dev
             os.statvfs(directory)
-            with os.scandir(directory) as entries:
-                next(entries, None)
+            try:
+                with os.scandir(directory) as entries:
+                    next(entries, None)
+            except OSError as error:
+                # An entry of the root that is damaged is an answer, too, and no reason to keep the rest from anyone.
+                if error.errno != errno.EIO:
+                    raise
             answer.append(device)
         except OSError as error:
             answer.append(error)

@@ -52,6 +52,7 @@ SERVED: dict[str, tuple[str, list[Change]]] = {
         "plain7",
         [["name", i, name, False] for i, name in enumerate(("612f62", "", "2e2e", "00"))],
     ),
+    "a root of nothing but damage": ("plain7", [["name", i, "", False] for i in range(9)]),
     "a directory that holds the root": ("plain7", [["field", "entry", i, "obj_id", ["=", 1], True] for i in range(9)]),
     "inodes of no type": ("plain7", [["field", "inode", i, "obj_type", ["=", i * 5], True] for i in range(1, 9)]),
     "sizes and link counts at the edge": (
@@ -117,9 +118,10 @@ def test_a_server_survives(laboratory: Laboratory, tmp_path: Path, name: str) ->
     write_out(laboratory.build(Program(base, changes)), tmp_path / "image")
     mount_point = tmp_path / "mnt"
     with server(tmp_path / "image", mount_point) as process:
-        assert process.poll() is None, "the server has ended"
+        assert process.stderr is not None
+        assert process.poll() is None, process.stderr.read()
         subprocess.run([sys.executable, "-c", WALK, mount_point], check=True, timeout=SECONDS_MAX, capture_output=True)
-        assert process.poll() is None, "the server has ended"
+        assert process.poll() is None, process.stderr.read()
         subprocess.run([HAMMERFS, "umount", mount_point], check=False, timeout=SECONDS_MAX, capture_output=True)
         _, told = process.communicate(timeout=SECONDS_MAX)
     assert "Traceback" not in told, told
