@@ -84,7 +84,7 @@ def _serve(specials: Sequence[str], request: MountRequest, mountpoint: str, read
     with ExitStack() as opened:
         devices = []
         for path in specials:
-            device = FileDevice(path, writable=writable, offset=request.offset)
+            device = FileDevice(path, writable=writable, offset=request.offset, exclusive=True)
             opened.callback(device.close)
             devices.append(device)
         fs = FileSystem.open(devices, request.filesystem)

@@ -26,18 +26,18 @@ _IOV_MAX = os.sysconf("SC_IOV_MAX") if os.sysconf("SC_IOV_MAX") > 0 else 16
 class FileDevice:
     """The bytes of the file or block device at `path`, from `offset` to its end.
 
-    Opening takes a lock: exclusive when writable, shared otherwise.  BusyError names the holder, UsageError says why
-    the path cannot be opened.
+    Opening takes a lock: exclusive when writable or `exclusive`, shared otherwise.  BusyError names the holder,
+    UsageError says why the path cannot be opened.
     """
 
-    def __init__(self, path: str, *, writable: bool, offset: int = 0) -> None:
+    def __init__(self, path: str, *, writable: bool, offset: int = 0, exclusive: bool = False) -> None:
         self._name = os.fspath(path)
         self._writable = writable
         self._base = offset
         self._latch = FailureLatch(self._name)
         self._fd = _open(self._name, writable=writable)
         try:
-            lock(self._fd, self._name, exclusive=writable)
+            lock(self._fd, self._name, exclusive=writable or exclusive)
             self._size = _length(self._fd, self._name) - offset
             if offset < 0 or self._size < 0:
                 raise UsageError(f"{self._name}: offset {offset} lies outside its {self._size + offset} bytes")
