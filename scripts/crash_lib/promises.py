@@ -26,11 +26,19 @@ from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX
 
 Chain = tuple[Any, ...]
 """("name", directory, name), ("content", object), ("attributes", object) or ("xattrs", object)."""
-Floors = dict[Chain, tuple[int, int]]
-"""What may come back of each chain: the second version or a newer one, or from the first one on what looks the same.
 
-A name that came and went before anything was promised may as well never have come.
-"""
+
+@dataclass(frozen=True)
+class Floors:
+    """What may come back.
+
+    chains -- of a chain, the second version or a newer one, or from the first one on what looks the same: a name that
+    came and went before anything was promised may as well never have come
+    objects -- those that anything was ever promised about; others may never have been created
+    """
+
+    chains: dict[Chain, tuple[int, int]] = field(default_factory=dict)
+    objects: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -93,18 +101,27 @@ class Promises:
 
     def keep(self, position: int, promised: dict[Chain, int]) -> None:
         """From this place in the log on, these versions are promised."""
-        floors = dict(self.kept[-1][1]) if self.kept else {}
+        before = self.kept[-1][1] if self.kept else Floors()
+        chains, objects = dict(before.chains), set(before.objects)
         for chain, version in promised.items():
-            alike, before = floors.get(chain, (0, 0))
-            if version >= before:
-                versions = self.versions[chain]
-                floors[chain] = versions.index(versions[version], alike), version
-        self.kept.append((position, floors))
+            versions = self.versions[chain]
+            objects.add(versions[version] if chain[0] == "name" else chain[1])
+            alike, floor = chains.get(chain, (0, 0))
+            if version >= floor:
+                chains[chain] = versions.index(versions[version], alike), version
+        self.kept.append((position, Floors(chains, frozenset(objects))))
 
     def broken_by(self, tree: Tree, floors: Floors) -> list[str]:
         """What a recovered file system has lost, invented or torn; empty when all is well."""
         domains, complaints = self._domains(tree, floors)
-        return complaints or _torn(domains, self.ties)
+        return complaints or _torn(domains, self._binding_ties(tree, floors))
+
+    def _binding_ties(self, tree: Tree, floors: Floors) -> Iterator[list[tuple[Chain, int]]]:
+        """All ties but those of objects that are not there and need not be: they may never have been created."""
+        for tie in self.ties:
+            moved = {self.versions[chain][version] for chain, version in tie} - {None}
+            if not moved or any(number in tree.objects or number in floors.objects for number in moved):
+                yield tie
 
     def _domains(self, tree: Tree, floors: Floors) -> tuple[dict[Chain, list[int]], list[str]]:
         """For names, the versions that look like what was recovered and are not too old; and complaints."""
@@ -118,7 +135,7 @@ class Promises:
                 continue
             else:
                 found = getattr(tree.objects[chain[1]], chain[0])
-            first, floor = floors.get(chain, (0, 0))
+            first, floor = floors.chains.get(chain, (0, 0))
             lowest = first if found == versions[floor] else floor
             alike = [at for at, value in enumerate(versions) if value == found and at >= lowest]
             if chain[0] == "name":
@@ -171,7 +188,7 @@ def _torn(domains: dict[Chain, list[int]], ties: Iterable[list[tuple[Chain, int]
                     continue
                 higher = [at for at in domains[other] if at >= version]
                 if not higher:
-                    return [f"torn: {_named(chain)} is new, {_named(other)} is not, and both changed in one step"]
+                    return [f"torn: {_named(other)} is old, and what changed in one step with it is new"]
                 chosen[other] = higher[0]
                 waiting.append(other)
     return []
