@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from crash_lib.twin import Node, Twin
@@ -48,23 +49,23 @@ class Promises:
     versions -- per chain, every value it had, in order; names begin as None
     ties -- chains and their versions that became true in one step
     kept -- (log position, floors), from which on no crash may bring back anything older
-    written -- where the writes began that led to versions of contents
+    written -- where the writes began and ended that led to versions of contents
     """
 
     twin: Twin
     versions: dict[Chain, list[Any]] = field(default_factory=dict)
     ties: list[list[tuple[Chain, int]]] = field(default_factory=list)
     kept: list[tuple[int, Floors]] = field(default_factory=list)
-    written: dict[tuple[Chain, int], int] = field(default_factory=dict)
+    written: dict[tuple[Chain, int], tuple[int, int]] = field(default_factory=dict)
 
     def note(self) -> None:
         """Compare the model with what was noted before; to be called after every single operation."""
         now: dict[Chain, Any] = {}
-        begun: dict[Chain, int] = {}
+        begun: dict[Chain, tuple[int, int]] = {}
         for node in {*self.twin.nodes(), *self.twin.handles}:
             now.update(values_of(node))
-            if node.written_at is not None:
-                begun["content", node.obj_id] = node.written_at
+            if node.written is not None:
+                begun["content", node.obj_id] = node.written
         changed = []
         for chain in [chain for chain in self.versions if chain[0] == "name" and chain not in now]:
             now[chain] = None
@@ -148,17 +149,27 @@ class Promises:
         """Whether a content is what the beginning of a write left that no later promise covers."""
         versions = self.versions[chain]
         for version in range(floor + 1, len(versions)):
-            start = self.written.get((chain, version))
-            if start is None:
-                continue
-            old, new = versions[version - 1].ljust(start, b"\0"), versions[version]
-            for cut in range(start + REDO_PAYLOAD_MAX, len(new), REDO_PAYLOAD_MAX):
-                if found[:cut] == new[:cut] and found[cut:] == old[cut:]:
+            if (chain, version) in self.written:
+                start, end = self.written[chain, version]
+                if _is_beginning(found, versions[version - 1], versions[version], range(start, end, REDO_PAYLOAD_MAX)):
                     return True
         return False
 
     def _latest(self, chain: Chain) -> int:
         return len(self.versions[chain]) - 1
+
+
+def _is_beginning(found: bytes, old: bytes, new: bytes, cuts: range) -> bool:
+    """Whether `found` is old, but new up to one of the cuts, of which the first is where the write began."""
+    old = old.ljust(cuts.start, b"\0")
+    if found[: cuts.start] != new[: cuts.start]:
+        return False
+    for before, cut in pairwise(cuts):
+        if found[before:cut] != new[before:cut]:
+            return False
+        if len(found) == max(len(old), cut) and found[cut:] == old[cut:]:
+            return True
+    return False
 
 
 def values_of(node: Node) -> Iterator[tuple[Chain, Any]]:

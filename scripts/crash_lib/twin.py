@@ -31,7 +31,7 @@ State = tuple[Any, ...]
 class Node:
     """One object of the model.
 
-    written_at -- the file offset of the write that made `content` what it is, None when something else did
+    written -- where the write began and ended that made `content` what it is, None when something else did
     """
 
     kind: int
@@ -44,7 +44,7 @@ class Node:
     parent: Node | None = None
     nlinks: int = 1
     opens: int = 0
-    written_at: int | None = None
+    written: tuple[int, int] | None = None
 
     @property
     def is_directory(self) -> bool:
@@ -226,12 +226,12 @@ class Twin:
         assert self.fs.write(self.inode(node), offset, data) == len(data)
         content = node.content.ljust(offset, b"\0")
         node.content = content[:offset] + data + content[offset + len(data) :]
-        node.written_at = offset
+        node.written = offset, offset + len(data)
 
     def truncate(self, node: Node, size: int) -> None:
         self.fs.setattr(self.inode(node), size=size)
         node.content = node.content[:size].ljust(size, b"\0")
-        node.written_at = None
+        node.written = None
 
     def chmod(self, node: Node, mode: int, uid: int) -> None:
         self.fs.setattr(self.inode(node), mode=mode, uid=uid)
