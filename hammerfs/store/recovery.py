@@ -54,6 +54,8 @@ _IMAGES_MAX = 4096
 """Restored buffers held in memory (64 MiB); beyond that they are written early, which the order above allows."""
 _VECTOR_MAX = 64
 _UNDO_FIELDS = struct.Struct("<Qi")
+_SECTOR_SEQ = struct.Struct(f"<8xI{UNDO_ALIGN - 12}x")
+"""The number of the record that begins a sector."""
 
 
 @dataclass(frozen=True)
@@ -380,9 +382,9 @@ def _wipe_remnants(volumes: VolumeSet, reader: FifoReader, found: FifoRange) -> 
     looked_at = clean = 0
     while clean < CHUNK_SIZE and looked_at < reader.capacity - found.length - 2 * BUFSIZE:
         buffer = reader.read(base, BUFSIZE)
-        sectors = [buffer[at : at + UNDO_ALIGN] for at in range(0, BUFSIZE, UNDO_ALIGN)]
-        records = [next(reader.scan_extent(base, sector), None) for sector in sectors]
-        if any(record is not None and (record.seq - found.seq) & _SEQ_MASK < margin for record in records):
+        numbers = [seq for (seq,) in _SECTOR_SEQ.iter_unpack(buffer)]
+        near = [index * UNDO_ALIGN for index, seq in enumerate(numbers) if (seq - found.seq) & _SEQ_MASK < margin]
+        if any(next(reader.scan_extent(base, buffer[at : at + UNDO_ALIGN]), None) for at in near):
             volumes.write(volumes.root.header.undo_to_zone2(base), blank)
             clean = 0
         clean += BUFSIZE
