@@ -349,14 +349,9 @@ class Flusher:
         chosen = [inode for inode in wanted if inode in setup]
         for inode in chosen:
             del setup[inode]
-            capture(inode)
+            capture(inode, group.seq)
             if redo is not None:
                 redo.capture(inode, group.seq)
-            inode.last_seq = group.seq
-            assert inode.capture is not None
-            for record in inode.capture.links:
-                # A directory's entries belong to it, though not to its own capture.
-                record.directory.last_seq = group.seq
         chosen.sort(key=lambda inode: (inode.localization, inode.obj_id), reverse=True)
         group.work = chosen
         group.total_count = len(chosen)

@@ -113,8 +113,8 @@ def touched_directories(inodes: Iterable[Inode]) -> set[Inode]:
     return {directory for directory in directories if directory.dirty == Dirty.TIMES}
 
 
-def capture(inode: Inode) -> None:
-    """Move an inode's pending changes into a capture for the group that starts to run."""
+def capture(inode: Inode, seq: int) -> None:
+    """Move an inode's pending changes into a capture for group `seq`, which starts to run."""
     taken = InodeCapture()
     taken.dirty = inode.dirty
     taken.promised = inode.redo is not None and inode.redo.laid > 0
@@ -132,10 +132,13 @@ def capture(inode: Inode) -> None:
         inode.links = {}
         for record in taken.links:
             record.state = RecordState.FLUSH
+            # A directory's entries belong to it, though not to its own capture.
+            record.directory.last_seq = seq
     taken.general, inode.general = inode.general, {}
     if not inode.data.nlinks:
         taken.delete = not inode.opens
         taken.open_orphan = not taken.delete
     inode.dirty = 0
     inode.capture = taken
+    inode.last_seq = seq
     inode.state = FlushState.FLUSH

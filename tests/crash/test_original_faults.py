@@ -105,15 +105,15 @@ def test_point_5_a_size_that_goes_ahead_of_its_data_shows_zeros() -> None:
     """The inode is flushed with its size while the buffers wait for the next flush."""
     ahead: set[Inode] = set()
 
-    def capture(inode: Inode) -> None:
+    def capture(inode: Inode, seq: int) -> None:
         if inode in ahead or not inode.on_disk:
             ahead.discard(inode)
-            flushgroup.capture(inode)
+            flushgroup.capture(inode, seq)
             return
         ahead.add(inode)
         kept = inode.blocks, inode.records
         inode.blocks, inode.records = {}, {}
-        flushgroup.capture(inode)
+        flushgroup.capture(inode, seq)
         inode.blocks, inode.records = kept
 
     fails(

@@ -127,7 +127,7 @@ def test_what_the_running_group_has_captured_is_not_waited_for_again(fs: FileSys
     directory = make(fs, fs.root, b"d")
     first = make(fs, directory, b"1", b"x")
     for inode in (directory, first):
-        capture(inode)
+        capture(inode, 1)
     second = make(fs, directory, b"2", b"x")
     assert taken_along(second) == set()
 
@@ -148,7 +148,7 @@ def test_marking_and_discarding_move_an_inode_in_and_out_of_setup(fs: FileSystem
 def test_a_capture_takes_everything_and_leaves_an_inode_that_can_change_again(fs: FileSystem) -> None:
     inode = make(fs, fs.root, b"f", b"content")
     record = next(iter(inode.links))
-    capture(inode)
+    capture(inode, 1)
     taken = inode.capture
     assert taken is not None
     assert record.state is RecordState.FLUSH
@@ -166,7 +166,7 @@ def test_a_capture_takes_everything_and_leaves_an_inode_that_can_change_again(fs
 def test_only_times_are_captured_as_such_when_nothing_else_changed(fs: FileSystem) -> None:
     flush(fs)
     make(fs, fs.root, b"f", b"")
-    capture(fs.root)
+    capture(fs.root, 1)
     assert fs.root.capture is not None
     assert fs.root.capture.times_only
 
@@ -176,11 +176,11 @@ def test_an_open_file_without_a_name_is_kept_and_a_closed_one_deleted(fs: FileSy
     flush(fs)
     fs.opened(inode)
     fs.unlink(fs.root, b"f")
-    capture(inode)
+    capture(inode, 1)
     assert inode.capture is not None
     assert (inode.capture.open_orphan, inode.capture.delete) == (True, False)
     fs.released(inode)
-    capture(inode)
+    capture(inode, 1)
     assert (inode.capture.open_orphan, inode.capture.delete) == (False, True)
 
 
