@@ -39,7 +39,8 @@ def main() -> int:
     """Serve the image named on the command line."""
     image, spool, mountpoint = sys.argv[1:]
     serving = partial(answer, image, spool, prepare_mountpoint(mountpoint))
-    return run_in_foreground(serving, lambda _: print("ready", flush=True))
+    log_file = Path(spool).with_suffix(".log")
+    return run_in_foreground(serving, lambda _: print("ready", flush=True), log_file)
 
 
 if __name__ == "__main__":
