@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         if watch is not None:
             os.close(watch)
     left = read_note(path, mounted.owner)
-    if left is None:
+    if left is None or not left.same_server(note):
         return 0
     with suppress(OSError):
         path.unlink()

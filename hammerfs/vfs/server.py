@@ -30,7 +30,7 @@ from hammerfs.vfs.mountpoint import unmount
 from hammerfs.vfs.mounttable import mount_at
 from hammerfs.vfs.operations import HammerOperations
 from hammerfs.vfs.readiness import Readiness, verify_root_answers
-from hammerfs.vfs.serverfile import ServerNote, note_path, remove_note, write_note
+from hammerfs.vfs.serverfile import ServerNote, end_note, note_path, write_note
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,9 @@ def serve(
     finally:
         # Does nothing when the kernel has unmounted already.
         pyfuse3.close(unmount=True)
+    end_note(note, failure)
     if failure is None:
-        remove_note(note)
         return
-    write_note(note, ServerNote.of_this_process(failure))
     raise UnflushedError(f"{source}: not everything could be brought to disk: {failure}")
 
 

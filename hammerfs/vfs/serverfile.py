@@ -6,6 +6,8 @@ to wait for.  It is called after the mount's device number and lies where only t
 
 A server that ends well removes its note; one that could not bring everything to disk writes the reason into it, and
 one that was killed leaves it as it is.  Process numbers are used again, so the note holds the process's start time too.
+Device numbers are used again as soon as a mount is gone, while its server may still be flushing: the note under that
+number may then be another server's, which nobody else may change.
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ class ServerNote:
     def alive(self) -> bool:
         """Whether that very process still runs."""
         return _start_ticks(self.pid) == self.start_ticks
+
+    def same_server(self, other: ServerNote) -> bool:
+        """Whether both notes are of one process."""
+        return (self.pid, self.start_ticks) == (other.pid, other.start_ticks)
 
 
 def note_path(device: str, uid: int) -> Path:
@@ -78,11 +84,19 @@ def read_note(path: Path, uid: int) -> ServerNote | None:
         return None
 
 
-def remove_note(path: Path | None) -> None:
-    """All is on disk."""
-    if path is not None:
-        with contextlib.suppress(OSError):
-            path.unlink()
+def end_note(path: Path | None, failure: str | None) -> None:
+    """This process, which served the mount, ends: all is on disk, or why not.  Leaves another server's note alone."""
+    if path is None:
+        return
+    own = ServerNote.of_this_process(failure)
+    present = read_note(path, os.geteuid())
+    if present is not None and not present.same_server(own) and present.alive:
+        return
+    if failure is not None:
+        write_note(path, own)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -11,7 +11,7 @@ import pytest
 from hammerfs.errors import UsageError
 from hammerfs.vfs import mounttable
 from hammerfs.vfs.mounttable import Mount, mount_at, mounts
-from hammerfs.vfs.serverfile import ServerNote, note_path, read_note, remove_note, write_note
+from hammerfs.vfs.serverfile import ServerNote, end_note, note_path, read_note, write_note
 
 LINES = rb"""22 27 0:20 / /proc rw,nosuid shared:5 - proc proc rw
 43 27 0:40 / /mnt/a\040b\134c rw,nosuid,nodev - fuse.hammer /img\040\303\274,x rw,user_id=1000,group_id=100
@@ -44,13 +44,29 @@ def test_a_note_tells_whether_its_server_lives(tmp_path: Path) -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
         assert not ServerNote(gone.pid, note.start_ticks).alive
-    write_note(path, ServerNote.of_this_process("disk full"))
+    end_note(path, "disk full")
     note = read_note(path, os.geteuid())
     assert note is not None
     assert note.failure == "disk full"
-    remove_note(path)
-    remove_note(path)
+    end_note(path, None)
+    end_note(path, None)
     assert read_note(path, os.geteuid()) is None
+
+
+@pytest.mark.parametrize("failure", [None, "disk full"])
+def test_a_server_that_ends_leaves_the_note_of_the_next_one_alone(tmp_path: Path, failure: str | None) -> None:
+    """The kernel gives a device number out again while the server that had it still flushes."""
+    path = tmp_path / "0-40"
+    with subprocess.Popen(["sleep", "60"]) as other:
+        fields = Path(f"/proc/{other.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        note = ServerNote(other.pid, int(fields[19]))
+        write_note(path, note)
+        end_note(path, failure)
+        assert read_note(path, os.geteuid()) == note
+        assert not note.same_server(ServerNote.of_this_process())
+        other.kill()
+    end_note(path, None)
+    assert read_note(path, os.geteuid()) is None, "nobody else is left to mind it"
 
 
 @pytest.mark.parametrize("contents", [b"", b"[]", b"{}", b'{"pid": "x"}', b"\xff", b'{"pid": 1, "start_ticks": null}'])
