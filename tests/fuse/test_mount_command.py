@@ -52,7 +52,11 @@ def foreground(mount: HammerMount, *options: str) -> Iterator[subprocess.Popen[s
         finally:
             if server.poll() is None:
                 subprocess.run(["fusermount3", "-u", mount.path], check=False)
-            server.wait(SECONDS_MAX)
+            try:
+                server.wait(SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise
 
 
 def wait_until_usable(mount: HammerMount, server: subprocess.Popen[str]) -> None:

@@ -11,9 +11,9 @@ import random
 import resource
 import signal
 import subprocess
-import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -170,6 +170,15 @@ def test_an_image_that_is_cut_off_under_the_mount(hammer_mount: Maker) -> None:
     (mount.path / "gone").unlink()
 
 
+def wait_until_it_has_opened(client: subprocess.Popen[bytes], path: Path) -> None:
+    """Return when a program has opened `path`; it must be one that goes on to wait for the server."""
+    while client.poll() is None:
+        with suppress(FileNotFoundError):
+            if any(link.readlink() == path for link in Path(f"/proc/{client.pid}/fd").iterdir()):
+                return
+        time.sleep(0.001)
+
+
 # --- shutdown -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("signals", [1, 3])
 def test_a_shutdown_in_the_middle_of_a_flush_finishes_it(hammer_mount: Maker, signals: int) -> None:
@@ -180,12 +189,11 @@ def test_a_shutdown_in_the_middle_of_a_flush_finishes_it(hammer_mount: Maker, si
         folder.mkdir()
         for number in range(600):
             (folder / f"{number}").write_bytes(b"%d" % number)
-        fsync = threading.Thread(target=run, args=("sync", folder))
-        fsync.start()
-        for _ in range(signals):
-            server.send_signal(signal.SIGTERM)
-        fsync.join(SECONDS_MAX)
-        assert not fsync.is_alive()
+        with subprocess.Popen(["sync", folder]) as client:
+            wait_until_it_has_opened(client, folder)
+            for _ in range(signals):
+                server.send_signal(signal.SIGTERM)
+            assert client.wait(SECONDS_MAX) == 0
         assert server.wait(SECONDS_MAX) == 0
     mount.check()
     mount.mount()

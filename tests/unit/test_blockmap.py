@@ -35,11 +35,14 @@ CYCLES_TO_WAIT = 3
 
 @dataclass
 class Block:
-    """What the model knows of a big-block: everything handed out since it was last free, and when it became so."""
+    """What the model knows of a big-block.
 
-    used: list[tuple[int, int]] = field(default_factory=list)
+    used -- end and, once it was freed, the cycle of that, of each piece that holds something, by where it starts
+    allocated -- bytes of pieces that were finalized and not freed
+    """
+
+    used: dict[int, tuple[int, int | None]] = field(default_factory=dict)
     allocated: int = 0
-    emptied_cycle: int | None = None
 
 
 class SpaceAgainstModel(RuleBasedStateMachine):
@@ -88,13 +91,19 @@ class SpaceAgainstModel(RuleBasedStateMachine):
         assert bigblock == bigblock_of(offset + size - 1), "a piece crosses a big-block"
         start = offset % BIGBLOCK_SIZE
         block = self.blocks.setdefault(bigblock, Block())
-        if any(low < start + size and start < high for low, high in block.used):
-            # The place was handed out before: only after the whole big-block was free for long enough.
-            assert not block.allocated
-            assert not any(bigblock_of(other) == bigblock for other in self.reserved)
-            assert block.emptied_cycle is None or self.cycle >= block.emptied_cycle + CYCLES_TO_WAIT
-            block.used.clear()
-        block.used.append((start, start + size))
+        for low, (high, freed) in list(block.used.items()):
+            if low < start + size and start < high:
+                assert freed is not None, "a place with two owners"
+                assert self.cycle >= freed + CYCLES_TO_WAIT, "a place that a crash may want back"
+                del block.used[low]
+        block.used[start] = (start + size, None)
+
+    def _mark_freed(self, offset: Offset, size: int) -> None:
+        block = self.blocks[bigblock_of(offset)]
+        block.allocated -= aligned(size)
+        start = offset % BIGBLOCK_SIZE
+        assert block.used[start] == (start + aligned(size), None)
+        block.used[start] = (start + aligned(size), self.cycle)
 
     @precondition(lambda self: self.reserved)
     @rule(data=st.data(), count=st.sampled_from([1, 10, 300]))
@@ -104,7 +113,7 @@ class SpaceAgainstModel(RuleBasedStateMachine):
             self.blockmap.release(offset, size)
             # Nothing ever referred to it: it may be handed out again when the zone comes round to its big-block.
             start = offset % BIGBLOCK_SIZE
-            self.blocks[bigblock_of(offset)].used.remove((start, start + aligned(size)))
+            del self.blocks[bigblock_of(offset)].used[start]
 
     # --- back end -------------------------------------------------------------------------------
     @precondition(lambda self: self.reserved)
@@ -114,9 +123,7 @@ class SpaceAgainstModel(RuleBasedStateMachine):
             size = self.reserved.pop(offset)
             self.blockmap.finalize(offset, size)
             self.allocated[offset] = size
-            block = self.blocks[bigblock_of(offset)]
-            block.allocated += aligned(size)
-            block.emptied_cycle = None
+            self.blocks[bigblock_of(offset)].allocated += aligned(size)
 
     @precondition(lambda self: self.allocated)
     @rule(data=st.data(), count=st.sampled_from([1, 10, 300]))
@@ -124,10 +131,7 @@ class SpaceAgainstModel(RuleBasedStateMachine):
         for offset in self._draw(data, self.allocated, count):
             size = self.allocated.pop(offset)
             self.blockmap.free(offset, size)
-            block = self.blocks[bigblock_of(offset)]
-            block.allocated -= aligned(size)
-            if not block.allocated:
-                block.emptied_cycle = self.cycle
+            self._mark_freed(offset, size)
 
     @rule()
     def end_cycle(self) -> None:
@@ -164,8 +168,7 @@ class SpaceAgainstModel(RuleBasedStateMachine):
         """When all is free and the cycle closed, only the zones' append points are spoken for."""
         for offset, size in self.allocated.items():
             self.blockmap.free(offset, size)
-            self.blocks[bigblock_of(offset)].allocated -= aligned(size)
-            self.blocks[bigblock_of(offset)].emptied_cycle = self.cycle
+            self._mark_freed(offset, size)
         self.allocated.clear()
         self.close_cycle()
         assert set(self.blockmap._claims) <= set(self.blockmap._current.values())
