@@ -64,8 +64,22 @@ def as_json(report: Report) -> dict[str, object]:
     }
 
 
-def _item(severity: str, found: Problem) -> dict[str, str]:
-    return {"severity": severity, "kind": found.kind, "where": found.where, "text": found.text}
+def _item(severity: str, found: Problem) -> dict[str, str | int]:
+    """A finding; `object`, `pfs`, `path` and `file_offset` are there as far as they are known."""
+    item: dict[str, str | int] = {
+        "severity": severity,
+        "kind": found.kind,
+        "where": found.where,
+        "text": found.text,
+    }
+    if found.owner is not None:
+        item["pfs"] = found.owner.pfs_id
+        item["object"] = f"{found.owner.obj_id & ((1 << 64) - 1):016x}"
+        if found.owner.file_offset is not None:
+            item["file_offset"] = found.owner.file_offset
+    if found.path is not None:
+        item["path"] = found.path
+    return item
 
 
 def lines(report: Report) -> Iterator[str]:

@@ -25,8 +25,8 @@ from hammerfs.ondisk.constants import (
     MAX_TID,
     RECTYPE_DIRENTRY,
 )
-from hammerfs.ondisk.direntry import name_key, unpack_entry
-from hammerfs.ondisk.element import LeafElement, pack_key, unpack_leaf
+from hammerfs.ondisk.direntry import EntryData, name_key, unpack_entry
+from hammerfs.ondisk.element import LeafElement, pack_key, unpack_leaf, visible_at
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -100,7 +100,7 @@ def _under_hash(ctx: Context, directory: Inode, low: int, high: int) -> Iterator
             yield Entry(name, element.key, obj_id, target_localization, element.obj_type)
 
 
-def _unpack(ctx: Context, element: LeafElement) -> tuple[ObjId, Localization, bytes]:
+def _unpack(ctx: Context, element: LeafElement) -> EntryData:
     try:
         entry = unpack_entry(read_record(ctx, element))
     except ValueError as error:
@@ -125,6 +125,28 @@ def find(ctx: Context, directory: Inode, name: bytes) -> Entry | None:
             return entry
         taken.add(entry.key)
     directory.missing = name, _free_key(directory, low, high, taken)
+    return None
+
+
+def name_of(ctx: Context, directory: Inode, obj_id: ObjId, budget: Iterator[int]) -> bytes | None:
+    """A name of the object in this directory, found without its hash; None when `budget` ends before it is.
+
+    Every entry looked at, deleted ones too, takes one of `budget`.  Damaged entries are nobody's.
+    """
+    for _, record in zip(budget, directory.adds.values(), strict=False):
+        if record.target.obj_id == obj_id:
+            return record.name
+    for _, raw in zip(budget, ctx.tree.scan(*_key_range(directory, FIRST_COOKIE, MAX_KEY)), strict=False):
+        element = unpack_leaf(raw)
+        if element.key in directory.deletes or element.key in directory.add_keys:
+            continue
+        if visible_at(element.create_tid, element.delete_tid, directory.as_of):
+            try:
+                entry = _unpack(ctx, element)
+            except CorruptionError:
+                continue
+            if entry.obj_id == obj_id and entry.localization == directory.localization:
+                return entry.name
     return None
 
 

@@ -17,7 +17,7 @@ from hammerfs.btree.tree import BTree
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NotHammerError
-from hammerfs.fs import attributes, directory, filedata, namespace, pfs, redo, unfinished, xattr
+from hammerfs.fs import attributes, directory, filedata, namespace, paths, pfs, redo, unfinished, xattr
 from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
@@ -164,6 +164,10 @@ class FileSystem:
         if not child.data.parent_obj_id:
             return child
         return self.ctx.inodes.get(self.ctx, child.localization, child.data.parent_obj_id, child.as_of)
+
+    def path_of(self, localization: Localization, obj_id: ObjId, as_of: Tid) -> tuple[bytes, ...] | None:
+        """The names from the root to an object in any view; None when damage or the effort forbids to tell."""
+        return paths.path_of(self.ctx, self.root, localization, obj_id, as_of)
 
     def _lookup_at(self, parent: Inode, at: pfs.AtName) -> Inode:
         ctx = self.ctx

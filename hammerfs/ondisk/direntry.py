@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from hammerfs.ondisk.constants import CAP_DIRHASH_ALG0, CAP_DIRHASH_ALG1, CAP_DIRHASH_MASK
@@ -22,6 +23,8 @@ _ALG0_ITERATIONS = 0xFFFFFFFF
 _ALG1_ITERATIONS = 0x00FFFFFF
 _SMALLEST = 1 << 32
 """The upper word is never 0: that space is left to `.` and `..`."""
+PATH_MAX = 4096
+"""Bytes of a path that anybody can use, as Linux has it."""
 
 
 class EntryData(NamedTuple):
@@ -43,6 +46,11 @@ def unpack_entry(raw: bytes) -> EntryData:
         raise ValueError(f"directory entry of {len(raw)} bytes")
     obj_id, localization, _ = _HEADER.unpack_from(raw, 0)
     return EntryData(obj_id, localization, raw[ENTRY_HEADER_SIZE:])
+
+
+def path_text(names: Iterable[bytes]) -> str:
+    """A path from the root as text; what is not UTF-8 in a name is written as `\\xff`."""
+    return "/" + "/".join(name.decode("utf-8", "backslashreplace") for name in names)
 
 
 def name_key(cap_flags: int, name: bytes) -> tuple[int, int]:

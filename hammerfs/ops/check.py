@@ -93,10 +93,18 @@ def _recover(volumes: VolumeSet, report: Report) -> None:
 def _check_contents(volumes: VolumeSet, report: Report, progress: Progress, data: bool, mirrored: bool) -> None:
     """Everything but headers and FIFO, whose state recovery changes."""
     reader = ImageReader(volumes)
+    namespace = Namespace(reader, report)
+    _check_tree(reader, namespace, report, progress, data, mirrored)
+    namespace.name_findings()
+
+
+def _check_tree(
+    reader: ImageReader, namespace: Namespace, report: Report, progress: Progress, data: bool, mirrored: bool
+) -> None:
+    volumes = reader.volumes
     check_zones(volumes.root.header, report)
     freemap = check_freemap(reader, report, progress)
     usage = Usage()
-    namespace = Namespace(reader, report)
     records = RecordChecker(reader, usage, namespace, report, data)
     walk = TreeWalk(reader, usage, report, progress, mirrored=mirrored)
     progress.phase("B-tree", freemap.btree_nodes())

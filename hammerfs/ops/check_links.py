@@ -9,7 +9,7 @@ from __future__ import annotations
 from hammerfs.ondisk.address import pfs_localization
 from hammerfs.ondisk.constants import OBJID_ROOT, OBJTYPE_DIRECTORY
 from hammerfs.ops.check_inodes import NO_INODE, InodeTable
-from hammerfs.ops.check_report import Report
+from hammerfs.ops.check_report import Owner, Report
 
 LINKS = "link count"
 ORPHAN = "orphan"
@@ -32,22 +32,24 @@ def _check_inode(pfs_id: int, table: InodeTable, at: int, report: Report) -> Non
     nlinks, entries = table.nlinks[at], table.entries[at]
     obj_id = table.obj_id[at]
     directory = table.obj_type[at] == OBJTYPE_DIRECTORY
+    place, owner = _place(pfs_id, obj_id), Owner(pfs_id, obj_id)
     if obj_id == OBJID_ROOT:
         if entries or not directory or nlinks != 1:
             report.problem(
                 LINKS,
-                _place(pfs_id, obj_id),
+                place,
                 f"the root is of type {table.obj_type[at]}, {nlinks} links, {entries} entries",
+                owner,
             )
         return
     if not entries and not nlinks:
-        report.note(ORPHAN, _place(pfs_id, obj_id), "without links or entries: it waits for its deletion")
+        report.note(ORPHAN, place, "without links or entries: it waits for its deletion", owner)
     elif not entries:
-        report.problem(ORPHAN, _place(pfs_id, obj_id), f"no directory entry leads to it, nlinks is {nlinks}")
+        report.problem(ORPHAN, place, f"no directory entry leads to it, nlinks is {nlinks}", owner)
     elif directory and (nlinks != 1 or entries != 1):
-        report.problem(LINKS, _place(pfs_id, obj_id), f"a directory with nlinks {nlinks} and {entries} entries")
+        report.problem(LINKS, place, f"a directory with nlinks {nlinks} and {entries} entries", owner)
     elif nlinks != entries:
-        report.problem(LINKS, _place(pfs_id, obj_id), f"nlinks is {nlinks}, {entries} entries lead to it")
+        report.problem(LINKS, place, f"nlinks is {nlinks}, {entries} entries lead to it", owner)
 
 
 def _check_reachable(pfs_id: int, table: InodeTable, report: Report) -> None:
@@ -71,6 +73,7 @@ def _check_reachable(pfs_id: int, table: InodeTable, report: Report) -> None:
                 ORPHAN,
                 _place(pfs_id, table.obj_id[at]),
                 "a directory that is its own ancestor, not reached from the root",
+                Owner(pfs_id, table.obj_id[at]),
             )
         for step in path:
             state[step] = bad if looped else good

@@ -34,8 +34,9 @@ from hammerfs.ondisk.inode import InodeData
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
 from hammerfs.ops.check_inodes import NO_INODE, EntryList, EntryRow, InodeTable, PfsTable
 from hammerfs.ops.check_links import check_links
+from hammerfs.ops.check_paths import Paths
 from hammerfs.ops.check_reader import ImageReader
-from hammerfs.ops.check_report import Report
+from hammerfs.ops.check_report import Owner, Report
 from hammerfs.ops.progress import Progress
 
 ENTRY = "directory entry"
@@ -113,12 +114,19 @@ class Namespace:
             self._check_symlinks(pfs_id, table)
         self._check_pfs()
 
+    def name_findings(self) -> None:
+        """Tell the paths of the objects that findings are about, as far as sound entries lead to them."""
+        wanted = self._report.owners()
+        if wanted:
+            self._report.name(Paths(self._reader, self._entries, self._pfs, wanted).text)
+
     def live_inodes(self) -> int:
         """Inodes visible now, in all PFSs."""
         return sum(sum(table.live) for table in self._pfs.inodes.values())
 
     def _complain(self, kind: str, element: LeafElement, text: str) -> None:
-        self._report.problem(kind, place(element.localization, element.obj_id), text)
+        owner = Owner(pfs_of(element.localization), element.obj_id)
+        self._report.problem(kind, place(element.localization, element.obj_id), text, owner)
 
     def _live_owner(self, element: LeafElement) -> int:
         """The live inode that a live record hangs on; a problem when there is none, nothing for records of the past."""
@@ -231,7 +239,8 @@ class Namespace:
             name = shown(EntryData(*unpack_entry(raw)).name)
         except HammerError:
             name = "(unreadable name)"
-        self._report.problem(ENTRY, place(row.localization, row.directory), f"{name} {text}")
+        owner = Owner(pfs_of(row.localization), row.directory)
+        self._report.problem(ENTRY, place(row.localization, row.directory), f"{name} {text}", owner)
 
     # --- what only the whole shows ---------------------------------------------------------------
 
@@ -244,6 +253,7 @@ class Namespace:
                     INODE,
                     place(pfs_localization(pfs_id), table.obj_id[at]),
                     f"a symlink of {table.size[at]} bytes has no record with its target",
+                    Owner(pfs_id, table.obj_id[at]),
                 )
 
     def _check_pfs(self) -> None:

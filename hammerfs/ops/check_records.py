@@ -11,7 +11,7 @@ from array import array
 
 from hammerfs.errors import HammerError
 from hammerfs.ondisk import crc
-from hammerfs.ondisk.address import Offset, Tid, zone_of
+from hammerfs.ondisk.address import Offset, Tid, pfs_of, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_MASK,
     BUFMASK,
@@ -42,7 +42,7 @@ from hammerfs.ondisk.pfs import CONFIG_DATA_SIZE, SNAPSHOT_DATA_SIZE
 from hammerfs.ops.check_btree import Leaf
 from hammerfs.ops.check_namespace import Namespace
 from hammerfs.ops.check_reader import ImageReader
-from hammerfs.ops.check_report import Report
+from hammerfs.ops.check_report import Owner, Report
 from hammerfs.ops.check_usage import Usage
 
 KIND = "record"
@@ -109,7 +109,7 @@ class RecordChecker:
             self._sweep.run()
 
     def _complain(self, element: LeafElement, text: str) -> None:
-        self._report.problem(KIND, describe(element), text)
+        self._report.problem(KIND, describe(element), text, Owner(pfs_of(element.localization), element.obj_id))
 
     def _check_lifetime(self, element: LeafElement) -> None:
         create, delete = element.create_tid, element.delete_tid
@@ -251,6 +251,7 @@ class DataSweep:
             self._offsets[index],
             f"{text} in bytes {first} to {self._keys[index] - 1} of object {self._owners[index]:016x}, "
             f"localization {self._pfs[index]:08x}",
+            Owner(pfs_of(self._pfs[index]), self._owners[index], first),
         )
 
 

@@ -25,8 +25,11 @@ class Complaints:
         self._lines = 0
         self._withheld = 0
 
-    def log(self, message: str, error: BaseException | None = None) -> None:
-        """One line, with a traceback when `error` is given: that is for bugs of ours, not for damage."""
+    def log(self, text: str | Callable[[], str], error: BaseException | None = None) -> None:
+        """One line, with a traceback when `error` is given: that is for bugs of ours, not for damage.
+
+        A text that takes an effort may be a function, which is called only when the line is logged.
+        """
         now = self._clock()
         if now >= self._period_end:
             self._period_end = now + PERIOD_SECONDS
@@ -35,6 +38,7 @@ class Complaints:
         if self._lines > LINES_PER_PERIOD:
             self._withheld += 1
             return
+        message = text if isinstance(text, str) else text()
         if self._withheld:
             message = f"{message} ({self._withheld} more messages were not shown)"
             self._withheld = 0

@@ -55,6 +55,7 @@ from hammerfs.fs.directory import Entry
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import OBJTYPE_REGFILE
+from hammerfs.ondisk.direntry import path_text
 from hammerfs.vfs.acl import ACCESS_NAME, DEFAULT_NAME, Acl
 from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry, stored_time
 from hammerfs.vfs.complaints import Complaints
@@ -75,6 +76,8 @@ _COOKIE_DOT_DOT: Final = 2
 """Directory cookies are keys of entries, which are never this small (`name_key`)."""
 _ROOM_TRIES: Final = 2
 """One flush for what was removed, another for what the kernel let go of (FORGET) only during the first."""
+_REQUESTS_BY_NAME: Final = {"lookup", "create", "mknod", "mkdir", "symlink", "unlink", "rmdir", "rename", "readdir"}
+"""Requests about a name in a directory, not about the directory itself."""
 _SUID_SGID: Final = stat.S_ISUID | stat.S_ISGID
 
 
@@ -153,8 +156,25 @@ class HammerOperations(pyfuse3.Operations):
             self._complaints.log(f"{request}{_shown(args)}: unexpected {type(error).__name__}: {error}", error)
             return FUSEError(errno.EIO)
         if isinstance(error, CorruptionError | DeviceError):
-            self._complaints.log(f"{request}{_shown(args)}: {error}")
+            self._complaints.log(lambda: f"{request}{_shown(args)}{self._named(request, args)}: {error}")
         return FUSEError(error.errno)
+
+    def _named(self, request: str, args: Sequence[object]) -> str:
+        """Which file a request is about: its path from the mounted root, or its number where that cannot be told."""
+        if not args or not isinstance(args[0], int):
+            return ""
+        identity = self._localization, args[0], self._as_of
+        if args[0] < OBJ_ID_MIN:
+            try:
+                identity = self.node_ids.identity(args[0])
+            except FileOperationError:
+                return ""
+        names = self.fs.path_of(*identity)
+        if names is None:
+            return f" of object {identity[1]:#x}"
+        if request in _REQUESTS_BY_NAME and len(args) > 1 and isinstance(args[1], bytes):
+            names = *names, args[1]
+        return f" of {path_text(names)!r}"
 
     # --- names ----------------------------------------------------------------------------------
     @_request

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
+import pyfuse3
 import pytest
 from crash_lib.twin import Node, State, Twin, view
 from faulty_run import READ_ONLY_LINE, logged
@@ -24,12 +28,17 @@ from hammerfs.errors import CorruptionError, HammerError, NotHammerError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import short_of
 from hammerfs.ondisk.constants import BUFSIZE, MAX_TID, OBJID_ROOT
+from hammerfs.ondisk.direntry import path_text
 from hammerfs.ondisk.volume import UNDO_ARRAY_OFFSET
 from hammerfs.ops.check import check_devices
 from hammerfs.store.fiforeader import FifoReader
 from hammerfs.store.recovery import find_range
 from hammerfs.store.volumes import VolumeSet
+from hammerfs.vfs.nodeids import ROOT_NODE_ID
+from hammerfs.vfs.operations import operations_for
 
+T = TypeVar("T")
+USER: Any = SimpleNamespace(uid=0, gid=0, pid=1, umask=0)
 Path = tuple[bytes, ...]
 VOLUME_HEADER_USED = UNDO_ARRAY_OFFSET + 8
 VOLUME_HEADER_NEXT_TID = 248
@@ -177,6 +186,86 @@ def test_the_check_finds_a_flip_in_every_structure() -> None:
                 said = "\n".join(map(str, report.problems))
                 assert f"{structure.obj_id:016x}" in said
                 assert f"{structure.data_offset:016x}" in said
+                [problem] = {item for item in report.problems if f"{structure.data_offset:016x}" in str(item)}
+                assert problem.path in map(path_text, paths_of(tree()[1], structure.obj_id))
+                assert problem.owner is not None
+                assert problem.owner.file_offset == (structure.file_offset if kind == "data" else None)
+
+
+def test_the_check_names_files_when_part_of_the_tree_is_lost() -> None:
+    """As far as entries that are left lead to them, else by number."""
+    device, root = tree()
+    [bit] = flips(of_kind("data")[-1], 1)
+    lost = 0
+    for node in of_kind("node header"):
+        report = check_devices([flipped(flipped(device, bit), node.place * 8)])
+        for problem in report.problems:
+            if problem.kind == "file data":
+                assert problem.owner is not None
+                assert problem.path in {None, *map(path_text, paths_of(root, problem.owner.obj_id))}
+                lost += problem.path is None
+    assert lost
+
+
+# --- what the log says --------------------------------------------------------------------------
+def lines_of_reading(device: MemoryDevice, path: Path, size: int) -> list[str]:
+    """What a mount logs while everything about a path is asked for, as the kernel does."""
+    with logged() as lines:
+        fs = opened(device)
+        assert fs is not None
+        operations = operations_for(fs)
+        node_id = pyfuse3.InodeT(ROOT_NODE_ID)
+        with suppress(pyfuse3.FUSEError):
+            for name in path:
+                node_id = answer(operations.lookup(node_id, pyfuse3.FileNameT(name), USER)).st_ino
+            for request in (
+                operations.read(pyfuse3.FileHandleT(node_id), 0, size),
+                operations.readlink(node_id, USER),
+                operations.getxattr(node_id, pyfuse3.XAttrNameT(b"user.name"), USER),
+            ):
+                with suppress(pyfuse3.FUSEError):
+                    answer(request)
+    return lines
+
+
+def answer(request: Coroutine[Any, Any, T]) -> T:
+    with pytest.raises(StopIteration) as done:
+        request.send(None)
+    value: T = done.value.value
+    return value
+
+
+@pytest.mark.parametrize("kind", ["inode", "data", "symlink target", "extended attribute"])
+def test_a_mount_that_meets_damage_names_the_path_and_the_place_in_the_file(kind: str) -> None:
+    device, root = tree()
+    for structure in [item for item in of_kind(kind) if item.obj_id != OBJID_ROOT][::5]:
+        [bit] = flips(structure, 1)
+        paths = paths_of(root, structure.obj_id)
+        lines = lines_of_reading(flipped(device, bit), paths[0], 2 << 20)
+        assert len(lines) == 1
+        assert any(f" of {path_text(path)!r}: " in lines[0] for path in paths)
+        assert lines[0].endswith(f" at {structure.data_offset:016x}")
+        if kind == "data":
+            assert f" at file offset {structure.file_offset} " in lines[0]
+
+
+def test_a_file_whose_entry_is_damaged_too_is_named_by_its_number() -> None:
+    device, root = tree()
+    data = next(item for item in of_kind("data") if paths_of(root, item.obj_id)[0][0] == b"directory 2")
+    [data_bit] = flips(data, 1)
+    for entry in of_kind("directory entry"):
+        [bit] = flips(entry, 1)
+        image = flipped(flipped(device, data_bit), bit)
+        with logged() as lines:
+            fs = opened(image)
+            assert fs is not None
+            with suppress(pyfuse3.FUSEError):
+                answer(operations_for(fs).read(pyfuse3.FileHandleT(data.obj_id), data.file_offset, 1))
+        named = f" of {path_text(paths_of(root, data.obj_id)[0])!r}: "
+        if named not in lines[0]:
+            assert f" of object {data.obj_id:#x}: " in lines[0]
+            return
+    pytest.fail("no entry was the file's")
 
 
 # --- writing ------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from crafted_image import CraftedImage, sample
 
 from hammerfs.cli.main import main
 from hammerfs.cli.progress import INTERVAL, LineProgress, reporting
-from hammerfs.ondisk.constants import RECTYPE_INODE
+from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY, RECTYPE_DATA, RECTYPE_INODE
+from hammerfs.ops.check import check_devices
 
 
 @pytest.fixture
@@ -75,6 +76,59 @@ def test_json(crafted: CraftedImage, tmp_path: Path, capsys: pytest.CaptureFixtu
         "text": "CRC mismatch",
     }
     assert result["counts"]["B-tree nodes"] == 3
+
+
+def test_damaged_data_and_records_are_named_by_path_and_place_in_the_file(
+    crafted: CraftedImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = next(record for record in crafted.records if record.rec_type == RECTYPE_DATA and record.obj_id == 0x2000)
+    inode = next(record for record in crafted.records if record.rec_type == RECTYPE_INODE and record.obj_id == 0x3007)
+    for record in (data, inode):
+        crafted.device.write(crafted.device_offset(record.data_offset) + 3, b"\x99")
+    path = save(crafted, tmp_path)
+    assert main(["check", str(path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    told = f"data CRC mismatch in bytes 0 to 111 of object {data.obj_id:016x}, localization {data.localization:08x}"
+    assert f"problem: file data at {data.data_offset:016x}: {told} ('/directory/small')" in lines
+    [line] = [line for line in lines if line.startswith("problem: record") and f"{inode.data_offset:016x}" in line]
+    assert line.endswith("('/directory/empty 7')")
+    assert main(["check", "--json", str(path)]) == 1
+    items = json.loads(capsys.readouterr().out)["items"]
+    [item] = [item for item in items if item["kind"] == "file data"]
+    assert item == {
+        "severity": "problem",
+        "kind": "file data",
+        "where": f"{data.data_offset:016x}",
+        "text": told,
+        "pfs": 0,
+        "object": "0000000000002000",
+        "file_offset": 0,
+        "path": "/directory/small",
+    }
+    [item] = [item for item in items if item["kind"] == "record" and f"{inode.data_offset:016x}" in item["text"]]
+    assert (item["object"], item["path"]) == ("0000000000003007", "/directory/empty 7")
+    assert "file_offset" not in item
+
+
+def test_what_lies_in_a_pfs_is_named_by_the_way_there(
+    crafted: CraftedImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inode = next(record for record in crafted.records if record.rec_type == RECTYPE_INODE and record.obj_id == 0x4000)
+    crafted.device.write(crafted.device_offset(inode.data_offset) + 3, b"\x99")
+    assert main(["check", str(save(crafted, tmp_path))]) == 1
+    assert "('/@@-1:00001/in the pfs')" in capsys.readouterr().out
+
+
+def test_a_directory_that_is_its_own_ancestor_has_no_path() -> None:
+    image = sample()
+    image.directory(0x5000, 0x5001)
+    image.directory(0x5001, 0x5000)
+    image.entry(0x5000, b"one", 0x5001, OBJTYPE_DIRECTORY)
+    image.entry(0x5001, b"other", 0x5000, OBJTYPE_DIRECTORY)
+    report = check_devices([image.finish()])
+    [problem] = [problem for problem in report.problems if "its own ancestor" in problem.text]
+    assert problem.owner is not None
+    assert problem.path is None
 
 
 def test_no_data(crafted: CraftedImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def test_refusals_become_errnos_silently(
     assert errno_of(operations.readlink(ROOT, USER)) == number
 
 
-@pytest.mark.expect_log(r"^readlink\(0x1\): record at 8000000000004000$")
+@pytest.mark.expect_log(r"^readlink\(0x1\) of '/': record at 8000000000004000$")
 def test_damage_is_an_io_error_and_one_line_in_the_log(
     fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +101,9 @@ def test_damage_is_an_io_error_and_one_line_in_the_log(
     assert errno_of(operations.readlink(ROOT, USER)) == errno.EIO
 
 
-@pytest.mark.expect_log(r"^unlink\(0x1, b'name'\): disk: cannot read 5 bytes at offset 4: Input/output error$")
+@pytest.mark.expect_log(
+    r"^unlink\(0x1, b'name'\) of '/name': disk: cannot read 5 bytes at offset 4: Input/output error$"
+)
 def test_a_failing_device_is_an_io_error_and_one_line_in_the_log(
     fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +306,7 @@ def test_a_listing_of_the_past_counts_only_what_was_told(
     assert len(operations.node_ids) == 0
 
 
-@pytest.mark.expect_log(r"^readdir\(0x1, b'bad'\): inode record")
+@pytest.mark.expect_log(r"^readdir\(0x1, b'bad'\) of '/bad': inode record")
 def test_one_unreadable_inode_does_not_hide_the_others(
     fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +326,7 @@ def test_one_unreadable_inode_does_not_hide_the_others(
     assert found[b"bad"].entry_timeout == found[b"bad"].attr_timeout == 0
 
 
-@pytest.mark.expect_log(r"^readdir\(0x[0-9a-f]+\): a damaged entry")
+@pytest.mark.expect_log(r"^readdir\(0x[0-9a-f]+\) of '/d': a damaged entry")
 @pytest.mark.parametrize("room", [1, 3, 100])
 def test_a_damaged_entry_hides_nothing_else_and_is_told_at_the_end(
     fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, room: int
