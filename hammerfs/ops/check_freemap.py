@@ -158,7 +158,7 @@ def _check_layer2(
             report.problem(LAYER2, where, str(error))
             continue
         for start, count in _runs(raw, LAYER2_ENTRY_SIZE):
-            number = index * LAYER2_RADIX + first + start
+            number = bigblock_number(index * LAYER2_SPAN) + first + start
             inside = max(0, min(count, expected - first - start))
             place = where + start * LAYER2_ENTRY_SIZE
             piece = raw[start * LAYER2_ENTRY_SIZE : (start + 1) * LAYER2_ENTRY_SIZE]

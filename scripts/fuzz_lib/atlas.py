@@ -141,4 +141,7 @@ def landmarks(image: Image, atlas: Atlas) -> list[int]:
     places += [atlas.places["layer1"][0], *atlas.places["layer2"][:8]]
     places += [to_zone2(header.undo_bigblock(0)), bigblock_of(atlas.places["layer2"][0])]
     places += [image.end_of(0), image.end_of(0) - BUFSIZE, image.end_of(0) - 16, encode(2, 1, 0), encode(2, 255, 0)]
+    # Behind the others, whose numbers mean the same with one volume.
+    for number in range(1, len(image.devices)):
+        places += [image.layer2_place(encode(2, number, 0)), image.end_of(number), image.end_of(number) - BUFSIZE]
     return places

@@ -23,6 +23,7 @@ from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
+from hammerfs.ondisk.address import encode
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     BTREE_INTERNAL,
@@ -37,6 +38,7 @@ from hammerfs.ondisk.constants import (
     OBJTYPE_DIRECTORY,
     OBJTYPE_FIFO,
     OBJTYPE_REGFILE,
+    RECORD_ZONES,
     RECTYPE_INODE,
     RECTYPE_PFS,
     ZONE_BTREE,
@@ -69,6 +71,9 @@ START_US = 1_700_000_000_000_000
 FSID = uuid.UUID("3f0c1d52-7a51-4f0e-8c39-00a0c9e5b0f1")
 TID = 0x100000010
 LEAF_FANOUT, INTERNAL_FANOUT = 6, 3
+FANOUT_OF_TWO = 12, 4
+MANY = 9
+"""Files that make the one leaf of a small file system two, and the second lie where its zone appends."""
 
 Volumes = list[MemoryDevice]
 
@@ -142,7 +147,11 @@ def history(version: int) -> Volumes:
 
 def crashed(version: int) -> Volumes:
     """A cycle was written and not closed: the next mount rolls it back."""
-    devices = plain(version)
+    return unclosed(plain(version))
+
+
+def unclosed(devices: Volumes) -> Volumes:
+    """Volumes after one more cycle that was written and not closed."""
     fs = mounted(devices)
     make(fs, fs.root, b"rolled back", b"y" * 3000)
     fs.unlink(fs.root, b"small")
@@ -178,12 +187,34 @@ def fsynced(version: int) -> Volumes:
 
 
 def two_volumes(version: int) -> Volumes:
-    """Two volumes."""
+    """Two volumes with some of everything on both: nodes, meta-data, data, freemap."""
     devices = formatted(version, 2)
     fs = mounted(devices)
     populate(fs)
     fs.close_now()
+    _go_on_in_volume(devices, 1)
+    fs = mounted(devices)
+    folder = fs.create(fs.root, b"second", OBJTYPE_DIRECTORY, 0o755, 1000, 1000)
+    beyond = make(fs, folder, b"beyond", b"on the second volume" * 20)
+    make(fs, folder, b"large", b"fedcba9876543210" * 1100)
+    fs.link(beyond, fs.root, b"beyond too")
+    fs.setxattr(beyond, b"user.colour", b"blue")
+    fs.write(fs.lookup(fs.root, b"small"), 50, b"changed on the other volume")
+    for number in range(MANY):
+        make(fs, folder, b"many %d" % number, b"one of many %d" % number)
+    fs.close_now()
+    rebuild(Image(devices), [], *FANOUT_OF_TWO)
     return devices
+
+
+def _go_on_in_volume(devices: Volumes, number: int) -> None:
+    """Let each zone append in a big-block of its own of that volume, as if those before it were full."""
+    image = Image(devices)
+    header = image.header()
+    for place, zone in enumerate(RECORD_ZONES, 1):
+        header.blockmap(zone).next_offset = encode(zone, number, place * BIGBLOCK_SIZE)
+    image.put_header(header)
+    image.seal()
 
 
 def with_pfs(version: int) -> Volumes:
@@ -296,9 +327,8 @@ RECIPES: dict[str, Callable[[], Volumes]] = {
     "deep5": lambda: deep(5),
     "fsynced7": lambda: fsynced(7),
     "two7": lambda: two_volumes(7),
+    "twocrashed7": lambda: unclosed(two_volumes(7)),
 }
-REAL_ONLY = {"two7"}
-"""Layer 1 with small big-blocks has no room for a second volume, whose offsets begin at 2^52."""
 
 
 def save() -> None:
@@ -311,8 +341,6 @@ def save() -> None:
     index: dict[str, list[list[int]]] = {}
     pages = []
     for name, recipe in RECIPES.items():
-        if name in REAL_ONLY:
-            continue
         index[name] = []
         for device in kept.get(name) or recipe():
             starts = [at for at in range(0, device.size, BUFSIZE) if device.read(at, BUFSIZE).strip(b"\0")]

@@ -61,17 +61,21 @@ class Tally:
 
 
 class Laboratory:
-    """The bases and their atlases; makes images of programs and looks at them."""
+    """The bases and their atlases; makes images of programs and looks at them.
 
-    def __init__(self) -> None:
+    `names` are the bases that programs of seeds begin with, all by default.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
         self.bases = bases.load()
         self.atlases: dict[str, Atlas] = {
             name: survey(Image([device.copy() for device in devices])) for name, devices in self.bases.items()
         }
+        self._chosen = {name: self.atlases[name] for name in names or self.atlases}
 
     def program(self, seed: str) -> Program:
         """The program of a seed."""
-        return Generator(self.atlases, random.Random(seed)).program()
+        return Generator(self._chosen, random.Random(seed)).program()
 
     def build(self, program: Program) -> list[MemoryDevice]:
         """The hostile volumes."""

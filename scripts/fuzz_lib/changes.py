@@ -30,12 +30,14 @@ from hammerfs.ondisk.constants import (
     UNDO_ALIGN,
     ZONE_LARGE_DATA,
     ZONE_META,
+    ZONE_RAW_VOLUME,
     ZONE_SMALL_DATA,
     ZONE_UNDO,
 )
 from hammerfs.ondisk.direntry import name_key
 from hammerfs.ondisk.element import element_key
 from hammerfs.ondisk.fifo import RedoBody, pad_record, redo_record, undo_record
+from hammerfs.ondisk.volume import VOLUME_HEADER_SIZE, VolumeHeader
 
 Change: TypeAlias = list[Any]
 FIELDS: dict[str, dict[str, Field]] = {
@@ -107,6 +109,8 @@ class Editor:
                 places = landmarks(self.image, self.atlas)
                 address = (places[index % len(places)] & ((1 << 60) - 1)) + int(delta)
                 return encode(int(zone), 0, 0) | (address & ((1 << 60) - 1))
+            case ["v", number]:
+                return encode(0, int(number), 0) | (old & ~encode(0, 255, 0))
             case ["b", index, zone]:
                 places = landmarks(self.image, self.atlas)
                 return encode(int(zone), 0, 0) | (bigblock_of(places[index % len(places)]) & ((1 << 60) - 1))
@@ -331,6 +335,26 @@ class Editor:
         """Open these volumes, in this order; one may be given twice."""
         self.devices = [self.image.devices[number % len(self.image.devices)] for number in order]
 
+    def lend(self, source: int, target: int, numbered: bool) -> None:
+        """Give one volume another's header; `numbered` lets it keep its own number."""
+        header = self.image.header(self._volume(source))
+        number = self._volume(target)
+        if numbered:
+            header.vol_no = number
+        self.image.put_header(header, number)
+
+    def tear(self, number: int, at: int, sealed: bool) -> None:
+        """Lose the end of a volume's header, as if less of it had ever been written."""
+        at %= VOLUME_HEADER_SIZE
+        if not sealed:
+            self._unsealed.append((encode(ZONE_RAW_VOLUME, self._volume(number), at), bytes(VOLUME_HEADER_SIZE - at)))
+            return
+        raw = self.image.header(self._volume(number)).copy()
+        self.image.put_header(VolumeHeader(raw[:at] + bytes(BUFSIZE - at)), self._volume(number))
+
+    def _volume(self, number: int) -> int:
+        return number % len(self.image.devices)
+
     def resize(self, number: int, spec: list[Any]) -> None:
         """Make a device shorter or longer than its header says."""
         if not self.devices:
@@ -368,5 +392,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "redo sync": Editor.redo_sync,
     "volumes": Editor.volumes,
     "resize": Editor.resize,
+    "lend": Editor.lend,
+    "tear": Editor.tear,
     "clear": Editor.clear,
 }

@@ -14,6 +14,8 @@ MORE = 0.45
 """Chance that a program goes on with another change."""
 CHANGES_MAX = 8
 REDO_SHARE = 0.04
+VOLUMES_SHARE = 0.5
+"""Of the changes to a base of several volumes, so many are aimed at there being several."""
 _ADDRESSES = {"parent", "subtree", "data_offset", "phys", "offset", "redo_offset", "btree_root"}
 _SIZES = (0, 1, 15, 16, 24, 25, 127, 128, 129, 255, 4096, BUFSIZE - 1, BUFSIZE, BUFSIZE + 1, XBUFSIZE, XBUFSIZE + 1,
           XDEMARC, XDEMARC + 1, 1 << 31, (1 << 31) - 1, (1 << 32) - 1, 1 << 52, (1 << 60) - 1)  # fmt: skip
@@ -60,6 +62,8 @@ class Generator:
                 # REDO is only run from a SYNC on.
                 changes.append(self._redo_sync(atlas))
                 changes += [self._redo(atlas) for _ in range(1 + draw.randrange(3))]
+            elif len(atlas.places["header"]) > 1 and draw.random() < VOLUMES_SHARE:
+                changes.append(self._family(atlas))
             else:
                 changes.append(self._change(atlas))
         return Program(base, changes)
@@ -71,6 +75,17 @@ class Generator:
             (6, self._undo_field), (2, self._redo),
             (2, self._redo_sync), (1, self._volumes), (1, self._resize), (1, self._clear),
         ]  # fmt: skip
+        return self._one_of(makers, atlas)
+
+    def _family(self, atlas: Atlas) -> Change:
+        """What is wrong with one volume beside another, or with what refers to it."""
+        makers: list[tuple[int, Callable[[Atlas], Change]]] = [
+            (2, self._orders), (5, self._identity), (1, self._lend), (2, self._tear), (1, self._resize_one),
+            (14, self._elsewhere), (8, self._freemap_of_one), (5, self._undo_elsewhere), (3, self._undo_freemap_of_one),
+        ]  # fmt: skip
+        return self._one_of(makers, atlas)
+
+    def _one_of(self, makers: Sequence[tuple[int, Callable[[Atlas], Change]]], atlas: Atlas) -> Change:
         at = self._draw.randrange(sum(weight for weight, _ in makers))
         for weight, maker in makers:
             if at < weight:
@@ -249,6 +264,77 @@ class Generator:
             0,
             self._draw.choice([["=", 0], ["=", 1928], ["=", BUFSIZE], ["+", -1], ["+", 1], ["+", -BUFSIZE]]),
         ]
+
+    # --- several volumes ------------------------------------------------------------------------
+    def _number(self) -> int:
+        """Of a volume that is there, or is not."""
+        return self._pick((0, 0, 1, 1, 1, 1, 2, 2, 3, 254, 255))
+
+    def _one(self, atlas: Atlas) -> int:
+        return self._draw.randrange(len(atlas.places["header"]))
+
+    def _orders(self, atlas: Atlas) -> Change:
+        return ["volumes", self._draw.choice([[1, 0], [1, 0], [1], [0], [1, 1], [0, 0], [0, 1, 1], [1, 0, 0]])]
+
+    def _identity(self, atlas: Atlas) -> Change:
+        """What makes a volume one of this file system."""
+        draw = self._draw
+        name = draw.choice(["no", "count", "fsid", "fstype", "rootvol", "version", "buf_beg", "buf_end", "flags"])
+        field = FIELDS["header"][name]
+        value: list[object] = (
+            ["=", self._number()] if name in ("no", "count", "rootvol") else ["^", 1 << draw.randrange(8)]
+        )
+        if name.startswith("buf"):
+            value = ["+", self._pick((BUFSIZE, -BUFSIZE, BIGBLOCK_SIZE, -BIGBLOCK_SIZE, 512, -3 * BIGBLOCK_SIZE))]
+        elif name == "version":
+            value = self._value(atlas, field)
+        return ["field", "header", self._one(atlas), name, value, draw.random() < 0.95]
+
+    def _lend(self, atlas: Atlas) -> Change:
+        source = self._one(atlas)
+        return ["lend", source, 1 - source, self._draw.random() < 0.8]
+
+    def _tear(self, atlas: Atlas) -> Change:
+        at = self._pick((0, 8, 48, 64, 144, 160, 200, 240, 512, 904, 1024, 1536, 1900))
+        return ["tear", self._one(atlas), at, self._draw.random() < 0.5]
+
+    def _resize_one(self, atlas: Atlas) -> Change:
+        return ["resize", self._one(atlas), *self._resize(atlas)[2:]]
+
+    def _elsewhere(self, atlas: Atlas) -> Change:
+        """An address that leads to the same place of another volume."""
+        draw = self._draw
+        kinds = ("header", "header", "node", "leaf", "leaf", "internal", "internal", "layer1", "layer1", "fifo", "fifo")
+        kind = draw.choice([name for name in kinds if name in atlas.places])
+        fields = [
+            name
+            for name, field in sorted(FIELDS[kind].items())
+            if field.code == "Q" and (name in _ADDRESSES or name.startswith(("zone", "undo")))
+        ]
+        index = draw.randrange(len(atlas.places[kind]))
+        return ["field", kind, index, draw.choice(fields), ["v", self._number()], True]
+
+    def _freemap_of_one(self, atlas: Atlas) -> Change:
+        """An entry of either layer for one volume, or a neighbour's entry."""
+        draw = self._draw
+        kind = "layer1" if draw.random() < 0.4 else "layer2"
+        places = len(atlas.places[kind])
+        # Those of each volume follow those of the one before, and one of layer 1 for no volume comes last.
+        each = places // len(atlas.places["header"])
+        index = min(self._one(atlas) * each + draw.randrange(each + 1), places - 1)
+        field = FIELDS[kind][draw.choice(sorted(FIELDS[kind]))]
+        return ["field", kind, index, field.name, self._value(atlas, field), draw.random() < 0.95]
+
+    def _undo_elsewhere(self, atlas: Atlas) -> Change:
+        """UNDO for some volume: its header, its freemap, or behind its end."""
+        zone = self._pick((1, 2, 2))
+        places = (0, 144, 148, 512, 1024, BUFSIZE - 8, BUFSIZE, BIGBLOCK_SIZE, 3 * BIGBLOCK_SIZE, (1 << 52) - 16)
+        target = (zone << 60) | (self._number() << 52) | self._pick(places)
+        return ["undo", ["=", target], self._any_bytes(self._pick((4, 16, 400))).hex()]
+
+    def _undo_freemap_of_one(self, atlas: Atlas) -> Change:
+        change = self._freemap_of_one(atlas)
+        return ["undo field", *change[1:5]]
 
     def _clear(self, atlas: Atlas) -> Change:
         return ["clear", self._address(), self._pick((16, 512, 4096, BUFSIZE))]

@@ -22,7 +22,8 @@ EPILOG = """
 Every image is made from a sound one by a few changes, with checksums made right again, checked, walked through a
 read-only mount, and looked at in one more way: by a session that writes, by show, show-undo, blockmap or checkmap, or
 as it was in the past. A failure is printed with its seed, its traceback and the shrunken program that makes the image;
---replay takes the seed, or a file with programs as tests/corpus/finds.json has them. Exit status 1: something failed.
+--replay takes the seed, with the --bases of the run, or a file with programs as tests/corpus/finds.json has them. Exit
+status 1: something failed.
 """
 
 
@@ -32,6 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", default=None, help="start of the run's seeds; default: the time")
     parser.add_argument("--images", type=int, help="stop after so many")
     parser.add_argument("--seconds", type=float, help="stop after this time; default, without --images: 60")
+    parser.add_argument("--bases", type=lambda text: text.split(","), default=[], help="comma-separated; default: all")
     parser.add_argument("--replay", metavar="SEED|FILE", help="look at that image, in every way, or at those of a file")
     parser.add_argument("--coverage", metavar="DIR", help="guided by coverage, by the package atheris; inputs in DIR")
     parser.add_argument("--real", action="store_true", help="big-blocks of 8 MiB, some seven times slower")
@@ -56,9 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     lab: type[campaign.Laboratory] = importlib.import_module("fuzz_lib.campaign").Laboratory
     importlib.import_module("fuzz_lib.oracle").limit_memory()
+    try:
+        laboratory = lab(options.bases)
+    except KeyError as error:
+        print(
+            f"fuzz: there is no base {error}; there are {', '.join(importlib.import_module('fuzz_lib.bases').RECIPES)}"
+        )
+        return 2
     if options.replay is not None:
-        return replay(lab(), options.replay)
-    return hunt(lab(), options)
+        return replay(laboratory, options.replay)
+    return hunt(laboratory, options)
 
 
 def hunt(laboratory: campaign.Laboratory, options: argparse.Namespace) -> int:
@@ -70,7 +79,7 @@ def hunt(laboratory: campaign.Laboratory, options: argparse.Namespace) -> int:
     def say(tally: campaign.Tally) -> None:
         nonlocal told, last
         for find in list(tally.finds.values())[told:]:
-            print_find(find)
+            print_find(find, options.bases)
             told += 1
         if time.monotonic() - last >= SAY_SECONDS:
             last = time.monotonic()
@@ -95,11 +104,12 @@ def print_tally(tally: campaign.Tally, seconds: float) -> None:
     )
 
 
-def print_find(find: campaign.Find) -> None:
+def print_find(find: campaign.Find, chosen: Sequence[str]) -> None:
     """A failure and what replays it."""
     print(f"\nfuzz: FAILED: {find.signature}")
     traceback.print_exception(find.error, file=sys.stdout)
-    print(f"fuzz: replay with: scripts/fuzz --replay {find.seed}")
+    words = ["--bases", ",".join(chosen)] if chosen else []
+    print(f"fuzz: replay with: {' '.join(['scripts/fuzz', *words, '--replay', find.seed])}")
     print(f"fuzz: program: {json.dumps(find.program.as_json())}\n", flush=True)
 
 

@@ -38,6 +38,7 @@ LISTED_AT_ONCE = 9
 NODES_MAX = 80
 NAME_MAX = 255
 LINES_MAX = 20_000
+"""Of a report, for each volume: one whose freemap has no right checksum has a line for every entry."""
 READS = ((0, 65536), (8192, 16384), ((1 << 63) - 5000, 4096))
 T = TypeVar("T")
 Listing = list[tuple[bytes, int, int]]
@@ -250,7 +251,7 @@ def _report(lines: Callable[[VolumeSet], Iterator[str]]) -> Callable[[Sequence[M
         def drain() -> None:
             volumes = VolumeSet.open(guarded(devices, writable=False))
             for count, line in enumerate(lines(volumes)):
-                if count > LINES_MAX:
+                if count > LINES_MAX * max(len(devices), 1):
                     raise Failure("a report without an end")
                 if "\n" in line:
                     raise Failure(f"a report with the line {line[:200]!r}")

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 from fuzz_lib.campaign import Laboratory, run
-from fuzz_lib.changes import Program
+from fuzz_lib.changes import Change, Program
 from fuzz_lib.oracle import READS_MAX, Failure, GuardedDevice, check_sentence, signature
 from fuzz_lib.walks import Probe, mount
 
@@ -14,6 +14,9 @@ from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import FileOperationError, HammerError
 from hammerfs.fs import inodecache
 from hammerfs.fs.mount import FileSystem
+from hammerfs.ondisk.address import volume_of
+from hammerfs.ondisk.constants import BUFSIZE
+from hammerfs.ondisk.volume import VolumeHeader
 from hammerfs.vfs.nodeids import ROOT_NODE_ID
 
 
@@ -32,6 +35,46 @@ def test_a_seed_is_one_image(laboratory: Laboratory) -> None:
     one, two = (laboratory.build(laboratory.program("seed:5")) for _ in range(2))
     assert all(a.same_bytes(b) for a, b in zip(one, two, strict=True))
     assert laboratory.program("seed:5") != laboratory.program("seed:6")
+
+
+def test_bases_of_two_volumes_have_something_of_everything_on_both(laboratory: Laboratory) -> None:
+    for name in ("two7", "twocrashed7"):
+        atlas = laboratory.atlases[name]
+        for kind in ("header", "node", "leaf", "inode", "entry", "data", "layer2"):
+            assert {volume_of(place) for place in atlas.places[kind]} == {0, 1}, (name, kind)
+
+
+def test_a_crashed_base_is_rolled_back_on_both_volumes(laboratory: Laboratory) -> None:
+    before = laboratory.build(Program("twocrashed7", []))
+    after = [device.copy() for device in before]
+    mount(after).close_now()
+    starts = [VolumeHeader(device.read(0, BUFSIZE)).vol_buf_beg for device in before]
+    for one, two, start in zip(before, after, starts, strict=True):
+        assert one.read(start, one.size - start) != two.read(start, two.size - start)
+
+
+def test_only_chosen_bases_are_tried(laboratory: Laboratory) -> None:
+    chosen = Laboratory(["two7", "deep5"])
+    assert {chosen.program(f"some:{number}").base for number in range(20)} == {"two7", "deep5"}
+    assert {laboratory.program(f"some:{number}").base for number in range(200)} == set(laboratory.bases)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (["field", "header", 1, "no", ["=", 0], True], "NotHammerError: volume# and volume# are both volume #"),
+        (["field", "header", 1, "fsid", ["^", 1], True], "NotHammerError: volume# belongs to another file system"),
+        (["field", "header", 0, "count", ["=", 3], True], "NotHammerError: volume # of # missing"),
+        (["lend", 0, 1, False], "NotHammerError: volume# and volume# are both volume #"),
+        (["tear", 1, 0, False], "NotHammerError: volume# is not a HAMMER volume: its signature is #"),
+        (["volumes", [0]], "NotHammerError: volume # of # missing"),
+        (["field", "internal", 0, "subtree", ["v", 2], True], "CorruptionError: reference to volume #"),
+        (["field", "layer1", 1, "phys", ["v", 0], True], "check: freemap layer 1: says"),
+    ],
+)
+def test_what_is_wrong_between_volumes_is_said(laboratory: Laboratory, change: Change, sentence: str) -> None:
+    kinds = laboratory.look(Program("two7", [change]), "show")
+    assert any(kind.startswith(sentence) for kind in kinds), sorted(kinds)
 
 
 def test_a_change_reaches_the_code_behind_the_checksums(laboratory: Laboratory) -> None:
