@@ -179,13 +179,20 @@ class HammerOperations(pyfuse3.Operations):
     # --- names ----------------------------------------------------------------------------------
     @_request
     def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
-        """An absent name is cached too, except one that names a moment, which may lie in the future."""
+        """An absent name is cached too, except one that names a moment, which may lie in the future.
+
+        `@@-1` and the number of the mounted PFS lead back to a directory from inside.  The kernel's tree cannot hold
+        itself: it refuses that with ELOOP, and takes it for an I/O error where the directory is the root.
+        """
+        parent = self._inode(parent_inode)
         try:
-            inode = self.fs.lookup(self._inode(parent_inode), name)
+            inode = self.fs.lookup(parent, name)
         except FileOperationError as error:
             if error.errno == errno.ENOENT and b"@@" not in name:
                 return self._absent
             raise
+        if (inode is self.fs.root or inode is parent) and name not in (b".", b".."):
+            raise FileOperationError(errno.ELOOP)
         return self._attributes.referenced(inode)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
