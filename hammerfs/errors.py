@@ -96,6 +96,12 @@ class ReadOnlyError(HammerError):
     errno = errno.EROFS
 
 
+class StreamError(HammerError):
+    """A mirroring stream is damaged or cut off, or is not meant for its target."""
+
+    errno = errno.EINVAL
+
+
 class FlushFailedError(ReadOnlyError):
     """What was to be made durable cannot be: the flusher has stopped."""
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hammerfs.btree.cache import LEVELS, NodeCache, too_deep
+from hammerfs.btree.changed import ChangedScan, Unchanged
 from hammerfs.btree.node import ROOT_LEFT, ROOT_RIGHT, Key, Node
 from hammerfs.btree.nodestore import NodeStore
 from hammerfs.btree.shape import make_room, propagate_mirror_tids, remove_empty_leaf, widen
@@ -145,6 +146,13 @@ class BTree:
                 if self._changes != changes:
                     below = element_key(element)
                     break
+
+    def scan_changed(self, low: bytes, high: bytes, tid: Tid) -> Iterator[bytes | Unchanged]:
+        """All elements but those in subtrees where nothing happened at or after `tid`, whose ranges come instead.
+
+        `low` and `high` are 40 bytes as elements begin with.  What was not synced yet may be missing.
+        """
+        return ChangedScan(self._cache, lambda: self._changes, self._relieve, low, high, tid).run()
 
     def _scan(self, low: Key, high: Key, as_of: Tid | None) -> Iterator[bytes]:
         start: Key | None = low
@@ -363,6 +371,10 @@ class BTree:
             splits=cache.splits,
             removals=cache.removals,
         )
+
+    def _relieve(self) -> None:
+        if len(self._nodes) > self._cache.limit:
+            self._evict()
 
     def _evict(self) -> None:
         self._forget_finger()

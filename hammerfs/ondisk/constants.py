@@ -172,3 +172,23 @@ MAX_MASTERS: Final = 16
 """TIDs advance in steps of this when a master id is kept in their low bits."""
 PFSD_SLAVE: Final = 0x00000001
 PFSD_DELETED: Final = 0x80000000
+
+# --- mirroring streams --------------------------------------------------------------------------
+MREC_SIGNATURE: Final = 0x4DD97272
+MREC_SIGNATURE_REVERSED: Final = 0x7272D94D
+MREC_ALIGN: Final = 8
+"""Each record of a stream is padded to a multiple of this; its size does not count the padding."""
+MREC_REC: Final = 1
+MREC_PFSD: Final = 2
+MREC_UPDATE: Final = 3
+MREC_SYNC: Final = 4
+MREC_SKIP: Final = 5
+MREC_PASS: Final = 6
+MREC_TERM: Final = 7
+MREC_IDLE: Final = 8
+MRECF_TYPE_MASK: Final = 0x000000FF
+MRECF_CRC_ERROR: Final = 0x80000000
+MRECF_DATA_CRC_BAD: Final = 0x40000000
+MRECF_NODATA: Final = 0x10000000
+PFSD_VERSION: Final = 1
+"""Version of the PFS data in a stream (`HAMMER_IOC_PSEUDOFS_VERSION`)."""

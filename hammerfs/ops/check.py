@@ -119,8 +119,8 @@ def _check_tree(
     compare(usage, freemap, volumes.version, report)
     namespace.finish(progress)
     inodes = volumes.root.header.vol0_stat_inodes
-    if inodes != namespace.live_inodes():
-        report.problem(HEADER, ROOT, f"says {inodes} inodes, there are {namespace.live_inodes()}")
+    if inodes != namespace.undeleted_inodes:
+        report.problem(HEADER, ROOT, f"says {inodes} inodes, there are {namespace.undeleted_inodes}")
 
 
 def _check_next_tid(volumes: VolumeSet, highest: Tid, report: Report) -> None:

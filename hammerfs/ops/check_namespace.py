@@ -48,12 +48,14 @@ class Namespace:
     """Collects inodes and entries; `data` and `record` take sound records, `finish` compares.
 
     complete -- false once part of the tree was lost: an inode not met may then exist after all
+    undeleted_inodes -- what the volume header counts; at a slave those count, too, that its readers do not see yet
     """
 
     def __init__(self, reader: ImageReader, report: Report) -> None:
         self._reader = reader
         self._report = report
         self.complete = True
+        self.undeleted_inodes = 0
         self._pfs = PfsTable()
         self._entries = EntryList()
         # Localization and object of the last live data record, and where its bytes ended.
@@ -120,10 +122,6 @@ class Namespace:
         if wanted:
             self._report.name(Paths(self._reader, self._entries, self._pfs, wanted).text)
 
-    def live_inodes(self) -> int:
-        """Inodes visible now, in all PFSs."""
-        return sum(sum(table.live) for table in self._pfs.inodes.values())
-
     def _complain(self, kind: str, element: LeafElement, text: str) -> None:
         owner = Owner(pfs_of(element.localization), element.obj_id)
         self._report.problem(kind, place(element.localization, element.obj_id), text, owner)
@@ -140,6 +138,7 @@ class Namespace:
 
     def _inode(self, element: LeafElement, inode: InodeData) -> None:
         self._report.count("inode versions")
+        self.undeleted_inodes += not element.delete_tid
         if inode.obj_type != element.obj_type or not OBJTYPE_DIRECTORY <= inode.obj_type <= OBJTYPE_SOCKET:
             self._complain(INODE, element, f"object type {inode.obj_type}, its element says {element.obj_type}")
         if element.key:
@@ -152,9 +151,10 @@ class Namespace:
 
     def _pfs_record(self, element: LeafElement, raw: bytes) -> None:
         pfs_id = pfs_of(element.key)
-        if element.key != pfs_localization(pfs_id) or pfs_of(element.localization) != ROOT_PFSID:
+        if element.key != pfs_localization(pfs_id):
             self._complain("PFS", element, f"a PFS record with the key {element.key:016x}")
-        elif element.delete_tid == 0:
+        elif element.delete_tid == 0 and pfs_of(element.localization) == ROOT_PFSID:
+            # A slave of the root PFS holds copies of its records, which say nothing about this file system.
             self._pfs.records[pfs_id] = PfsData(raw.ljust(PFS_DATA_SIZE, b"\0"))
 
     # --- directory entries -----------------------------------------------------------------------
@@ -266,7 +266,8 @@ class Namespace:
             report.count("PFSs")
             where = f"{pfs_localization(pfs_id):08x}"
             table = self._pfs.table(pfs_id)
-            awaited = record.is_deleted or (record.is_slave and not table.index)
+            # A slave is empty until its first batch is complete, though inodes may have arrived.
+            awaited = record.is_deleted or (record.is_slave and not any(table.live))
             if not awaited and table.find_live(OBJID_ROOT) == NO_INODE:
                 report.problem("PFS", where, "its root directory does not exist")
             if pfs_id and not record.is_deleted and pfs_id not in self._pfs.links:

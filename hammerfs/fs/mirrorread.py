@@ -1,0 +1,117 @@
+"""The sending end of mirroring: what a PFS has that its mirror has not, as records of a stream.
+
+A batch covers the TIDs from `begin` to `end`, both inclusive, and shows the PFS as it was at `end`: what was created
+later is left out, what was deleted later is told as alive.  So the source may be busy meanwhile.  `end` is a TID up to
+which no crash can take anything back; else the mirror could be ahead of its source for ever.
+
+Elements that are older than `begin` travel without data, for the other side to tell what is gone from what is old
+(`hammer_mirror.c: hammer_ioc_mirror_read`; `cmd_mirror.c: hammer_cmd_mirror_read`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hammerfs.btree.changed import Unchanged
+from hammerfs.errors import CorruptionError, UsageError
+from hammerfs.fs.pfs import load_pfs
+from hammerfs.ondisk import crc
+from hammerfs.ondisk.address import Localization, Tid, pfs_localization, zone_of
+from hammerfs.ondisk.constants import (
+    BUFMASK,
+    BUFSIZE,
+    LOCALIZE_MASK,
+    MAX_KEY,
+    MAX_OBJID,
+    MAX_RECTYPE,
+    MAX_TID,
+    MIN_KEY,
+    MIN_OBJID,
+    XBUFSIZE,
+    ZONE_LARGE_DATA,
+    ZONE_META,
+    ZONE_SMALL_DATA,
+)
+from hammerfs.ondisk.element import BASE, LeafElement, unpack_leaf, with_delete
+from hammerfs.ondisk.mirror import Pass, Record, Skip
+from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+PAUSE_EVERY = 64
+"""Elements between two pauses: about 2 ms."""
+
+
+def first_key(localization: Localization) -> bytes:
+    """The 40 bytes of the lowest key of a PFS, as the original forms it."""
+    return BASE.pack(MIN_OBJID, MIN_KEY, 1, 0, 0, 0, 0, localization)
+
+
+def last_key(localization: Localization) -> bytes:
+    """The 40 bytes of its highest key."""
+    return BASE.pack(MAX_OBJID, MAX_KEY, MAX_TID, 0, MAX_RECTYPE, 0, 0, localization | LOCALIZE_MASK)
+
+
+def source_state(ctx: Context, pfs: int, durable: Tid) -> PfsData:
+    """The record of a PFS as its batches are headed by it, patchable; UsageError when there is no such PFS.
+
+    A master's sync TID is `durable`, the highest one that no crash takes back, a slave's is what it was mirrored up to
+    (`hammer_pfs.c: hammer_ioc_get_pseudofs`).
+    """
+    stored = load_pfs(ctx, pfs_localization(pfs))
+    if stored is None and pfs:
+        raise UsageError(f"there is no PFS {pfs} in this file system")
+    state = PfsData(bytearray(PFS_DATA_SIZE if stored is None else stored.copy()))
+    if stored is None:
+        state.shared_uuid = state.unique_uuid = ctx.volumes.fsid
+    if not state.is_slave:
+        state.sync_end_tid = durable
+    return state
+
+
+def changes(
+    ctx: Context, pfs: int, begin: Tid, end: Tid, *, low: bytes | None = None
+) -> Iterator[Record | Pass | Skip | None]:
+    """The records of a batch in key order, from the key `low` (40 bytes) on; None where others may run.
+
+    Raises CorruptionError when the tree cannot be read; data that cannot be verified is sent on as damaged.
+    """
+    localization = pfs_localization(pfs)
+    scan = ctx.tree.scan_changed(low or first_key(localization), last_key(localization), begin)
+    for count, found in enumerate(scan, 1):
+        if isinstance(found, Unchanged):
+            yield Skip(found.low, found.high)
+        else:
+            record = _told(ctx, found, begin, end)
+            if record is not None:
+                yield record
+        if count % PAUSE_EVERY == 0:
+            yield None
+
+
+def _told(ctx: Context, raw: bytes, begin: Tid, end: Tid) -> Record | Pass | None:
+    """What a batch says of an element, None when it is too young for it."""
+    leaf = unpack_leaf(raw)
+    if leaf.create_tid > end:
+        return None
+    if leaf.delete_tid > end:
+        raw = with_delete(raw, 0, 0)
+    if leaf.create_tid < begin:
+        return Pass(raw)
+    data = read_data(ctx, leaf)
+    return Record(raw, data, damaged=not crc.record_matches(ctx.version, leaf.data_crc, leaf.rec_type, data))
+
+
+def read_data(ctx: Context, leaf: LeafElement) -> bytes:
+    """A record's data from whatever zone, not verified; CorruptionError when no data can be where it says."""
+    size, offset = leaf.data_len, leaf.data_offset
+    if not size:
+        return b""
+    zone = zone_of(offset)
+    if zone == ZONE_META and 0 < size <= BUFSIZE - (offset & BUFMASK):
+        return ctx.buffers.read(offset, size)
+    if zone in (ZONE_LARGE_DATA, ZONE_SMALL_DATA) and 0 < size <= XBUFSIZE:
+        return ctx.blocks.read(offset, size)
+    raise CorruptionError(f"record of object {leaf.obj_id:#x} with impossible data of {size} bytes", offset=offset)

@@ -1,0 +1,247 @@
+"""The receiving end of mirroring: a slave PFS brought to where its source was.
+
+The records of a batch come in key order.  What the slave has between two of them, and no skipped range covers, is gone
+at the source; the slave marks it deleted at the end of the batch.  Records that the slave lacks are inserted with the
+TIDs that they have at the source, those that it has can only get their deletion.  So a batch may be cut off anywhere
+and come again from its beginning: what was applied is found applied.
+
+Readers see a slave as of its sync TID.  A batch only adds what is younger, so they notice nothing until the PFS record
+names the new TID, and that comes last.  Source: `hammer_mirror.c: hammer_ioc_mirror_write`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hammerfs.btree.node import Key
+from hammerfs.errors import StreamError
+from hammerfs.fs.metadata import end_record, insert_record, read_record
+from hammerfs.fs.mirrorread import first_key
+from hammerfs.ondisk import crc
+from hammerfs.ondisk.address import Localization, Offset, Tid, pfs_localization
+from hammerfs.ondisk.constants import (
+    BUFSIZE,
+    INODE_DATA_SIZE,
+    LOCALIZE_MASK,
+    LOCALIZE_MISC,
+    MAX_TID,
+    OBJID_ROOT,
+    OBJTYPE_DIRECTORY,
+    RECTYPE_CONFIG,
+    RECTYPE_DATA,
+    RECTYPE_DB,
+    RECTYPE_DIRENTRY,
+    RECTYPE_EXT,
+    RECTYPE_FIX,
+    RECTYPE_INODE,
+    RECTYPE_PFS,
+    RECTYPE_SNAPSHOT,
+    VERSION_CRC32C,
+    ZONE_META,
+)
+from hammerfs.ondisk.direntry import ENTRY_HEADER_SIZE, pack_entry, unpack_entry
+from hammerfs.ondisk.element import LeafElement, base_key, element_key, unpack_leaf, with_delete
+from hammerfs.ondisk.mirror import Pass, Record, Skip
+from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
+from hammerfs.store.blockmap import data_zone
+from hammerfs.store.rootvolume import NEXT_TID_MAX
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+_QUEUE_BYTES = 4 * 1024 * 1024
+_PAUSE_EVERY = 64
+"""Changes between two pauses."""
+_META_TYPES = {RECTYPE_INODE, RECTYPE_DIRENTRY, RECTYPE_EXT, RECTYPE_FIX, RECTYPE_PFS, RECTYPE_SNAPSHOT}
+_DATA_TYPES = {RECTYPE_DATA, RECTYPE_DB}
+
+
+def set_sync_tid(ctx: Context, pfs: int, tid: Tid) -> None:
+    """Let readers of a slave see it as of `tid`; nothing when they do."""
+    localization = pfs_localization(pfs)
+    raw = ctx.tree.find_as_of(base_key(LOCALIZE_MISC, OBJID_ROOT, RECTYPE_PFS, localization), MAX_TID)
+    if raw is None:
+        raise StreamError(f"there is no PFS {pfs} any more")
+    data = PfsData(bytearray(read_record(ctx, unpack_leaf(raw)).ljust(PFS_DATA_SIZE, b"\0")))
+    if data.is_deleted or not data.is_slave:
+        raise StreamError(f"PFS {pfs} is no slave any more")
+    if data.sync_end_tid == tid:
+        return
+    data.sync_end_tid = tid
+    now = ctx.alloc_tid()
+    end_record(ctx, now, raw, nohistory=ctx.options.nohistory)
+    insert_record(ctx, now, LOCALIZE_MISC, OBJID_ROOT, RECTYPE_PFS, localization, OBJTYPE_DIRECTORY, data.copy())
+
+
+class BatchWriter:
+    """Applies one batch to a PFS, record by record.
+
+    end -- the TID that the slave is in sync with afterwards; begin -- nothing older can be inserted
+    damaged -- records that came without usable data, and are missing therefore
+    """
+
+    def __init__(self, ctx: Context, pfs: int, begin: Tid, end: Tid) -> None:
+        if end > NEXT_TID_MAX:
+            raise StreamError(f"the mirroring stream ends at the impossible TID {end:016x}")
+        self._ctx = ctx
+        self._localization: Localization = pfs_localization(pfs)
+        self._begin = begin
+        self.end = end
+        self._at: Key = element_key(first_key(self._localization))
+        self._changes = 0
+        self.damaged = 0
+
+    def apply(self, record: Record | Pass | Skip) -> Iterator[None]:
+        """Apply one record; pauses where others may run, with everything whole.
+
+        StreamError when the record cannot belong here.  NoSpaceError leaves what was applied: the same record may be
+        applied again when there is space.
+        """
+        if isinstance(record, Skip):
+            low, high = self._local_key(record.low), self._local_key(record.high)
+            self._demand_order(low + b"\0" >= self._at and high >= self._at and low <= high)
+            yield from self._end_until(low)
+            self._at = high
+            return
+        leaf = self._local(record)
+        key = leaf.packed_key()
+        self._demand_order(key >= self._at)
+        yield from self._end_until(key)
+        if leaf.rec_type != RECTYPE_CONFIG:
+            raw = self._ctx.tree.lookup(key)
+            if raw is not None:
+                self._update(key, raw, leaf)
+            elif isinstance(record, Record):
+                self._insert(key, leaf, record)
+        self._at = key + b"\0"
+        if self._changes >= _PAUSE_EVERY:
+            self._changes = 0
+            yield
+
+    # --- what arrives ---------------------------------------------------------------------------
+    def _demand_order(self, sound: bool) -> None:
+        if not sound:
+            raise StreamError("the mirroring stream is out of order")
+
+    def _local_key(self, base: bytes) -> Key:
+        """The key of a boundary, in this PFS."""
+        return element_key(base[:-4] + self._moved(int.from_bytes(base[-4:], "little")).to_bytes(4, "little"))
+
+    def _moved(self, localization: Localization) -> Localization:
+        return (localization & LOCALIZE_MASK) | self._localization
+
+    def _local(self, record: Record | Pass) -> LeafElement:
+        """The element as it is in this PFS.  A deletion beyond the batch is not yet one."""
+        leaf = record.leaf
+        if leaf.create_tid > self.end:
+            raise StreamError(
+                f"the mirroring stream up to TID {self.end:016x} holds a record of TID {leaf.create_tid:016x}"
+            )
+        leaf = leaf._replace(localization=self._moved(leaf.localization))
+        return leaf._replace(delete_tid=0, delete_ts=0) if leaf.delete_tid > self.end or not leaf.delete_tid else leaf
+
+    # --- what is done ---------------------------------------------------------------------------
+    def _end_until(self, limit: Key) -> Iterator[None]:
+        """End what lives between the present place and `limit`, and is not the slave's own or too young."""
+        tree = self._ctx.tree
+        for raw in tree.scan(self._at, limit):
+            key = element_key(raw)
+            if key >= limit:
+                break
+            leaf = unpack_leaf(raw)
+            if leaf.rec_type != RECTYPE_CONFIG and not leaf.delete_tid and leaf.create_tid < self.end:
+                self._end_record(key, raw, self.end, self._ctx.clock() // 1_000_000)
+            self._changes += 1
+            if self._changes >= _PAUSE_EVERY:
+                self._changes = 0
+                self._at = key + b"\0"
+                yield
+
+    def _end_record(self, key: Key, raw: bytes, tid: Tid, seconds: int) -> None:
+        ctx = self._ctx
+        leaf = unpack_leaf(raw)
+        ctx.tree.replace(key, with_delete(raw, tid, seconds), tid)
+        if leaf.rec_type == RECTYPE_INODE and not leaf.delete_tid:
+            ctx.root.inode_count -= 1
+        self._remember(tid)
+
+    def _update(self, key: Key, raw: bytes, leaf: LeafElement) -> None:
+        """Nothing of a record changes but that it is deleted."""
+        if leaf.delete_tid and unpack_leaf(raw).delete_tid != leaf.delete_tid:
+            self._end_record(key, raw, leaf.delete_tid, leaf.delete_ts)
+            self._changes += 1
+
+    def _insert(self, key: Key, leaf: LeafElement, record: Record) -> None:
+        if record.damaged:
+            self.damaged += 1
+            return
+        if leaf.create_tid < self._begin:
+            return
+        ctx = self._ctx
+        zone = self._zone(leaf)
+        data, checksum = self._localized(leaf, record.data)
+        ctx.space.check_write(len(data))
+        offset = self._place(zone, data)
+        leaf = leaf._replace(data_offset=offset, data_crc=checksum)
+        tid = max(leaf.create_tid, leaf.delete_tid)
+        try:
+            ctx.tree.insert(key, leaf.pack(), tid)
+        except BaseException:
+            if data:
+                ctx.blocks.forget(offset)
+                ctx.blockmap.free(offset, len(data))
+            raise
+        if leaf.rec_type == RECTYPE_INODE and not leaf.delete_tid:
+            ctx.root.inode_count += 1
+        self._remember(tid)
+        self._changes += 1
+
+    def _remember(self, tid: Tid) -> None:
+        """No TID of this file system may be given out again."""
+        root = self._ctx.root
+        root.next_tid = max(root.next_tid, tid)
+
+    @staticmethod
+    def _zone(leaf: LeafElement) -> int:
+        """Where the data goes; StreamError for what no file system holds."""
+        size = leaf.data_len
+        sound = leaf.rec_type in _DATA_TYPES or (leaf.rec_type in _META_TYPES and size <= BUFSIZE)
+        if leaf.rec_type == RECTYPE_INODE:
+            sound = size == INODE_DATA_SIZE
+        elif leaf.rec_type == RECTYPE_DIRENTRY:
+            sound = ENTRY_HEADER_SIZE < size <= BUFSIZE
+        if not sound:
+            raise StreamError(
+                f"the mirroring stream holds a record of object {leaf.obj_id:#x} of type {leaf.rec_type:#x} "
+                f"with {size} bytes"
+            )
+        return data_zone(size) if leaf.rec_type in _DATA_TYPES else ZONE_META
+
+    def _localized(self, leaf: LeafElement, data: bytes) -> tuple[bytes, int]:
+        """The data as it is in this PFS, and its checksum; one that this volume's version does not know is renewed."""
+        ctx = self._ctx
+        checksum = leaf.data_crc
+        if not crc.record_matches(VERSION_CRC32C, checksum, leaf.rec_type, data):
+            raise StreamError(f"the mirroring stream holds a record of object {leaf.obj_id:#x} with damaged data")
+        renew = not crc.record_matches(ctx.version, checksum, leaf.rec_type, data)
+        if leaf.rec_type == RECTYPE_DIRENTRY:
+            entry = unpack_entry(data)
+            if entry.localization != self._localization:
+                data = pack_entry(entry.obj_id, self._localization, entry.name)
+                renew = True
+        return data, crc.record_crc(ctx.checksum, leaf.rec_type, data) if renew else checksum
+
+    def _place(self, zone: int, data: bytes) -> Offset:
+        """Space for the data, and the data in it."""
+        ctx = self._ctx
+        if not data:
+            return 0
+        offset = ctx.blockmap.alloc(zone, len(data))
+        if zone == ZONE_META:
+            ctx.buffers.modify_noundo(offset, data)
+        else:
+            ctx.blocks.put(offset, data)
+            if ctx.blocks.queued_bytes >= _QUEUE_BYTES:
+                ctx.blocks.flush()
+        return offset
