@@ -38,6 +38,8 @@ from hammerfs.ondisk.crc import Buffer
 from hammerfs.ondisk.volume import VolumeHeader
 
 _FSTYPE = uuid.UUID(FSTYPE_UUID)
+_LISTED_MAX = 8
+"""Numbers that a sentence about volumes names one by one."""
 _Reader: TypeAlias = tuple[Callable[[int, int], bytes], int, int]
 """A device's read method, the device offset of buffer offset 0, and the size of the buffer area."""
 
@@ -253,12 +255,17 @@ def _check_family(volumes: Sequence[Volume]) -> None:
         raise CorruptionError(f"impossible count of {count} volumes", offset=148, path=root.device.name)
     if ROOT_VOLNO not in seen or len(seen) < count:
         absent = [n for n in range(max(count, max(seen) + 1)) if n not in seen][: max(1, count - len(seen))]
-        numbers = ", ".join(map(str, absent))
-        raise NotHammerError(
-            f"volume{'s' if len(absent) > 1 else ''} {numbers} of {count} missing ({root.device.name} was given)"
-        )
+        names = f"volume{'s' if len(absent) > 1 else ''} {_listed(absent)}"
+        raise NotHammerError(f"{names} of {count} missing ({root.device.name} was given)")
     if len(seen) > count:
         raise NotHammerError(f"{root.device.name} says the file system has {count} volumes, but {len(seen)} were given")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Ascending numbers for a sentence; a root header may be wrong about 250 of them."""
+    if len(numbers) > _LISTED_MAX:
+        return f"{', '.join(map(str, numbers[: _LISTED_MAX - 1]))} and {len(numbers) - _LISTED_MAX + 1} more"
+    return ", ".join(map(str, numbers))
 
 
 def _check_version(root: Volume) -> None:

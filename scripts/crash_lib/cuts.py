@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import (
@@ -154,8 +155,9 @@ class Cutter:
 def choices(cut: Cut, source: random.Random, count: int, exhaustive_max: int) -> Iterator[Fates]:
     """Fates to try at a cut: every one there is when those are at most `exhaustive_max`, else `count` of them.
 
-    The chosen ones begin with the extremes: all kept, all lost, one region (the header, the FIFO, a kind of meta-data)
-    lost by itself or kept by itself, then the same of single writes.  Mixtures follow, of whole writes and of torn
+    The chosen ones begin with the extremes: all kept, all lost, one device (whose barrier had ended while another's had
+    not) or one region (the header, the FIFO, a kind of meta-data) lost by itself or kept by itself, then the same of
+    single writes.  Mixtures follow, of whole writes and of torn
     ones, from few exceptions to half and half.
     """
     sizes = [len(pending.sectors) for pending in cut.uncertain]
@@ -165,7 +167,7 @@ def choices(cut: Cut, source: random.Random, count: int, exhaustive_max: int) ->
     if sum(sizes) < 20 and 1 << sum(sizes) <= exhaustive_max:
         yield from _every(sizes)
         return
-    extremes = [(WHOLE,) * len(sizes), (0,) * len(sizes), *_regions(cut)]
+    extremes = [(WHOLE,) * len(sizes), (0,) * len(sizes), *_devices(cut), *_regions(cut)]
     single = _single(len(sizes))
     extremes += source.sample(single, min(len(single), max(2, count // 2 - len(extremes))))
     yield from extremes
@@ -182,13 +184,21 @@ def _every(sizes: Sequence[int]) -> Iterator[Fates]:
         yield tuple(fates)
 
 
+def _devices(cut: Cut) -> Iterator[Fates]:
+    yield from _each_alone([pending.write.device for pending in cut.uncertain])
+
+
 def _regions(cut: Cut) -> Iterator[Fates]:
-    places = [(pending.write.device, pending.write.offset // _REGION_BYTES) for pending in cut.uncertain]
-    regions = set(places)
-    if len(regions) > 1:
-        for region in sorted(regions):
-            yield tuple(0 if place == region else WHOLE for place in places)
-            yield tuple(WHOLE if place == region else 0 for place in places)
+    yield from _each_alone([(pending.write.device, pending.write.offset // _REGION_BYTES) for pending in cut.uncertain])
+
+
+def _each_alone(places: Sequence[Any]) -> Iterator[Fates]:
+    """The writes of each place lost while all others are kept, and the other way round."""
+    different = set(places)
+    if len(different) > 1:
+        for one in sorted(different):
+            yield tuple(0 if place == one else WHOLE for place in places)
+            yield tuple(WHOLE if place == one else 0 for place in places)
 
 
 def _single(count: int) -> list[Fates]:

@@ -24,7 +24,7 @@ from crash_lib.small import fresh, mount, recorded
 from crash_lib.twin import Twin
 from crash_lib.verdict import Tree
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.device.recording import RecordingDevice, RecordingLog
+from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
 from hammerfs.errors import NoSpaceError
 from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.mount import FileSystem
@@ -201,11 +201,20 @@ def _tick(ticks: Iterator[int]) -> float:
 
 
 async def _slow_barrier(runner: BarrierRunner) -> None:
-    """A barrier that covers what was written before it began, while other tasks go on writing."""
-    for number in runner._volumes._unsettled:
-        device = runner._volumes.volumes[number].device
+    """A barrier that covers what was written before it began, while other tasks go on writing.
+
+    Those of several devices end one after the other, and what was written meanwhile is left for the next ones.
+    """
+    volumes = runner._volumes
+    devices = [volumes.volumes[number].device for number in sorted(volumes._unsettled)]
+    written: set[int] = set()
+    for device in devices:
         assert isinstance(device, RecordingDevice)
         device.begin_barrier()
-    for _ in range(3):
-        await trio.lowlevel.checkpoint()
-    runner._volumes.barrier()
+    if devices:
+        log, began = devices[0].log, len(devices[0].log.entries)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        written = {entry.device for entry in log.entries[began:] if isinstance(entry, Write)}
+    volumes.barrier()
+    volumes._unsettled |= written

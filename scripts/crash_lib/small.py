@@ -13,13 +13,19 @@ from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import RecordingDevice, RecordingLog
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
+from hammerfs.ondisk.address import encode
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
+    BUFSIZE,
     OBJTYPE_CDEV,
     OBJTYPE_DIRECTORY,
     OBJTYPE_FIFO,
     OBJTYPE_REGFILE,
+    ZONE_BTREE,
+    ZONE_LARGE_DATA,
+    ZONE_META,
 )
+from hammerfs.ondisk.volume import VolumeHeader
 from hammerfs.ops.mkfs import FormatRequest, plan_format, write_file_system
 
 FIFO_SIZE = BIGBLOCK_SIZE
@@ -32,14 +38,30 @@ DIRECTORY, FILE, NAMED_PIPE, CHARACTER_DEVICE = OBJTYPE_DIRECTORY, OBJTYPE_REGFI
 
 @lru_cache
 def formatted(version: int = 7, count: int = 1, size: int = VOLUME_SIZE) -> tuple[MemoryDevice, ...]:
-    """Freshly made volumes; for copying only."""
+    """Freshly made volumes; for copying only.
+
+    Several volumes are all used from the beginning, or a small file system would stay on the first: the B-tree's root,
+    the FIFO and small data lie there, further nodes, meta-data and large data on the last.
+    """
     request = FormatRequest(
         "small", version=version, undo_size=FIFO_SIZE, fsid=FSID, time_ns=START_US * 1000, force=True
     )
     plan = plan_format(request, [size] * count)
     devices = tuple(MemoryDevice(size, name=f"volume{number}.img") for number in range(count))
     write_file_system(plan.layout, devices)
+    if count > 1:
+        _append_on(devices[0], count - 1)
     return devices
+
+
+def _append_on(root: MemoryDevice, volume: int) -> None:
+    """Let zones append on a volume as if those before it were full, each in a big-block of its own."""
+    header = VolumeHeader(bytearray(root.read(0, BUFSIZE)))
+    for place, zone in enumerate((ZONE_BTREE, ZONE_META, ZONE_LARGE_DATA), 1):
+        header.blockmap(zone).next_offset = encode(zone, volume, place * BIGBLOCK_SIZE)
+        header.blockmap(zone).update_crc(header.vol_version)
+    header.update_crc()
+    root.write(0, header.raw)
 
 
 def fresh(version: int = 7, count: int = 1, size: int = VOLUME_SIZE) -> list[MemoryDevice]:

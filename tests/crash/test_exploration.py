@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +17,7 @@ import pytest
 from crash_lib import replay
 from crash_lib.cuts import WHOLE, Cutter, choices
 from crash_lib.explore import Effort, Explorer, Tally
+from crash_lib.generated import record
 from crash_lib.layered import LayeredDevice
 from crash_lib.main import PROGRAM_EFFORT, Run, explore, workload_of
 from crash_lib.memo import Memo
@@ -25,7 +26,7 @@ from crash_lib.real import COMMITS, build_complaints, sqlite, sqlite_complaints
 from crash_lib.small import fresh, mount
 
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
+from hammerfs.device.recording import BarrierEnd, Entry, RecordingDevice, RecordingLog, Write
 from hammerfs.fs.cycle import Cycle
 
 SECONDS = float(os.environ.get("HAMMERFS_CRASH_SECONDS", "48"))
@@ -116,6 +117,35 @@ def test_what_a_barrier_that_began_before_a_write_ends_stays_uncertain() -> None
     bases, log = small_log()
     *_, last = Cutter(log.entries, bases).cuts()
     assert [pending.write.data[:1] for pending in last.uncertain] == [b"d"]
+
+
+def test_a_cut_may_come_when_the_barrier_of_one_volume_has_ended_and_that_of_another_has_not() -> None:
+    workload = record(PLANS["volumes"](2), 2)
+    entries = workload.log.entries
+    between = [at for at in range(1, len(entries)) if barriers_ended(entries[at - 1 : at + 1]) == [0, 1]]
+    assert len(between) > 5
+    for cut in Cutter(entries, workload.bases).cuts():
+        if cut.position in between:
+            assert {pending.write.device for pending in cut.uncertain} >= {1}
+            lost = {fates for fates in choices(cut, random.Random(1), 40, 64) if not any(fates)}
+            assert lost, "the whole of what the second volume had not settled"
+
+
+def test_either_of_two_volumes_is_lost_by_itself() -> None:
+    """As if its barrier had not ended when the other's had, whichever comes first."""
+    log = RecordingLog()
+    bases = [MemoryDevice(1 << 16), MemoryDevice(1 << 16)]
+    devices = [RecordingDevice(base.copy(), log) for base in bases]
+    for number in range(8):
+        devices[number % 2].write(number * 1024, b"x" * 1024)
+    *_, cut = Cutter(log.entries, bases).cuts()
+    tried = set(choices(cut, random.Random(1), 12, 64))
+    assert {(WHOLE, 0) * 4, (0, WHOLE) * 4} <= tried
+
+
+def barriers_ended(entries: Sequence[Entry]) -> list[int]:
+    """The devices of those of the entries that are ends of barriers."""
+    return [entry.device for entry in entries if isinstance(entry, BarrierEnd)]
 
 
 def test_a_memo_runs_again_only_for_what_was_read() -> None:

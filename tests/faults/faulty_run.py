@@ -27,7 +27,7 @@ from test_filesystem_crash import Ledger, Promises, checked, remembering
 
 from hammerfs.device.faulty import Action, FaultyDevice
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.device.recording import BarrierEnd, Write, drop_all, keep_all, random_chooser
+from hammerfs.device.recording import BarrierEnd, Entry, Write, drop_all, keep_all, random_chooser
 from hammerfs.errors import HammerError
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.mount import FileSystem
@@ -110,6 +110,11 @@ class Run(ABC):
     def _note_fault(self) -> None:
         if self._written_at_fault is None:
             self._written_at_fault = len(self.log.entries)
+
+    @property
+    def last_before_fault(self) -> Entry | None:
+        """What happened to any device just before the fault."""
+        return self.log.entries[self._written_at_fault - 1] if self._written_at_fault else None
 
     def _note_failure(self, flusher: Flusher) -> None:
         """A barrier fails in its thread, and the flusher knows a moment later: from then on nothing is written."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -19,7 +20,7 @@ from flusher_control import gated, running, until
 from small_filesystem import fresh, make, mount
 
 from hammerfs.device.faulty import FaultyDevice
-from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
+from hammerfs.device.recording import BarrierEnd, RecordingDevice, RecordingLog, Write
 from hammerfs.errors import FlushFailedError, ReadOnlyError
 
 FAULTS = {
@@ -56,6 +57,37 @@ def test_each_io_fails_while_single_files_are_fsynced(name: str, seed: int) -> N
 @pytest.mark.parametrize("name", FAULTS_OF_FSYNC[1:])
 def test_each_io_fails_while_files_are_fsynced_by_redo(name: str, seed: int) -> None:
     judge_all(name, runs_with_each_fault(RedoRun, FAULTS[name], seed=seed, steps=20))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_io_of_either_volume_fails_while_everything_is_flushed(name: str, seed: int) -> None:
+    both = [
+        runs_with_each_fault(SyncRun, replace(FAULTS[name], volume=volume), count=2, seed=seed, steps=12)
+        for volume in (0, 1)
+    ]
+    # What lies on the first, and is not in memory, may be read by the flusher alone.
+    for runs in [[*both[0], *both[1]]] if FAULTS[name].action == "read" else both:
+        judge_all(name, runs)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("volume", [0, 1])
+@pytest.mark.parametrize("name", FAULTS_OF_FSYNC[1:])
+def test_each_io_of_either_volume_fails_while_files_are_fsynced_by_redo(name: str, volume: int, seed: int) -> None:
+    fault = replace(FAULTS[name], volume=volume)
+    judge_all(name, runs_with_each_fault(RedoRun, fault, count=2, seed=seed, steps=12))
+
+
+def test_a_barrier_that_ended_on_the_first_volume_and_failed_on_the_second_counts_for_nothing() -> None:
+    """INV-11: what is held of every run is held of those, in which half of a barrier was done."""
+    runs = runs_with_each_fault(SyncRun, replace(FAULTS["barrier"], volume=1), count=2, seed=5, steps=12)
+    half_done = [run for run in runs if isinstance(run.last_before_fault, BarrierEnd)]
+    assert half_done
+    for run in half_done:
+        assert run.twin is not None
+        with pytest.raises(ReadOnlyError):
+            run.twin.fs.write(run.twin.inode(run.twin.files()[0]), 0, b"more")
 
 
 def judge_all(name: str, runs: Sequence[Run]) -> None:
