@@ -2,7 +2,7 @@
 
 Start-up matters: scripts call these commands by the hundred, and the FUSE stack alone takes longer to import than a
 check of a small image takes to run.  So each verb's module is imported only when that verb was asked for; the list of
-verbs that `--help` prints comes from the table here.
+verbs that `--help` prints comes from the table here.  What is no verb of ours may be one of hammer(8)'s (`hammer.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from hammerfs import __version__
+from hammerfs.cli import hammer
 from hammerfs.cli.errors import EXIT_ERROR, guarded
 from hammerfs.cli.verb import Verb
 
@@ -30,7 +31,11 @@ VERBS: dict[str, tuple[str, str]] = {
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser with every verb's name and the arguments of the chosen one."""
-    parser = argparse.ArgumentParser(prog="hammerfs", description="DragonFly BSD's HAMMER file system on Linux.")
+    parser = argparse.ArgumentParser(
+        prog="hammerfs",
+        description="DragonFly BSD's HAMMER file system on Linux.",
+        epilog="Every command line of DragonFly's hammer(8) works, too; 'hammer -h' lists them.",
+    )
     parser.add_argument("--version", action="version", version=f"hammerfs {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (_, summary) in VERBS.items():
@@ -51,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     known = chosen if chosen in VERBS else None
+    if known is None and hammer.is_meant(arguments):
+        return guarded("hammerfs", lambda: hammer.run(arguments))
     if not arguments:
         build_parser(None).print_help(sys.stderr)
         return EXIT_ERROR

@@ -366,14 +366,10 @@ class Flusher:
         self.groups.popleft()
 
     async def _compete(self, slave: Slave, group: FlushGroup) -> None:
-        """Flush inodes of the running group until none is left.
-
-        A slave enters, and comes back from every pause, through the finalize lock: while another one writes meta-data
-        out, nobody changes any.
-        """
+        """Flush inodes of the running group until none is left; a slave comes in, and back, by `turn`."""
         transaction = slave.transaction = Transaction(group.tid)
-        async with self._finalize_lock:
-            since = time.perf_counter()
+        await self.turn()
+        since = time.perf_counter()
         while group.work and self.failure is None:
             inode = group.work.pop()
             transaction.inodes += 1
@@ -408,10 +404,14 @@ class Flusher:
         if time.perf_counter() - since < _STRETCH_SECONDS:
             return since
         await trio.lowlevel.checkpoint()
+        await self.turn()
+        return time.perf_counter()
+
+    async def turn(self) -> None:
+        """Wait while meta-data is written out, when nobody may change any; up to the next checkpoint it may be then."""
         async with self._finalize_lock:
             pass
         self.raise_failure()  # of another slave, or of the front end
-        return time.perf_counter()
 
     # --- finalization ---------------------------------------------------------------------------
     async def _finalize(self, *, final: bool) -> None:

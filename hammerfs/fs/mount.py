@@ -55,11 +55,13 @@ class FileSystem:
 
     root -- the root directory of the mounted view
     read_only -- nothing may change: asked for, the past, a slave, or after a failure
+    works -- how many pieces of work run beside the requests (`work.py`)
     """
 
     def __init__(self, ctx: Context, options: MountOptions) -> None:
         self.ctx = ctx
         self.options = options
+        self.works = 0
         self.flusher = None if ctx.read_only else Flusher(ctx)
         self._fsync = None if self.flusher is None else Fsync(ctx, self.flusher)
         localization = pfs_localization(options.pfs)
@@ -122,9 +124,9 @@ class FileSystem:
 
     @property
     def quiet(self) -> bool:
-        """Whether the flusher has nothing to do that somebody waits for."""
+        """Whether neither the flusher nor an administrator's work has anything to do."""
         flusher = self.flusher
-        return flusher is None or not flusher.running()
+        return not self.works and (flusher is None or not flusher.running())
 
     @property
     def congested(self) -> bool:

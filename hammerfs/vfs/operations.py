@@ -141,7 +141,8 @@ class HammerOperations(pyfuse3.Operations):
         self._incomplete: set[int] = set()
         self._refused_writers = RefusedWriters()
 
-    def _inode(self, node_id: int) -> Inode:
+    def inode_of(self, node_id: int) -> Inode:
+        """What a node id stands for, which is the inode number that stat(2) shows."""
         if node_id >= OBJ_ID_MIN:
             return self.fs.inode(self._localization, node_id, self._as_of)
         return self.fs.inode(*self.node_ids.identity(node_id))
@@ -179,13 +180,20 @@ class HammerOperations(pyfuse3.Operations):
     # --- names ----------------------------------------------------------------------------------
     @_request
     def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
-        """An absent name is cached too, except one that names a moment, which may lie in the future."""
+        """An absent name is cached too, except one that names a moment, which may lie in the future.
+
+        `@@-1` and the number of the mounted PFS lead back to a directory from inside.  The kernel's tree cannot hold
+        itself: it refuses that with ELOOP, and takes it for an I/O error where the directory is the root.
+        """
+        parent = self.inode_of(parent_inode)
         try:
-            inode = self.fs.lookup(self._inode(parent_inode), name)
+            inode = self.fs.lookup(parent, name)
         except FileOperationError as error:
             if error.errno == errno.ENOENT and b"@@" not in name:
                 return self._absent
             raise
+        if (inode is self.fs.root or inode is parent) and name not in (b".", b".."):
+            raise FileOperationError(errno.ELOOP)
         return self._attributes.referenced(inode)
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
@@ -227,30 +235,30 @@ class HammerOperations(pyfuse3.Operations):
 
     def _new(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext, rdev: int = 0) -> Inode:
         obj_type = TYPE_OF_MODE.get(stat.S_IFMT(mode), OBJTYPE_REGFILE)
-        parent = self._inode(parent_inode)
+        parent = self.inode_of(parent_inode)
         major, minor = (os.major(rdev), os.minor(rdev)) if rdev else (0, 0)
         return self.fs.create(parent, name, obj_type, mode & 0o7777, ctx.uid, ctx.gid, major, minor)
 
     @_change
     def symlink(self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext) -> EntryAttributes:
-        inode = self.fs.symlink(self._inode(parent_inode), name, target, ctx.uid, ctx.gid)
+        inode = self.fs.symlink(self.inode_of(parent_inode), name, target, ctx.uid, ctx.gid)
         return self._attributes.referenced(inode)
 
     @_change
     def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        target = self._inode(inode)
-        self.fs.link(target, self._inode(new_parent_inode), new_name)
+        target = self.inode_of(inode)
+        self.fs.link(target, self.inode_of(new_parent_inode), new_name)
         return self._attributes.referenced(target)
 
     @_change
     def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        self._nameless.settle(self.fs.unlink(self._inode(parent_inode), name, hold=True))
+        self._nameless.settle(self.fs.unlink(self.inode_of(parent_inode), name, hold=True))
 
     @_change
     def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        self._nameless.settle(self.fs.rmdir(self._inode(parent_inode), name, hold=True))
+        self._nameless.settle(self.fs.rmdir(self.inode_of(parent_inode), name, hold=True))
 
     @_change
     def rename(
@@ -262,21 +270,21 @@ class HammerOperations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> None:
-        old, new = self._inode(parent_inode_old), self._inode(parent_inode_new)
+        old, new = self.inode_of(parent_inode_old), self.inode_of(parent_inode_new)
         replaced = self.fs.rename(old, name_old, new, name_new, flags, hold=True)
         if replaced is not None:
             self._nameless.settle(replaced)
 
     @_request
     def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        return FileNameT(self.fs.readlink(self._inode(inode)))
+        return FileNameT(self.fs.readlink(self.inode_of(inode)))
 
     # --- attributes -----------------------------------------------------------------------------
     @_request
     def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         if self._refused_writers.take(inode):
             raise NoSpaceError("no space left for what was written to this file")
-        return self._attributes.of(self._inode(inode), inode)
+        return self._attributes.of(self.inode_of(inode), inode)
 
     @_change
     def setattr(
@@ -287,7 +295,7 @@ class HammerOperations(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        target = self._inode(inode)
+        target = self.inode_of(inode)
         self._set_attributes(target, attr, fields)
         return self._attributes.of(target, inode)
 
@@ -319,7 +327,7 @@ class HammerOperations(pyfuse3.Operations):
     # --- contents -------------------------------------------------------------------------------
     @_request
     def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        target = self._inode(inode)
+        target = self.inode_of(inode)
         if target.read_only and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
             raise ReadOnlyError("the past is read-only")
         if flags & os.O_TRUNC:
@@ -331,20 +339,20 @@ class HammerOperations(pyfuse3.Operations):
     @_request
     def release(self, fh: FileHandleT) -> None:
         self._refused_writers.take(fh)
-        self.fs.released(self._inode(fh))
+        self.fs.released(self.inode_of(fh))
 
     @_request
     def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return self.fs.read(self._inode(fh), off, size)
+        return self.fs.read(self.inode_of(fh), off, size)
 
     @_change
     def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return self.fs.write(self._inode(fh), off, buf)
+        return self.fs.write(self.inode_of(fh), off, buf)
 
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
         """Return when file and contents are as durable as the `fsync` option says."""
         try:
-            await self.fs.fsync(self._inode(fh), datasync)
+            await self.fs.fsync(self.inode_of(fh), datasync)
         except Exception as error:
             raise self.refusal("fsync", (fh,), error) from None
 
@@ -367,7 +375,7 @@ class HammerOperations(pyfuse3.Operations):
         Damage does not hide its neighbours.  An entry whose inode cannot be read is listed all the same; one that
         cannot be read itself is left out, and whoever has read the rest of the directory learns that at the end.
         """
-        directory = self._inode(fh)
+        directory = self.inode_of(fh)
         is_empty = True
         if start_id <= _COOKIE_DOT:
             if not self._reply_dots(directory, fh, start_id, token):
@@ -412,16 +420,16 @@ class XattrOperations(HammerOperations):
     @_request
     def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         check_name(name)
-        return self.fs.getxattr(self._inode(inode), name)
+        return self.fs.getxattr(self.inode_of(inode), name)
 
     @_request
     def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return [XAttrNameT(name) for name in self.fs.listxattr(self._inode(inode)) if is_listed(name, ctx.uid)]
+        return [XAttrNameT(name) for name in self.fs.listxattr(self.inode_of(inode)) if is_listed(name, ctx.uid)]
 
     @_change
     def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
         check_name(name)
-        target = self._inode(inode)
+        target = self.inode_of(inode)
         if name == ACCESS_NAME:
             self._set_access_acl(target, Acl.unpack(value))
             return
@@ -433,7 +441,7 @@ class XattrOperations(HammerOperations):
     def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         """Removing an ACL that is not there is no error, as the mode is always one."""
         check_name(name)
-        target = self._inode(inode)
+        target = self.inode_of(inode)
         if name not in (ACCESS_NAME, DEFAULT_NAME) or self._acl(target, name) is not None:
             self.fs.removexattr(target, name)
 
@@ -461,7 +469,7 @@ class XattrOperations(HammerOperations):
     def _new(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext, rdev: int = 0) -> Inode:
         """What is created in a directory with a default ACL inherits it."""
         inode = super()._new(parent_inode, name, mode, ctx, rdev)
-        default = self._acl(self._inode(parent_inode), DEFAULT_NAME)
+        default = self._acl(self.inode_of(parent_inode), DEFAULT_NAME)
         if default is not None:
             if inode.is_directory:
                 self.fs.setxattr(inode, DEFAULT_NAME, default.pack())

@@ -24,13 +24,14 @@ import trio
 from hammerfs.errors import HammerError, UsageError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.vfs import dispatch
+from hammerfs.vfs.control import ControlServer, ControlSocket
 from hammerfs.vfs.daemon import unmount_on_signals
 from hammerfs.vfs.heap import keep_freed_memory
 from hammerfs.vfs.mountpoint import unmount
 from hammerfs.vfs.mounttable import mount_at
 from hammerfs.vfs.operations import HammerOperations
 from hammerfs.vfs.readiness import Readiness, verify_root_answers
-from hammerfs.vfs.serverfile import ServerNote, end_note, note_path, write_note
+from hammerfs.vfs.serverfile import ServerNote, end_note, note_path, runtime_folder, write_note
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +65,13 @@ def serve(
     except BaseException:
         fs.close_now()
         raise
-    note = _leave_note(mountpoint)
+    control = _open_control(str(fs.fsid))
+    note = _leave_note(mountpoint, control)
     try:
-        failure = trio.run(_serve_until_unmounted, operations, mountpoint, readiness)
+        failure = trio.run(_serve_until_unmounted, operations, mountpoint, readiness, control)
     finally:
+        if control is not None:
+            control.close()
         # Does nothing when the kernel has unmounted already.
         pyfuse3.close(unmount=True)
     end_note(note, failure)
@@ -117,26 +121,36 @@ def _fsname(source: str) -> str:
     return _OptionText("fsname=" + source.replace("\\", "\\\\").replace(",", "\\,"))
 
 
-def _leave_note(mountpoint: str) -> Path | None:
+def _open_control(fsid: str) -> ControlSocket | None:
+    try:
+        return ControlSocket(runtime_folder(os.geteuid()), fsid)
+    except (OSError, UsageError) as error:
+        log.warning("the file system cannot be administered while it is mounted: %s", error)
+        return None
+
+
+def _leave_note(mountpoint: str, control: ControlSocket | None) -> Path | None:
     mounted = mount_at(mountpoint)
     if mounted is None:
         return None
     path = note_path(mounted.device, os.geteuid())
     try:
-        write_note(path, ServerNote.of_this_process())
+        write_note(path, ServerNote.of_this_process(control=None if control is None else str(control.path)))
     except (OSError, UsageError) as error:
         log.warning("'hammerfs umount' will not be able to wait for this server: %s", error)
         return None
     return path
 
 
-async def _serve_until_unmounted(operations: HammerOperations, mountpoint: str, readiness: Readiness) -> str | None:
+async def _serve_until_unmounted(
+    operations: HammerOperations, mountpoint: str, readiness: Readiness, control: ControlSocket | None
+) -> str | None:
     """Returns why something could not be written, or None.  Whatever ends the serving, everything is flushed."""
     failure = None
     async with trio.open_nursery() as nursery:
         await nursery.start(operations.fs.run)
         try:
-            await _answer_requests(mountpoint, readiness)
+            await _answer_requests(operations, mountpoint, readiness, control)
         finally:
             with trio.CancelScope(shield=True):
                 operations.session_ended()
@@ -145,8 +159,12 @@ async def _serve_until_unmounted(operations: HammerOperations, mountpoint: str, 
     return failure
 
 
-async def _answer_requests(mountpoint: str, readiness: Readiness) -> None:
+async def _answer_requests(
+    operations: HammerOperations, mountpoint: str, readiness: Readiness, control: ControlSocket | None
+) -> None:
     async with trio.open_nursery() as nursery:
+        if control is not None:
+            nursery.start_soon(ControlServer(operations.fs, operations.inode_of).serve, control)
         await nursery.start(unmount_on_signals, partial(unmount, mountpoint))
         nursery.start_soon(_report_readiness, mountpoint, readiness)
         await pyfuse3.main(min_tasks=WORKERS_MIN)

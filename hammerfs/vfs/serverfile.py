@@ -1,4 +1,4 @@
-"""The note that a server leaves while it serves a mount, so that `hammerfs umount` can wait for its end.
+"""The note that a server leaves while it serves a mount: where it can be reached, and for whose end `umount` waits.
 
 umount(2) returns when the kernel has let go of the mount; the server flushes after that.  The note tells which process
 to wait for.  It is called after the mount's device number and lies where only the server's user may write:
@@ -28,15 +28,17 @@ class ServerNote:
 
     pid, start_ticks -- the process and when it started, in clock ticks since boot
     failure -- why not everything reached the disk, None while nothing is wrong
+    control -- path of its control socket, None when it has none
     """
 
     pid: int
     start_ticks: int
     failure: str | None = None
+    control: str | None = None
 
     @classmethod
-    def of_this_process(cls, failure: str | None = None) -> ServerNote:
-        return cls(os.getpid(), _start_ticks(os.getpid()) or 0, failure)
+    def of_this_process(cls, failure: str | None = None, control: str | None = None) -> ServerNote:
+        return cls(os.getpid(), _start_ticks(os.getpid()) or 0, failure, control)
 
     @property
     def alive(self) -> bool:
@@ -48,25 +50,33 @@ class ServerNote:
         return (self.pid, self.start_ticks) == (other.pid, other.start_ticks)
 
 
+def runtime_folder(uid: int) -> Path:
+    """Where the servers of a user keep notes and sockets."""
+    if uid == 0:
+        return Path("/run/hammerfs")
+    if (runtime := Path(f"/run/user/{uid}")).is_dir():
+        return runtime / "hammerfs"
+    return Path(f"/tmp/hammerfs-{uid}")
+
+
+def own_folder(folder: Path) -> None:
+    """Make a folder for notes and sockets if need be; UsageError when it belongs to somebody else."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise UsageError(f"{folder} does not belong to the user who mounts")
+
+
 def note_path(device: str, uid: int) -> Path:
     """Where the server of a mount keeps its note; `device` is "major:minor" of the mounted file system."""
-    if uid == 0:
-        folder = Path("/run/hammerfs")
-    elif (runtime := Path(f"/run/user/{uid}")).is_dir():
-        folder = runtime / "hammerfs"
-    else:
-        folder = Path(f"/tmp/hammerfs-{uid}")
-    return folder / device.replace(":", "-")
+    return runtime_folder(uid) / device.replace(":", "-")
 
 
 def write_note(path: Path | None, note: ServerNote) -> None:
     """Leave a note, whole or not at all; UsageError when its folder belongs to somebody else."""
     if path is None:
         return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = path.parent.lstat()
-    if not stat.S_ISDIR(folder.st_mode) or folder.st_uid != os.geteuid():
-        raise UsageError(f"{path.parent} does not belong to the user who mounts")
+    own_folder(path.parent)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     unfinished.write_text(json.dumps(asdict(note)), encoding="utf-8")
     unfinished.replace(path)
@@ -79,7 +89,7 @@ def read_note(path: Path, uid: int) -> ServerNote | None:
             if os.fstat(file.fileno()).st_uid != uid:
                 return None
             fields = json.load(file)
-        return ServerNote(int(fields["pid"]), int(fields["start_ticks"]), fields["failure"])
+        return ServerNote(int(fields["pid"]), int(fields["start_ticks"]), fields["failure"], fields.get("control"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -197,8 +197,8 @@ class FreemapLayers:
             key = self._key(reader)
             self._known[key] = state, own
         state, own = self._known[key]
-        for kind, where, text in own.problems:
-            report.problem(kind, where, text)
+        for found in own.problems:
+            report.problem(found.kind, found.where, found.text)
         for name, count in own.counts.items():
             report.count(name, count)
         return state

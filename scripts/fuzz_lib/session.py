@@ -148,7 +148,7 @@ def _link(probe: Probe, parent: Any, name: Any, node: Any, other: Any) -> None:
 
 
 def _setattr(probe: Probe, parent: Any, name: Any, node: Any, other: Any) -> None:
-    inode = probe._inode(node)
+    inode = probe.inode_of(node)
     probe.fs.setattr(inode, mode=0o600, size=13 if inode.data.size > 13 else None)
 
 

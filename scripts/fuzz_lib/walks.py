@@ -170,7 +170,7 @@ def _has_twin(probe: Probe, node: int, name: bytes) -> bool:
 
 def _look_at_directory(probe: Probe, node: int) -> None:
     kinds = probe.kinds
-    directory = attempt(lambda: probe._inode(node), kinds)
+    directory = attempt(lambda: probe.inode_of(node), kinds)
     if directory is None:
         return
     attempt(lambda: call(probe.getattr(node, USER)), kinds)

@@ -93,6 +93,17 @@ def test_refusals_become_errnos_silently(
     assert errno_of(operations.readlink(ROOT, USER)) == number
 
 
+def test_a_name_that_leads_back_to_where_it_is_is_refused(fs: FileSystem, operations: HammerOperations) -> None:
+    """The kernel would answer EIO for its root."""
+    directory = node(make(fs, fs.root, b"d").obj_id)
+    for parent, word in ((ROOT, b"@@-1"), (ROOT, b"@@-1:00000"), (directory, b"@@-1:00000"), (directory, b"@@-1")):
+        assert errno_of(operations.lookup(parent, name(word), USER)) == errno.ELOOP
+    assert errno_of(operations.lookup(ROOT, name(b"@@-1:00001"), USER)) == errno.ENOENT
+    assert call(operations.lookup(directory, name(b".."), USER)).st_ino == ROOT
+    assert call(operations.lookup(directory, name(b"."), USER)).st_ino == directory
+    assert call(operations.lookup(ROOT, name(b"d@@-1"), USER)).st_ino == directory
+
+
 @pytest.mark.expect_log(r"^readlink\(0x1\) of '/': record at 8000000000004000$")
 def test_damage_is_an_io_error_and_one_line_in_the_log(
     fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch

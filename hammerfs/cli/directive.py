@@ -1,0 +1,63 @@
+"""What the modules of hammer(8)'s directives share: how they are declared, and how they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from hammerfs.cli.hammer_options import HammerOptions
+from hammerfs.cli.report_lines import print_lines
+from hammerfs.errors import HammerError
+
+JSON_FORMAT = "hammerfs/1"
+
+Run: TypeAlias = Callable[[HammerOptions, list[str]], int]
+"""Carries a directive out, given its arguments; returns the exit code."""
+
+
+class DirectiveError(HammerError):
+    """A directive ends here, with one sentence and the exit code that hammer(8) has for it."""
+
+    def __init__(self, sentence: str, exit_code: int = 1) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """One directive.
+
+    name -- its word on the command line
+    usage -- its arguments, as the usage message shows them
+    run -- what it does
+    """
+
+    name: str
+    usage: str
+    run: Run
+
+
+def usage_error(*usages: str) -> DirectiveError:
+    """The arguments were not what the directive takes."""
+    return DirectiveError("usage: " + "\n       ".join(f"hammer {usage}" for usage in usages))
+
+
+def show(options: HammerOptions, name: str, result: dict[str, Any], lines: Iterable[str]) -> None:
+    """Print a result: as one JSON object with --json, else as lines for people."""
+    if options.json:
+        json.dump({"format": JSON_FORMAT, "command": name, **result}, sys.stdout, indent=1)
+        print()
+    else:
+        print_lines(lines)
+
+
+def confirmed(options: HammerOptions, question: str) -> bool:
+    """Whether the user says yes; -y says it for him."""
+    if options.yes:
+        print(f"{question} y")
+        return True
+    print(question, end=" ", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

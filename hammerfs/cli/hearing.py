@@ -1,0 +1,69 @@
+"""What becomes of what an operation says while it runs, and of ^C meanwhile."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from hammerfs.ops.progress import Progress, SilentProgress
+
+
+def _drop(_part: object) -> None:
+    """Nobody asked for it."""
+
+
+def _nothing(_limit: int) -> bytes:
+    return b""
+
+
+@dataclass(slots=True)
+class Hearing:
+    """What is done with what an operation says before its result; see `vfs/controlclient.py: Hearer`.
+
+    progress -- told how far it is
+    on_item, on_data -- get the parts of its result
+    source -- where bytes for it come from
+    """
+
+    progress: Progress = field(default_factory=SilentProgress)
+    on_item: Callable[[dict[str, Any]], None] = _drop
+    on_data: Callable[[bytes], None] = _drop
+    source: Callable[[int], bytes] = _nothing
+
+    def phase(self, name: str, total: int) -> None:
+        self.progress.phase(name, total)
+
+    def advance(self, amount: int) -> None:
+        self.progress.advance(amount)
+
+    def item(self, item: dict[str, Any]) -> None:
+        self.on_item(item)
+
+    def data(self, content: bytes) -> None:
+        self.on_data(content)
+
+    def supply(self, limit: int) -> bytes:
+        return self.source(limit)
+
+
+@contextmanager
+def interrupts(ask_to_stop: Callable[[], None]) -> Iterator[None]:
+    """Within the block the first ^C calls `ask_to_stop`; the second one is a KeyboardInterrupt."""
+    asked = False
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        ask_to_stop()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

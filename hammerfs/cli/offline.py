@@ -1,0 +1,90 @@
+"""A file system whose volumes this process opens, because `-f` names them: the way of operations without a mount."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+from typing import Any
+
+from hammerfs.cli.hammer_options import HammerOptions
+from hammerfs.cli.hearing import Hearing, interrupts
+from hammerfs.device.file import FileDevice
+from hammerfs.errors import FileOperationError, UsageError
+from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.options import MIB, MountOptions
+from hammerfs.fs.work import Data, Done, Emit, Phase, run_work
+from hammerfs.ops.operation import Call
+from hammerfs.ops.paths import resolve
+from hammerfs.ops.registry import begin, find
+
+_CACHE_BYTES = 128 * MIB
+
+
+class _Listening:
+    """A hearing as work in this process talks to it."""
+
+    def __init__(self, hearing: Hearing) -> None:
+        self._hearing = hearing
+
+    def tell(self, step: Phase | Done | Emit | Data) -> None:
+        """Take what the work has to say."""
+        if isinstance(step, Phase):
+            self._hearing.phase(step.name, step.total)
+        elif isinstance(step, Done):
+            self._hearing.advance(step.amount)
+        elif isinstance(step, Emit):
+            self._hearing.item(step.item)
+        else:
+            self._hearing.data(step.content)
+
+    def receive(self, limit: int) -> bytes:
+        """Up to `limit` bytes; empty at the end."""
+        return self._hearing.supply(limit)
+
+
+class OfflineReach:
+    """A file system whose volumes this process has opened; `path` is inside of it."""
+
+    def __init__(self, fs: FileSystem, path: str) -> None:
+        self.fs = fs
+        self.path = path
+
+    def call(
+        self, operation: str, arguments: Mapping[str, Any], hearing: Hearing | None = None, seconds: int = 0
+    ) -> dict[str, Any]:
+        stop = False
+        deadline = monotonic() + seconds
+
+        def ask_to_stop() -> None:
+            nonlocal stop
+            stop = True
+
+        def interrupted() -> bool:
+            return stop or (seconds > 0 and monotonic() >= deadline)
+
+        try:
+            place = resolve(self.fs, os.fsencode(self.path))
+        except FileOperationError as error:
+            raise UsageError(f"{self.path}: {error}") from None
+        with interrupts(ask_to_stop):
+            work = begin(find(operation), Call(self.fs, place, arguments, interrupted))
+            return run_work(self.fs, work, _Listening(hearing or Hearing()))
+
+
+@contextmanager
+def opened(options: HammerOptions, *, writable: bool) -> Iterator[FileSystem]:
+    """The file system on the volumes of `-f`; unmounted, with everything on disk, at the end of the block."""
+    if not options.specials:
+        raise UsageError("a -f blkdevs specification is required for this command")
+    mount = MountOptions(read_only=not writable, cache_bytes=max(options.cache_bytes, _CACHE_BYTES))
+    with ExitStack() as stack:
+        devices = []
+        for path in options.specials:
+            device = FileDevice(path, writable=writable, exclusive=writable)
+            stack.callback(device.close)
+            devices.append(device)
+        fs = FileSystem.open(devices, mount)
+        stack.callback(fs.close_now)
+        yield fs

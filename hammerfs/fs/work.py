@@ -1,0 +1,209 @@
+"""Long work on a mounted file system, cut into steps: what administration, pruning, mirroring and the like are made of.
+
+Work is a generator.  Between two `yield`s nobody else runs, so it may read and change whatever the back end may, the
+B-tree included; at each `yield` everything must be whole, for anything may happen there: other requests, a flush, the
+end of the work (its client went away: GeneratorExit) or of the machine.  What it yields says what it needs:
+
+- `Want.PAUSE`: others may run.  When it goes on, the running cycle has room for a stretch of changes: half of the UNDO
+  FIFO and of the dirty meta-data that memory may hold.  Some 100 records or 4 ms are a stretch.
+- `Want.DURABLE`: go on when everything that was accepted or changed so far survives every crash.
+- `Phase`, `Done`: how far it is.  `Emit`: a part of its result, for whoever cannot wait.
+- `Data`: bytes of its result.  `Receive`: bytes from the client; the answer of the `yield`, empty at their end.
+
+Work changes meta-data by `metadata.py`, `tree`, `blockmap` and `freemap`, never by `buffers.modify`: the UNDO that lays
+down could fall into a cycle that is not closed.  Records that it inserts get a TID of its own from `Context.alloc_tid`,
+and are on disk after the next flush, whole as far as they were inserted between two `yield`s (INV-2, INV-3).
+
+The same generator is driven by a task of a mount's server (`carry_out`) and, on volumes that nobody has mounted, in one
+call (`run_work`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+import trio
+
+from hammerfs.errors import DeviceError, HammerError
+
+if TYPE_CHECKING:
+    from hammerfs.fs.flusher import Flusher
+    from hammerfs.fs.mount import FileSystem
+
+_STRETCH_SECONDS = 0.004
+"""As long as the flusher works between two looks at the event loop."""
+_ROOM_TRIES = 3
+"""Flushes after which the cycle must have room: one may be under way, one may only close what it wrote."""
+
+
+class Want(Enum):
+    """What has to be before the work goes on."""
+
+    PAUSE = "pause"
+    DURABLE = "durable"
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A phase of the work begins; `total` is its amount in units of its own, 0 when unknown."""
+
+    name: str
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """`amount` more units of the phase are done."""
+
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """A part of the result that is known already, as JSON has it."""
+
+    item: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Bytes of the result."""
+
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Asks for up to `limit` bytes from whoever asked for the work."""
+
+    limit: int
+
+
+Step: TypeAlias = Want | Phase | Done | Emit | Data | Receive
+T = TypeVar("T")
+Work: TypeAlias = Generator[Step, bytes, T]
+
+
+class Listener(Protocol):
+    """Whoever asked for the work, on the other side of a socket."""
+
+    async def tell(self, step: Phase | Done | Emit | Data) -> None:
+        """Pass on what the work has to say."""
+
+    async def receive(self, limit: int) -> bytes:
+        """Up to `limit` bytes; empty at the end."""
+
+
+class LocalListener(Protocol):
+    """Whoever asked for the work, in this very process."""
+
+    def tell(self, step: Phase | Done | Emit | Data) -> None:
+        """Take what the work has to say."""
+
+    def receive(self, limit: int) -> bytes:
+        """Up to `limit` bytes; empty at the end."""
+
+
+class Deaf:
+    """Wants to hear nothing but the result, and has nothing to give."""
+
+    def tell(self, step: Phase | Done | Emit | Data) -> None:
+        """Let it pass."""
+
+    def receive(self, limit: int) -> bytes:
+        """Nothing."""
+        return b""
+
+
+async def carry_out(fs: FileSystem, work: Work[T], listener: Listener) -> T:
+    """Drive work beside everything else that a mount does; its result, or the error that it raised.
+
+    Cancellation ends the work at a `yield`.
+    """
+    flusher = fs.flusher
+    answer = b""
+    fs.works += 1
+    try:
+        since = await _turn(flusher)
+        while True:
+            step = work.send(answer) if answer else next(work)
+            answer = b""
+            if isinstance(step, Want):
+                if step is Want.DURABLE and flusher is not None:
+                    await flusher.sync()
+                elif time.perf_counter() - since < _STRETCH_SECONDS and not _lacks_room(flusher):
+                    continue
+                else:
+                    await _make_room(flusher)
+            elif isinstance(step, Receive):
+                answer = await listener.receive(step.limit)
+            else:
+                await listener.tell(step)
+            since = await _turn(flusher)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    except Exception as error:
+        _judge(flusher, error)
+        raise
+    finally:
+        fs.works -= 1
+        work.close()
+
+
+async def _turn(flusher: Flusher | None) -> float:
+    """Give way; on return the back end may be changed until the next checkpoint."""
+    await trio.lowlevel.checkpoint()
+    if flusher is not None:
+        await flusher.turn()
+    return time.perf_counter()
+
+
+def _lacks_room(flusher: Flusher | None) -> bool:
+    return flusher is not None and (flusher.cycle.meta_halflimit() or flusher.cycle.undo_exhausted(2))
+
+
+async def _make_room(flusher: Flusher | None) -> None:
+    for _ in range(_ROOM_TRIES):
+        if flusher is None or not _lacks_room(flusher):
+            return
+        await flusher.wait_durable(flusher.async_())
+
+
+def run_work(fs: FileSystem, work: Work[T], listener: LocalListener | None = None) -> T:
+    """Drive work to its end in one call, on a file system that nobody else uses."""
+    flusher = fs.flusher
+    hearer = Deaf() if listener is None else listener
+    answer = b""
+    try:
+        while True:
+            step = work.send(answer) if answer else next(work)
+            answer = b""
+            if isinstance(step, Want):
+                if flusher is not None and (step is Want.DURABLE or _lacks_room(flusher)):
+                    flusher.flush_now()
+            elif isinstance(step, Receive):
+                answer = hearer.receive(step.limit)
+            else:
+                hearer.tell(step)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    except Exception as error:
+        _judge(flusher, error)
+        raise
+    finally:
+        work.close()
+
+
+def _judge(flusher: Flusher | None, error: Exception) -> None:
+    """A refusal is an answer; a device that does not take what it is given, and a defect of ours, end the writing."""
+    if flusher is None or flusher.failure is not None:
+        return
+    refused = isinstance(error, DeviceError) and error.action != "read"
+    if refused or not isinstance(error, HammerError | OSError):
+        flusher.critical_error(error)

@@ -1,0 +1,27 @@
+"""All operations by name, and the one way to begin one."""
+
+from __future__ import annotations
+
+from hammerfs.errors import ReadOnlyError, UsageError
+from hammerfs.fs.work import Work
+from hammerfs.ops import administer_status, administer_sync
+from hammerfs.ops.operation import Call, Operation, Result
+
+OPERATIONS: dict[str, Operation] = {
+    operation.name: operation for module in (administer_sync, administer_status) for operation in module.OPERATIONS
+}
+
+
+def find(name: str) -> Operation:
+    """The operation of that name; UsageError when there is none."""
+    operation = OPERATIONS.get(name)
+    if operation is None:
+        raise UsageError(f"this version knows no operation '{name}'")
+    return operation
+
+
+def begin(operation: Operation, call: Call) -> Work[Result]:
+    """The operation's work; ReadOnlyError when it would have to change what cannot be changed."""
+    if operation.changes and call.fs.ctx.read_only:
+        raise ReadOnlyError("the file system is read-only")
+    return operation.work(call)

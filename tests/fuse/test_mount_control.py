@@ -1,0 +1,104 @@
+"""Administration of a mounted file system: its server is found from any path on it, and answers beside requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hammer_mount import HammerMount, hammerfs
+
+from hammerfs.errors import UsageError
+from hammerfs.vfs.controlclient import connected
+
+pytestmark = pytest.mark.mount
+
+Maker = Callable[[], HammerMount]
+NOBODY = 65534
+HAMMER = [sys.executable, "-m", "hammerfs.cli.hammer"]
+
+
+def hammer(*words: str | Path, cwd: Path | None = None) -> str:
+    """What `hammer` prints; it has to succeed."""
+    done = subprocess.run([*HAMMER, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_synctid_names_the_moment_of_the_call(here: Path) -> None:
+    (here / "file").write_bytes(b"old")
+    tid = hammer("synctid", here / "file").strip()
+    (here / "file").write_bytes(b"new")
+    assert (here / f"file@@{tid}").read_bytes() == b"old"
+    (here / "sub").mkdir()
+    assert int(hammer("synctid", ".", "quick", cwd=here / "sub"), 16) > int(tid, 16)
+
+
+def test_both_commands_take_the_same_words(here: Path, module_mount: HammerMount) -> None:
+    (here / "link").symlink_to(module_mount.path)
+    told = json.loads(hammer("--json", "info", here / "link"))["filesystems"][0]
+    assert told["volumes"] == [{"number": 0, "device": str(module_mount.image)}]
+    assert told == json.loads(hammerfs("--json", "info", here / "link"))["filesystems"][0]
+    assert f"\tFSID                {told['fsid']}\n" in hammer("info", here)
+    everywhere = subprocess.run([*HAMMER, "info"], capture_output=True, text=True, check=False, timeout=60)
+    assert told["fsid"] in everywhere.stdout
+
+
+def test_what_is_mounted_and_what_is_not_say_the_same(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    (mount.path / "d").mkdir()
+    hammer("synctid", mount.path)
+    live = hammer("info", mount.path)
+    mount.umount()
+    assert hammer("-f", mount.image, "info", "/d") == live
+    assert int(hammer("-f", mount.image, "synctid", "d"), 16)
+
+
+def test_what_does_not_lie_on_a_mount_is_refused() -> None:
+    done = subprocess.run([*HAMMER, "synctid", "/proc"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "hammer: /proc does not lie on a mounted HAMMER file system\n")
+
+
+def test_a_mounted_image_is_not_opened_beside_its_server(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    done = subprocess.run([*HAMMER, "-f", mount.image, "info"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "is in use by process" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_user_is_refused(here: Path) -> None:
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(UsageError, match="only that user and root"), connected(str(here)):
+            pass
+    finally:
+        os.seteuid(0)
+
+
+def test_the_socket_goes_with_the_server(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    fsid = json.loads(hammer("--json", "info", mount.path))["filesystems"][0]["fsid"]
+    folder = Path("/run/hammerfs") if os.geteuid() == 0 else Path(f"/run/user/{os.geteuid()}/hammerfs")
+    assert (folder / f"{fsid}.sock").is_socket()
+    mount.umount()
+    assert not (folder / f"{fsid}.sock").exists()
+
+
+def test_a_server_that_was_killed_is_told_in_a_sentence(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    mount.kill()
+    done = subprocess.run([*HAMMER, "synctid", mount.path], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    mount.take_away()
+    mount.mount()
+    assert int(hammer("synctid", mount.path), 16)
