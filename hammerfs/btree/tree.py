@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from hammerfs.btree.cache import LEVELS, NodeCache, too_deep
 from hammerfs.btree.changed import ChangedScan, Unchanged
-from hammerfs.btree.node import ROOT_LEFT, ROOT_RIGHT, Key, Node
+from hammerfs.btree.node import ROOT_LEFT, ROOT_RIGHT, Key, Node, boundary_base
 from hammerfs.btree.nodestore import NodeStore
 from hammerfs.btree.shape import make_room, propagate_mirror_tids, remove_empty_leaf, widen
 from hammerfs.errors import DuplicateKey, MissingKey
@@ -153,6 +153,20 @@ class BTree:
         `low` and `high` are 40 bytes as elements begin with.  What was not synced yet may be missing.
         """
         return ChangedScan(self._cache, lambda: self._changes, self._relieve, low, high, tid).run()
+
+    def scan_younger(self, low: Key, high: Key, since: Tid) -> Iterator[bytes]:
+        """Elements with low <= key <= high that were created or deleted after `since`, in key order.
+
+        Reads the leaves that changed since then, the first one, and no other: it costs what changed, not what there
+        is.  It sees what was synced, but not what a nomirror mount changed, for that leaves no trace on the way.
+        """
+        stamp = since.to_bytes(8, "big")
+        for found in self.scan_changed(boundary_base(low), boundary_base(high), since + 1):
+            if isinstance(found, bytes) and (
+                element_key(found)[BASE_KEY_SIZE:] > stamp
+                or int.from_bytes(found[DELETE_TID_OFFSET:_DELETE_END], "little") > since
+            ):
+                yield found
 
     def _scan(self, low: Key, high: Key, as_of: Tid | None) -> Iterator[bytes]:
         start: Key | None = low

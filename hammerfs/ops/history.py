@@ -1,0 +1,164 @@
+"""Questions about the past: what `history`, `undo`, `log`, `diff` and `restore` ask a file system, mounted or not.
+
+The request's place is a directory, in any view, and what it is about a name or a path below it; without a name it is
+about the place itself.  So one can ask for what does not exist any more.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from hammerfs.errors import FileOperationError, UsageError
+from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.work import Want, Work
+from hammerfs.ondisk.constants import MAX_KEY, OBJTYPE_DBFILE, OBJTYPE_DIRECTORY, OBJTYPE_REGFILE
+from hammerfs.ops.moments import moment_before
+from hammerfs.ops.name_history import DeletedName, deleted_names, name_history, name_log, object_log
+from hammerfs.ops.operation import Call, Operation, Result
+from hammerfs.ops.pace import Paced
+from hammerfs.ops.tree_diff import Change, tree_diff
+from hammerfs.ops.versions import inode_moments, key_moments
+
+T = TypeVar("T")
+
+
+def _paused(steps: Paced[T]) -> Work[T]:
+    """Let others run at each pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        yield Want.PAUSE
+
+
+def _below(fs: FileSystem, place: Inode, path: str) -> Inode:
+    """What a path from a place leads to, symlinks not followed; FileOperationError names it."""
+    inode = place
+    try:
+        for name in os.fsencode(path).split(b"/"):
+            inode = inode if name in (b"", b".") else fs.lookup(inode, name)
+    except FileOperationError as error:
+        raise FileOperationError(error.errno, f"{path}: {error}") from None
+    return inode
+
+
+def _history(call: Call) -> Work[Result]:
+    """The moments of the object at `path`, or with `offset` those of its data there (HAMMERIOC_GETHISTORY).
+
+    What is not flushed is not flushed for this: `dirty` says whether there is any.
+    """
+    yield Want.PAUSE
+    inode = _below(call.fs, call.place, call.text("path", ""))
+    if "offset" in call.arguments:
+        if inode.data.obj_type not in (OBJTYPE_REGFILE, OBJTYPE_DBFILE, OBJTYPE_DIRECTORY):
+            raise UsageError("only files and directories have history at an offset")
+        offset = call.number("offset")
+        if not 0 <= offset <= MAX_KEY:
+            raise UsageError(f"no file has an offset of {offset}")
+        moments = key_moments(call.fs.ctx, inode, offset)
+    else:
+        moments = inode_moments(call.fs.ctx, inode.localization, inode.obj_id)
+    return {
+        "obj_id": inode.obj_id,
+        "dirty": bool(inode.dirty & ~Dirty.TIMES) or inode.capture is not None,
+        "moments": [moment._asdict() for moment in moments],
+    }
+
+
+def _versions(call: Call) -> Work[Result]:
+    """All moments of `name`, as `undo` goes through them."""
+    yield Want.DURABLE
+    name = call.text("name", "")
+    try:
+        now = _below(call.fs, call.place, name)
+    except FileOperationError:
+        now = None
+    history = yield from _paused(name_history(call.fs.ctx, call.place, os.fsencode(name), now))
+    moments = [asdict(moment) for moment in history.moments]
+    if not name:
+        moments = [{**moment, "present": True} for moment in moments]
+    return {"moments": moments, "fake": history.fake}
+
+
+def _log(call: Call) -> Work[Result]:
+    """What happened to `name`, newest first."""
+    yield Want.DURABLE
+    name = call.text("name", "")
+    if name:
+        steps = name_log(call.fs.ctx, call.place, os.fsencode(name))
+    else:
+        steps = object_log(call.fs.ctx, call.place)
+    entries = yield from _paused(steps)
+    return {"entries": [asdict(entry) for entry in entries]}
+
+
+def _deleted(call: Call) -> Work[Result]:
+    """Names that the place had and does not have any more."""
+    yield Want.DURABLE
+    if not call.place.is_directory:
+        raise UsageError("only directories have names")
+    names = yield from _paused(deleted_names(call.fs.ctx, call.place))
+    return {"names": [_deleted_name(name) for name in names]}
+
+
+def _deleted_name(gone: DeletedName) -> dict[str, Any]:
+    return {
+        "name": os.fsdecode(gone.name),
+        "obj_id": gone.obj_id,
+        "obj_type": gone.obj_type,
+        "created": gone.begin._asdict(),
+        "deleted": gone.end._asdict(),
+        "last_tid": gone.last_tid,
+        "size": gone.size,
+        "uid": gone.uid,
+        "mtime_us": gone.mtime_us,
+        "new_name": None if gone.new_name is None else os.fsdecode(gone.new_name),
+        "exists": gone.exists,
+    }
+
+
+def _diff(call: Call) -> Work[Result]:
+    """What changed between `before` and `after`, two paths to one tree at two moments."""
+    yield Want.DURABLE
+    before = _below(call.fs, call.place, call.text("before"))
+    after = _below(call.fs, call.place, call.text("after"))
+    changes = yield from _paused(tree_diff(call.fs.ctx, before, after))
+    return {"changes": [_change(change) for change in changes]}
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "kind": change.kind,
+        "path": _joined(change.path),
+        "old_path": None if change.old_path is None else _joined(change.old_path),
+        "obj_type": change.obj_type,
+        "what": list(change.what),
+        "old_size": change.old_size,
+        "size": change.size,
+    }
+
+
+def _joined(path: tuple[bytes, ...]) -> str:
+    return os.fsdecode(b"/".join(path)) or "."
+
+
+def _moment(call: Call) -> Work[Result]:
+    """The newest TID of the place's PFS that is not younger than `time_us`; None before the first one."""
+    yield Want.DURABLE
+    tid = yield from _paused(moment_before(call.fs.ctx, call.place.localization, call.number("time_us")))
+    return {"tid": tid}
+
+
+OPERATIONS = (
+    Operation("history", _history),
+    Operation("versions", _versions),
+    Operation("log", _log),
+    Operation("deleted", _deleted),
+    Operation("diff", _diff),
+    Operation("moment", _moment),
+)
