@@ -144,6 +144,19 @@ class NodeCache:
         self.removals += 1
         self.store.free_node(node.offset)
 
+    def replace(self, node: Node, place: Offset) -> None:
+        """Move a node that is on disk to a place that was allocated for it, and free the old one."""
+        old = node.offset
+        del self.nodes[old]
+        self.dirty.pop(old, None)
+        node.offset = place
+        node.fresh = True
+        self.fresh += 1
+        self.change(node)
+        if old == self.root_offset:
+            self.set_root(node)
+        self.store.free_node(old)
+
     def set_root(self, node: Node) -> None:
         """Make `node` the root, on disk with the next sync."""
         self.root = node

@@ -281,6 +281,11 @@ def with_mirror(element: bytes, mirror_tid: Tid) -> bytes:
     return element[:_BASE_SIZE] + mirror_tid.to_bytes(8, "little") + element[_SUBTREE:]
 
 
+def with_child(element: bytes, child: Offset) -> bytes:
+    """An internal element that refers to another place."""
+    return element[:_SUBTREE] + child.to_bytes(8, "little") + element[_SUBTREE + 8 :]
+
+
 def with_base(element: bytes, base: bytes) -> bytes:
     """An internal element moved to another boundary; child, kind and mirror_tid stay."""
     return base[:_BTYPE] + element[_BTYPE : _BTYPE + 1] + base[_BTYPE + 1 : _BASE_SIZE] + element[_BASE_SIZE:]

@@ -169,13 +169,13 @@ def remove_empty_leaf(cache: NodeCache, key: Key) -> None:
     else:
         parent, index = path[-1]
         tid = max(node.mirror_tid for node in doomed) if cache.mirror else 0
-        _unlink(cache, parent, index, tid)
+        unlink(cache, parent, index, tid)
     for node in doomed:
         cache.discard(node)
-    _shrink_root(cache)
+    shrink_root(cache)
 
 
-def _unlink(cache: NodeCache, parent: Node, index: int, tid: Tid) -> None:
+def unlink(cache: NodeCache, parent: Node, index: int, tid: Tid) -> None:
     """Remove a child from a node that has others; a neighbour inherits its range and its mirror_tid."""
     elements = cache.change(parent)
     tid = max(tid, mirror_of(elements[index]))
@@ -189,7 +189,7 @@ def _unlink(cache: NodeCache, parent: Node, index: int, tid: Tid) -> None:
     parent.mirror_tid = max(parent.mirror_tid, tid)
 
 
-def _shrink_root(cache: NodeCache) -> None:
+def shrink_root(cache: NodeCache) -> None:
     """Let the only child of the root take its place, as long as there is only one."""
     root = cache.load_root()
     while len(root.children) == 1:

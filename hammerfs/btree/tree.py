@@ -18,13 +18,14 @@ hammer_btree_delete).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hammerfs.btree.cache import LEVELS, NodeCache, too_deep
 from hammerfs.btree.changed import ChangedScan, Unchanged
 from hammerfs.btree.node import ROOT_LEFT, ROOT_RIGHT, Key, Node, boundary_base
 from hammerfs.btree.nodestore import NodeStore
+from hammerfs.btree.reshape import Fill, Moves, fill_step, move_nodes
 from hammerfs.btree.shape import make_room, propagate_mirror_tids, remove_empty_leaf, widen
 from hammerfs.errors import DuplicateKey, MissingKey
 from hammerfs.ondisk.address import Offset, Tid
@@ -329,6 +330,29 @@ class BTree:
         make_room(self._cache, key)
         leaf = self._descend(key)
         return leaf, bisect_left(leaf.keys, key)
+
+    # --- places and fill ------------------------------------------------------------------------
+
+    def move_nodes(self, key: Key, wanted: Callable[[Offset], bool]) -> Moves:
+        """Give new places to nodes on the way to `key` (`reshape.move_nodes`); NoSpaceError when there are none."""
+        self._about_to_reshape()
+        return move_nodes(self._cache, key, wanted)
+
+    def fill_step(self, key: Key, row: int, saturation: int) -> Fill:
+        """Fill one node of a row (0: leaves) from its neighbour (`reshape.fill_step`)."""
+        self._about_to_reshape()
+        return fill_step(self._cache, key, row, saturation)
+
+    @property
+    def height(self) -> int:
+        """Levels above the leaves."""
+        return len(self._cache.path_to(ROOT_LEFT)) - 1
+
+    def _about_to_reshape(self) -> None:
+        self._forget_finger()
+        self._changes += 1
+        if len(self._nodes) > self._cache.limit:
+            self._cache.evict()
 
     # --- to disk, and memory --------------------------------------------------------------------
 

@@ -84,6 +84,15 @@ class Cycle:
         """The same for background operations, which leave room for the foreground."""
         return self._dirty_meta() > self._meta_limit // 2
 
+    def crowded(self, meta_bytes: int, data_bytes: int) -> bool:
+        """Whether background work should have written what it changed before it goes on."""
+        return (
+            self._dirty_meta() > meta_bytes
+            or self._ctx.blocks.queued_bytes > data_bytes
+            or self.meta_halflimit()
+            or self.undo_exhausted(2)
+        )
+
     def _dirty_meta(self) -> int:
         tree = self._ctx.tree
         return self._ctx.buffers.dirty_bytes + (tree.dirty_nodes + tree.fresh_nodes) * 4096

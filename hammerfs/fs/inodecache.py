@@ -68,6 +68,13 @@ class InodeCache:
         self._inodes.pop(key, None)
         self._let_go.pop(key, None)
 
+    def forget_past(self) -> None:
+        """Drop all views of the past that nobody holds open: what they show may have been pruned."""
+        for key in [key for key, inode in self._inodes.items() if not inode.live and not inode.opens]:
+            del self._inodes[key]
+        for key in [key for key in self._let_go if key[2] != MAX_TID]:
+            self._let_go.pop(key, None)
+
     def _evict(self) -> None:
         """Look at the oldest eighth; what is busy moves to the young end, so that a scan never meets it twice."""
         oldest = [key for key, _ in zip(self._inodes, range(self._limit // 8 + 1), strict=False)]

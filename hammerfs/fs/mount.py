@@ -17,7 +17,7 @@ from hammerfs.btree.tree import BTree
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NotHammerError
-from hammerfs.fs import attributes, directory, filedata, namespace, paths, pfs, redo, unfinished, xattr
+from hammerfs.fs import attributes, directory, filedata, namespace, paths, pfs, redo, strays, xattr
 from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
@@ -25,7 +25,7 @@ from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.flushgroup import DirtyInodes
 from hammerfs.fs.fsync import Fsync
 from hammerfs.fs.headercheck import compare_header
-from hammerfs.fs.inode import Dirty, Inode, block_ceiling
+from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.inodecache import InodeCache
 from hammerfs.fs.options import MountOptions
 from hammerfs.fs.redolog import RedoJournal
@@ -98,7 +98,7 @@ class FileSystem:
         if filesystem.flusher is not None:
             if has_redo:
                 filesystem.flusher.finish_recovery()
-            filesystem._finish_unfinished()
+            strays.finish_unfinished(ctx)
         return filesystem
 
     # --- identity and state ---------------------------------------------------------------------
@@ -410,29 +410,6 @@ class FileSystem:
     def _start_flush(flusher: Flusher) -> int:
         flusher.queue(None)
         return flusher.async_()
-
-    def _finish_unfinished(self) -> None:
-        """Delete what lost its last name while open before a crash, and end truncations that were cut short."""
-        ctx = self.ctx
-        for localization, obj_id in list(unfinished.scan(ctx)):
-            try:
-                inode = ctx.inodes.get(ctx, localization, obj_id, MAX_TID)
-            except FileOperationError:
-                continue
-            except CorruptionError as error:
-                log.warning("object %#x stays unfinished, as it cannot be read: %s", obj_id, error)
-                continue
-            if obj_id == OBJID_ROOT or (inode.is_directory and not directory.is_empty(ctx, inode)):
-                log.warning("object %#x stays, though it is noted as deleted: it is a directory in use", obj_id)
-                continue
-            inode.orphaned = True
-            inode.disk_end = (1 << 63) - 1
-            if inode.data.nlinks:
-                filedata.discard_from(ctx, inode, block_ceiling(inode.data.size))
-            else:
-                inode.read_only = False
-                namespace.abandon(ctx, inode)
-            ctx.dirty.mark(inode, Dirty.INODE)
 
 
 def _wire(

@@ -72,6 +72,16 @@ class Space:
         """Room for what a removal leaves: the inode of a file with more names; raises NoSpaceError."""
         self._demand(0, self._meta_reserve // 2, "no space left even for a removal")
 
+    def can_move(self, emergency: bool, *, pending: bool) -> bool:
+        """Whether maintenance may take space to move something to, which will free more than it takes.
+
+        What is pending was promised its worst case, down to what is left when removals are refused.  When nothing is,
+        an emergency may use everything.
+        """
+        if pending or self.records or self.dirty_bytes:
+            return self._unpromised >= self._meta_reserve // 2
+        return self._unpromised >= (BIGBLOCK_SIZE if emergency else min(self._meta_reserve // 4, 2 * BIGBLOCK_SIZE))
+
     def _demand(self, size: int, reserve: int, refusal: str) -> None:
         if self._unpromised - size < reserve and not self.replaying:
             raise NoSpaceError(refusal)

@@ -33,7 +33,7 @@ from hammerfs.ondisk.constants import (
     XBUFSIZE,
 )
 from hammerfs.ondisk.direntry import pack_entry
-from hammerfs.ondisk.element import base_key, pack_key, record_element, unpack_leaf
+from hammerfs.ondisk.element import base_key, element_key, pack_key, record_element, unpack_leaf
 from hammerfs.ondisk.inode import InodeData
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ class InodeSync:
             if count % _RECORDS_PER_STRETCH == 0:
                 if count:
                     yield
+                    # Maintenance may have moved its data meanwhile; the record itself lives.
+                    current = self._ctx.tree.lookup(element_key(raw))
+                    assert current is not None, "a live record vanished while its inode was flushed"
+                    raw = current
                 # What a fast fsync promised is short (`fsync.py: TRUNCATED_BYTES_MAX`).
                 if (count or not self._taken.promised) and self._exhausted():
                     element = unpack_leaf(raw)

@@ -36,6 +36,7 @@ SIGN = 1 << 63
 _MASK64 = (1 << 64) - 1
 DELETE_TID_OFFSET = 24
 DATA_OFFSET_OFFSET = 48
+DATA_CRC_OFFSET = 60
 
 assert LEAF.size == INTERNAL.size == ELEMENT_SIZE
 
@@ -157,6 +158,16 @@ def with_delete(raw: bytes, delete_tid: Tid, delete_ts: int) -> bytes:
         + raw[32:44]
         + delete_ts.to_bytes(4, "little")
         + raw[48:]
+    )
+
+
+def with_data(raw: bytes, data_offset: Offset, data_crc: int) -> bytes:
+    """A leaf element's bytes with its data at another place, under a CRC that may be of another kind."""
+    return (
+        raw[:DATA_OFFSET_OFFSET]
+        + data_offset.to_bytes(8, "little")
+        + raw[DATA_OFFSET_OFFSET + 8 : DATA_CRC_OFFSET]
+        + data_crc.to_bytes(4, "little")
     )
 
 

@@ -135,6 +135,21 @@ class Blockmap:
         self._delayed[bigblock] = claim.release_cycle
         self._unowned += 1
 
+    def verify_allocated(self, offset: Offset, size: int) -> None:
+        """Raise CorruptionError, with nothing changed, unless `free` could give these bytes back."""
+        self._freemap.verify_owned(bigblock_of(offset), zone_of(offset), aligned(size))
+
+    def is_append_point(self, offset: Offset) -> bool:
+        """Whether the zone of `offset` is going to append to the big-block that `offset` is in."""
+        zone = zone_of(offset)
+        current = self._current.get(zone)
+        return bigblock_of(offset) == (bigblock_of(self._root.next_offset[zone]) if current is None else current)
+
+    def share(self, offset: Offset, size: int) -> None:
+        """Account for one more record that refers to allocated bytes; CorruptionError when there are too many."""
+        taken = self._freemap.take(bigblock_of(offset), zone_of(offset), (offset & BIGBLOCK_MASK) + size, aligned(size))
+        assert not taken, "shared bytes in a free big-block"
+
     def end_cycle(self) -> None:
         """A cycle's header and meta-data were written: count it, and let go of big-blocks that waited long enough."""
         due = [bigblock for bigblock, release in self._delayed.items() if release <= self.cycle]

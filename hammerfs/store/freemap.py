@@ -112,9 +112,7 @@ class FreeMap:
 
     def give(self, bigblock: Offset, zone: int, size: int) -> bool:
         """Account `size` bytes as free again; True when the whole big-block became free."""
-        entry = self.layer2(bigblock)
-        if entry.zone != zone or entry.bytes_free + size > BIGBLOCK_SIZE:
-            raise CorruptionError(f"{size} bytes freed that zone {zone} does not own", offset=bigblock)
+        entry = self.verify_owned(bigblock, zone, size)
         entry.bytes_free += size
         self._dirty2.add(bigblock)
         if entry.bytes_free != BIGBLOCK_SIZE:
@@ -123,6 +121,13 @@ class FreeMap:
         entry.append_off = 0
         self._count_free(bigblock, +1)
         return True
+
+    def verify_owned(self, bigblock: Offset, zone: int, size: int) -> Layer2:
+        """The entry of a big-block in which `zone` owns `size` bytes at least; CorruptionError when it does not."""
+        entry = self.layer2(bigblock)
+        if entry.zone != zone or entry.bytes_free + size > BIGBLOCK_SIZE:
+            raise CorruptionError(f"{size} bytes freed that zone {zone} does not own", offset=bigblock)
+        return entry
 
     def candidates(self, start: Offset, zone: int) -> Iterator[Offset]:
         """Big-blocks from `start` on, once around all volumes, that are free or owned by `zone` and not full."""

@@ -43,7 +43,7 @@ class TreeAgainstDictionary(RuleBasedStateMachine):
         for patch in self.smaller_nodes:
             patch.start()
         self.store = MemoryNodeStore(version)
-        self.cache_nodes, self.mirror = cache_nodes, mirror
+        self.cache_nodes, self.mirror, self.fanout = cache_nodes, mirror, fanout
         self.tree: BTree = self.store.tree(cache_nodes=cache_nodes, mirror=mirror)
         self.model: dict[bytes, bytes] = {}
         self.alive: dict[bytes, bytes] = {}
@@ -131,6 +131,43 @@ class TreeAgainstDictionary(RuleBasedStateMachine):
         except NoSpaceError:
             pass
         self.store.space += before
+
+    # --- shape ---
+
+    @rule(residue=st.integers(0, 3), modulus=st.sampled_from([1, 2, 4]))
+    def move_nodes(self, residue: int, modulus: int) -> None:
+        """Every node is met once, and none is moved that is not on disk yet."""
+        nodes = len(self.store.allocated)
+        key, examined = LOW, 0
+        while key is not None:
+            moves = self.tree.move_nodes(key, lambda offset: offset // 4096 % modulus == residue % modulus)
+            examined += moves.examined
+            key = moves.behind
+        assert examined == nodes == len(self.store.allocated)
+
+    def fill_once(self, saturation: int) -> int:
+        removed = row = 0
+        while row < self.tree.height:
+            key = LOW
+            while key is not None:
+                step = self.tree.fill_step(key, row, saturation)
+                removed += step.removed
+                key = step.next
+            row += 1
+        return removed
+
+    @rule(saturation=st.sampled_from([31, 53, 62]))
+    def fill_nodes(self, saturation: int) -> None:
+        """At last no parent could do with fewer children."""
+        saturation = min(saturation, self.fanout - 1)
+        nodes = len(self.store.allocated)
+        removed = self.fill_once(saturation)
+        while again := self.fill_once(saturation):  # parents that were filled bring children together
+            removed += again
+        self.sync()
+        assert len(self.store.allocated) <= nodes - removed
+        for counts in walk(self.store, mirror=self.mirror).families:
+            assert len(counts) <= max(1, -(-sum(counts) // saturation)) or len(counts) == 1
 
     # --- sync and memory ---
 

@@ -106,6 +106,8 @@ class Walk:
     elements: list[bytes] = field(default_factory=list)
     leaves: list[int] = field(default_factory=list)
     """Element count of each leaf."""
+    families: list[list[int]] = field(default_factory=list)
+    """Element counts of the children of each internal node."""
     depths: set[int] = field(default_factory=set)
     offsets: set[Offset] = field(default_factory=set)
 
@@ -149,6 +151,8 @@ class Walk:
             self._node(
                 link.subtree_offset, offset, link.btype, keys[index], keys[index + 1], link.mirror_tid, depth + 1
             )
+        children = [unpack_internal(element).subtree_offset for element in elements[:count]]
+        self.families.append([unpack_header(self.store.pages[child]).element_count for child in children])
         right = unpack_internal(elements[count])
         assert (right.btype, right.subtree_offset) == (BTREE_NONE, 0)
 

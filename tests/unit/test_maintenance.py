@@ -1,0 +1,374 @@
+"""Pruning, reblocking and rebalancing on file systems in memory: counts, space, damage, and a flush in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import pytest
+from small_filesystem import assert_clean, assert_settled, fresh, make, mount, names, read, walk
+
+from hammerfs.errors import CorruptionError, NoSpaceError
+from hammerfs.fs.cycle import run_steps
+from hammerfs.fs.flusher import Flusher
+from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.sync_inode import InodeSync
+from hammerfs.fs.work import Want, Work, run_work
+from hammerfs.ondisk.address import bigblock_of
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_SIZE,
+    LOCALIZE_INODE,
+    NODE_SIZE,
+    RECTYPE_DATA,
+    RECTYPE_INODE,
+)
+from hammerfs.ondisk.element import LeafElement, base_key, unpack_leaf
+from hammerfs.ops import prune as prune_module
+from hammerfs.ops import rebalance as rebalance_module
+from hammerfs.ops import reblock as reblock_module
+from hammerfs.ops.prune import PruneOutcome, prune
+from hammerfs.ops.rebalance import rebalance, saturation_of
+from hammerfs.ops.reblock import Parts, ReblockOutcome, free_level_of, range_of, reblock
+from hammerfs.ops.record_range import FIRST, Position, RecordRange
+from hammerfs.ops.retention import BetweenSnapshots, Everything, Rule
+
+MIB = 1024 * 1024
+T = TypeVar("T")
+
+
+def never() -> bool:
+    return False
+
+
+def flusher_of(fs: FileSystem) -> Flusher:
+    assert fs.flusher is not None
+    return fs.flusher
+
+
+def flush(fs: FileSystem) -> int:
+    """Flush; the TID of that state."""
+    flusher_of(fs).flush_now()
+    return fs.ctx.root.next_tid
+
+
+def pruned(fs: FileSystem, rule: Rule | None = None) -> PruneOutcome:
+    outcome = run_work(fs, prune(fs, 0, rule or Everything(), never))
+    flush(fs)
+    return outcome
+
+
+def reblocked(fs: FileSystem, percentage: int = 100, parts: Parts = Parts.EVERYTHING) -> ReblockOutcome:
+    outcome = run_work(fs, reblock(fs, range_of(0, parts), parts, free_level_of(percentage), never))
+    flush(fs)
+    return outcome
+
+
+def elements(fs: FileSystem) -> list[LeafElement]:
+    reach = RecordRange(0)
+    return [unpack_leaf(raw) for raw in fs.ctx.tree.scan(reach.low, reach.high)]
+
+
+def result_of(work: Work[T]) -> T:
+    """Drive work without ever flushing."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+# --- pruning ------------------------------------------------------------------------------------
+def test_prune_counts_what_it_looks_at_and_what_it_takes() -> None:
+    fs = mount(devices := fresh())
+    file = make(fs, fs.root, b"a", b"1" * 20_000)
+    flush(fs)
+    fs.write(file, 0, b"2" * 20_000)
+    make(fs, fs.root, b"b", b"")
+    flush(fs)
+    fs.unlink(fs.root, b"b")
+    flush(fs)
+    before = elements(fs)
+    outcome = pruned(fs)
+    ended = [element for element in before if element.delete_tid]
+    assert outcome.scanned == len(before)
+    assert outcome.entries == 1
+    assert outcome.records == len(ended) - 1
+    assert outcome.size == sum(element.data_len for element in ended)
+    assert outcome.oldest_tid == min(element.create_tid for element in before)
+    assert len(elements(fs)) == len(before) - len(ended)
+    assert list(prune_module.lines(outcome, "/mnt")) == [
+        "Prune /mnt succeeded",
+        f"Pruned {len(ended) - 1}/{len(before)} records (1 directory entries) and {outcome.size} bytes",
+    ]
+    assert_clean(devices)
+
+
+def test_an_interrupted_prune_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prune_module, "_BATCH", 2)
+    fs = mount(fresh())
+    file = make(fs, fs.root, b"a", b"")
+    for number in range(5):
+        fs.write(file, 0, bytes([number + 1]) * 100)
+        flush(fs)
+    total = len(elements(fs))
+    outcome = run_work(fs, prune(fs, 0, Everything(), lambda: True))
+    assert (outcome.interrupted, outcome.scanned) == (True, 2)
+    assert outcome.position == Position(elements(fs)[-1].localization & 0xFFFF, elements(fs)[-1].obj_id)
+    where = f"{outcome.position.obj_id:016x} {outcome.position.localization:04x}"
+    assert next(prune_module.lines(outcome, "/mnt")) == f"Prune /mnt interrupted by timer at {where}"
+    rest = run_work(fs, prune(fs, 0, Everything(), never, outcome.position))
+    assert not any(element.delete_tid for element in elements(fs))
+    assert outcome.records + rest.records == total - len(elements(fs))
+
+
+def test_a_view_of_what_was_pruned_is_gone_and_a_snapshot_is_whole() -> None:
+    fs = mount(fresh())
+    file = make(fs, fs.root, b"a", b"one")
+    first = flush(fs)
+    fs.write(file, 0, b"two")
+    second = flush(fs)
+    fs.write(file, 0, b"six")
+    third = flush(fs)
+    fs.write(file, 0, b"ten")
+    flush(fs)
+    assert read(fs, b"@@0x%016x" % second, b"a") == b"two"
+    pruned(fs, BetweenSnapshots([first, third]))
+    assert [read(fs, b"@@0x%016x" % tid, b"a") for tid in (first, third)] == [b"one", b"six"]
+    inode = walk(fs, b"a").obj_id
+    raw = fs.ctx.tree.find_as_of(base_key(LOCALIZE_INODE, inode, RECTYPE_INODE, 0), second)
+    assert raw is None
+
+
+def test_pruning_deletes_an_inode_that_lost_its_name_and_was_forgotten() -> None:
+    """DragonFly leaves such behind after a crash; the record that would say so is missing."""
+    fs = mount(devices := fresh())
+    file = make(fs, fs.root, b"a", b"x" * 100_000)
+    fs.opened(file)
+    flush(fs)
+    fs.unlink(fs.root, b"a")
+    flush(fs)
+    held = pruned(fs)
+    assert held.entries == 1
+    assert any(element.obj_id == file.obj_id for element in elements(fs))
+    crashed = [device.copy() for device in devices]
+    fs = mount(crashed)
+    for inode in list(fs.ctx.dirty.setup):  # what this mount would finish by itself, as nobody has told it
+        fs.ctx.dirty.discard(inode)
+        inode.trunc_off = None
+        inode.orphaned = False
+        fs.ctx.inodes.forget(inode)
+    pruned(fs)
+    pruned(fs)
+    assert not [element for element in elements(fs) if element.obj_id == file.obj_id]
+    fs.close_now()
+
+
+def test_pruning_stops_before_it_gives_back_what_nobody_owns() -> None:
+    fs = mount(fresh())
+    file = make(fs, fs.root, b"a", b"x" * 100_000)
+    flush(fs)
+    fs.unlink(fs.root, b"a")
+    flush(fs)
+    victim = next(e for e in elements(fs) if e.rec_type == RECTYPE_DATA and e.obj_id == file.obj_id)
+    fs.ctx.freemap.layer2(bigblock_of(victim.data_offset)).bytes_free = BIGBLOCK_SIZE
+    with pytest.raises(CorruptionError):
+        run_work(fs, prune(fs, 0, Everything(), never))
+    assert fs.failure is None
+    assert victim in elements(fs)
+
+
+# --- reblocking ---------------------------------------------------------------------------------
+def sparse(fs: FileSystem) -> None:
+    """Four big-blocks of file data, of which every eighth MiB is left."""
+    for number in range(32):
+        make(fs, fs.root, b"%02d" % number, bytes([number + 1]) * MIB)
+    flush(fs)
+    for number in range(32):
+        if number % 8:
+            fs.unlink(fs.root, b"%02d" % number)
+    flush(fs)
+    pruned(fs)
+
+
+def free(fs: FileSystem) -> int:
+    return fs.ctx.root.free_bigblocks
+
+
+def test_reblocking_frees_sparsely_filled_bigblocks() -> None:
+    fs = mount(devices := fresh())
+    sparse(fs)
+    before = free(fs)
+    assert reblocked(fs, 10).records_moved == 0
+    outcome = reblocked(fs, 50)
+    assert outcome.size_moved >= 3 * MIB
+    assert free(fs) >= before + 2
+    assert names(fs, fs.root) == [b"00", b"08", b"16", b"24"]
+    for number in range(0, 32, 8):
+        assert read(fs, b"%02d" % number) == bytes([number + 1]) * MIB
+    fs.close_now()
+    assert_clean(devices)
+    fs = mount(devices)
+    assert read(fs, b"24") == bytes([25]) * MIB
+
+
+def test_reblocking_tells_in_the_words_of_hammer() -> None:
+    outcome = ReblockOutcome(nodes=3, nodes_moved=1, records=5, records_moved=2, size=700, size_moved=300)
+    assert list(reblock_module.lines(outcome, "/mnt")) == [
+        "Reblock /mnt succeeded",
+        "Reblocked:",
+        "    1/3 B-Tree nodes",
+        "    4096/12288 B-Tree bytes",
+        "    2/5 data elements",
+        "    300/700 data bytes",
+    ]
+    outcome.interrupted, outcome.position, outcome.damaged = True, Position(2, 0x100000010), 1
+    lines = list(reblock_module.lines(outcome, "/mnt"))
+    assert lines[0] == "Reblock /mnt interrupted by timer at 0000000100000010:0002"
+    assert lines[-1] == "    1 data elements are damaged and were left where they are"
+
+
+@pytest.mark.parametrize(
+    ("parts", "localizations"),
+    [
+        (Parts.INODES, (1, 1)),
+        (Parts.DIRS, (2, 2)),
+        (Parts.DATA, (2, 2)),
+        (Parts.BTREE, (0, 0xFFFF)),
+        (Parts.EVERYTHING, (0, 0xFFFF)),
+    ],
+)
+def test_only_the_records_that_may_hold_the_parts_are_looked_at(parts: Parts, localizations: tuple[int, int]) -> None:
+    reach = range_of(0, parts)
+    assert (reach.first.localization, reach.last.localization) == localizations
+    later = Position(2, 7)
+    assert range_of(0, parts, later).first == later
+
+
+def test_reblocking_moves_only_the_parts_that_were_asked_for() -> None:
+    fs = mount(fresh())
+    make(fs, fs.root, b"a", b"x" * 100_000)
+    flush(fs)
+    places = {e.packed_key(): e.data_offset for e in elements(fs) if e.rec_type != RECTYPE_DATA}
+    root = fs.ctx.tree.root_offset
+    outcome = reblocked(fs, parts=Parts.DATA)
+    assert (outcome.nodes, outcome.records) == (0, 7)
+    assert {e.packed_key(): e.data_offset for e in elements(fs) if e.rec_type != RECTYPE_DATA} == places
+    outcome = reblocked(fs, parts=Parts.BTREE)
+    assert (outcome.nodes_moved, outcome.records) == (1, 0)
+    assert fs.ctx.tree.root_offset != root
+
+
+def test_damaged_data_stays_where_it_is() -> None:
+    """A new CRC over it would make it look sound."""
+    devices = fresh()
+    fs = mount(devices)
+    file = make(fs, fs.root, b"a", b"x" * 100_000)
+    flush(fs)
+    victim = next(e for e in elements(fs) if e.rec_type == RECTYPE_DATA and e.obj_id == file.obj_id)
+    fs.ctx.volumes.write(victim.data_offset & (1 << 60) - 1 | 2 << 60, b"y")
+    outcome = reblocked(fs)
+    assert outcome.damaged == 1
+    assert victim in elements(fs)
+    with pytest.raises(CorruptionError):
+        read(fs, b"a")
+
+
+def test_without_space_nothing_moves_and_pending_changes_keep_theirs() -> None:
+    fs = mount(fresh())
+    make(fs, fs.root, b"a", b"x" * 100_000)
+    flush(fs)
+    fs.ctx.root.free_bigblocks = 0
+    with pytest.raises(NoSpaceError):
+        run_work(fs, reblock(fs, range_of(0, Parts.DATA), Parts.DATA, 0, never))
+    space = fs.ctx.space
+    fs.ctx.root.free_bigblocks = 1 + fs.ctx.root.free_bigblocks - fs.ctx.blockmap.allocatable_bigblocks
+    assert fs.ctx.blockmap.allocatable_bigblocks == 1
+    assert space.can_move(True, pending=False)
+    assert not space.can_move(False, pending=False)
+    assert not space.can_move(True, pending=True)
+
+
+def test_a_truncation_in_the_middle_of_its_flush_meets_data_that_was_moved() -> None:
+    """The flusher gives way between two records; the one that it goes on with lies elsewhere by then."""
+    fs = mount(devices := fresh(), nohistory=True)
+    file = make(fs, fs.root, b"a", bytes(range(1, 251)) * 20_000)
+    flush(fs)
+    fs.setattr(file, size=0)
+    flusher = flusher_of(fs)
+    group = flusher.queue(None)
+    flusher.start_group(group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 3)
+        for inode in iter(lambda: group.work.pop() if group.work else None, None):
+            work = InodeSync(fs.ctx, group.tid, inode, never)
+            for _ in work.run():
+                outcome = result_of(reblock(fs, range_of(0, Parts.DATA), Parts.DATA, 0, never))
+                assert outcome.records_moved == outcome.records > 0
+            flusher._settle(group, inode, work)
+    run_steps(fs.ctx, flusher.cycle.finalize(final=True))
+    flusher.end_group(group)
+    flusher.finish(group.seq)
+    flush(fs)
+    assert_settled(fs)
+    assert not [e for e in elements(fs) if e.rec_type == RECTYPE_DATA and e.obj_id == file.obj_id]
+    fs.close_now()
+    assert_clean(devices)
+
+
+def test_what_is_moved_is_written_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hammerfs.ops.record_range.DATA_BYTES", MIB)
+    fs = mount(fresh())
+    make(fs, fs.root, b"a", b"x" * 8 * MIB)
+    flush(fs)
+    wants = list(reblock(fs, range_of(0, Parts.DATA), Parts.DATA, 0, never))
+    assert Want.DURABLE in wants
+    assert fs.ctx.blocks.queued_bytes >= 8 * MIB
+
+
+# --- rebalancing --------------------------------------------------------------------------------
+def tree_nodes(fs: FileSystem) -> int:
+    """Nodes as the freemap counts them."""
+    bigblocks: Iterable[int] = {bigblock_of(fs.ctx.tree.root_offset)}
+    return sum((BIGBLOCK_SIZE - fs.ctx.freemap.layer2(bigblock).bytes_free) // NODE_SIZE for bigblock in bigblocks)
+
+
+def test_rebalancing_needs_fewer_nodes_for_the_same_records() -> None:
+    fs = mount(devices := fresh())
+    for number in range(1500):
+        make(fs, fs.root, b"%04d" % number, b"")
+    flush(fs)
+    for number in range(1500):
+        if number % 5:
+            fs.unlink(fs.root, b"%04d" % number)
+    flush(fs)
+    pruned(fs)
+    before, nodes = elements(fs), tree_nodes(fs)
+    outcome = run_work(fs, rebalance(fs, RecordRange(0), saturation_of(85), never))
+    flush(fs)
+    assert elements(fs) == before
+    assert outcome.removed > 0
+    assert tree_nodes(fs) == nodes - outcome.removed
+    assert tree_nodes(fs) <= -(-len(before) // 52) + 2
+    assert next(rebalance_module.lines(outcome, "/mnt")) == "Rebalance /mnt succeeded"
+    again = run_work(fs, rebalance(fs, RecordRange(0), saturation_of(85), never))
+    assert again.removed == 0
+    fs.close_now()
+    assert_clean(devices)
+
+
+def test_an_interrupted_rebalance_says_where() -> None:
+    fs = mount(fresh())
+    for number in range(300):
+        make(fs, fs.root, b"%04d" % number, b"")
+    flush(fs)
+    answers = iter([False, True])
+    outcome = run_work(fs, rebalance(fs, RecordRange(0), saturation_of(100), lambda: next(answers)))
+    assert outcome.interrupted
+    assert outcome.position > FIRST
+    assert "interrupted by timer at" in next(rebalance_module.lines(outcome, "/mnt"))
+
+
+@pytest.mark.parametrize(("percentage", "saturation"), [(85, 52), (100, 62), (50, 31), (1, 31), (1000, 62)])
+def test_saturation(percentage: int, saturation: int) -> None:
+    assert saturation_of(percentage) == saturation
