@@ -14,10 +14,9 @@ from hammerfs.ondisk.constants import (
     BIGBLOCK_MASK,
     BIGBLOCK_SIZE,
     BLOCKMAP_UNAVAIL,
+    BUFSIZE,
     LAYER1_ENTRY_SIZE,
-    LAYER1_RADIX,
     LAYER2_ENTRY_SIZE,
-    LAYER2_RADIX,
     LAYER2_SPAN,
     ZONE_FREEMAP,
     ZONE_RAW_BUFFER,
@@ -45,8 +44,7 @@ def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
         raise CorruptionError("freemap layer 1 at an impossible address", offset=base)
     bad1 = bad2 = 0
     absent = Layer1(0, BLOCKMAP_UNAVAIL).pack(volumes.version)
-    for index in range(LAYER1_RADIX):
-        raw = reader.read(base + index * LAYER1_ENTRY_SIZE, LAYER1_ENTRY_SIZE)
+    for index, raw in enumerate(_entries(reader, base, LAYER1_ENTRY_SIZE)):
         if raw == absent:
             continue
         layer1 = Layer1.unpack(raw)
@@ -68,6 +66,14 @@ def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
         yield f"{bad2} bad layer2"
 
 
+def _entries(reader: ImageReader, base: Offset, size: int) -> Iterator[bytes]:
+    """All entries of a layer's big-block."""
+    for place in range(base, base + BIGBLOCK_SIZE, BUFSIZE):
+        buffer = reader.read_uncached(place, BUFSIZE)
+        for start in range(0, BUFSIZE, size):
+            yield buffer[start : start + size]
+
+
 def _is_bigblock(volumes: VolumeSet, offset: Offset) -> bool:
     """Whether a big-block of the freemap can be there."""
     aligned = zone_of(offset) == ZONE_RAW_BUFFER and not offset & BIGBLOCK_MASK
@@ -76,8 +82,7 @@ def _is_bigblock(volumes: VolumeSet, offset: Offset) -> bool:
 
 def _layer2_lines(reader: ImageReader, layer1: Layer1, start: int) -> Iterator[tuple[str, int]]:
     """The lines of one layer-2 big-block, each with the number of faults in it."""
-    for index in range(LAYER2_RADIX):
-        raw = reader.read(layer1.phys_offset + index * LAYER2_ENTRY_SIZE, LAYER2_ENTRY_SIZE)
+    for index, raw in enumerate(_entries(reader, layer1.phys_offset, LAYER2_ENTRY_SIZE)):
         entry = Layer2.unpack(raw)
         flags = (
             " " if layer2_crc_ok(reader.version, raw) else "B",

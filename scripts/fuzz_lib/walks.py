@@ -190,7 +190,7 @@ def _look_at(probe: Probe, attr: pyfuse3.EntryAttributes, path: bytes, seen: See
     values = [attempt(lambda name=name: call(probe.getxattr(node, name, USER)), kinds) for name in names[:5]]  # type: ignore[misc]
     if stat.S_ISLNK(attr.st_mode):
         target = attempt(lambda: call(probe.readlink(node, USER)), kinds)
-        parts: list[object] = [target]
+        parts: list[bytes | None] = [target]
     elif stat.S_ISREG(attr.st_mode):
         if attempt(lambda: call(probe.open(node, 0, USER)), kinds) is None:
             return
@@ -201,7 +201,8 @@ def _look_at(probe: Probe, attr: pyfuse3.EntryAttributes, path: bytes, seen: See
     # A file without links may be waiting for its deletion, which is a mount's business.
     if attr.st_nlink and all(part is not None for part in parts):
         facts = (attr.st_mode, attr.st_size, attr.st_uid, attr.st_gid, sorted(zip(names, values, strict=False)))
-        seen.files[path, node] = zlib.crc32(repr((facts, parts)).encode())
+        sums = [zlib.crc32(part) for part in parts if part is not None]
+        seen.files[path, node] = zlib.crc32(repr((facts, sums)).encode())
 
 
 def mount(devices: Sequence[MemoryDevice], **options: Any) -> FileSystem:
