@@ -20,6 +20,7 @@ EXIT_USAGE = 1
 MODULES: dict[str, tuple[str, ...]] = {
     "hammerfs.cli.directive_sync": ("synctid",),
     "hammerfs.cli.directive_status": ("info",),
+    "hammerfs.cli.directive_history": ("history",),
 }
 """The modules with the directives that each one has."""
 _OPTION_WORDS = frozenset(f"-{letter}" for letter in SHORT_OPTIONS if letter not in ":h")

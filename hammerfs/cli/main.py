@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("hammerfs.cli.show", "print the B-tree"),
     "show-undo": ("hammerfs.cli.show_undo", "print the UNDO/REDO FIFO"),
     "blockmap": ("hammerfs.cli.blockmap", "print the freemap"),
+    "undo": ("hammerfs.cli.undo", "earlier versions of files, and what changed between them"),
     "checkmap": ("hammerfs.cli.checkmap", "compare the freemap with what is in use"),
 }
 

@@ -44,7 +44,7 @@ class NameMoment:
     """A moment in the history of a name.
 
     tid, seconds -- when it was
-    obj_id -- the object whose change it is
+    obj_id -- the object that bore the name from then on or, if there was none, whose change it is
     present -- whether an object bore the name from then on
     """
 
@@ -103,10 +103,10 @@ def name_history(ctx: Context, directory: Inode, name: bytes, now: Inode | None)
     for inode in objects.values():
         for moment in (yield from content_moments(ctx, inode)):
             found.setdefault(moment.tid, (moment.seconds, inode.obj_id))
-    moments = [
-        NameMoment(tid, seconds, obj_id, any(bearer.at(tid) for bearer in bearers))
-        for tid, (seconds, obj_id) in sorted(found.items())
-    ]
+    moments = []
+    for tid, (seconds, obj_id) in sorted(found.items()):
+        shown = next((bearer.entry.obj_id for bearer in bearers if bearer.at(tid)), None)
+        moments.append(NameMoment(tid, seconds, obj_id if shown is None else shown, shown is not None))
     return NameHistory(moments, fake)
 
 

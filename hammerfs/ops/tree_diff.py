@@ -199,12 +199,15 @@ class _Comparison:
                 continue
             if before.obj_id == after.obj_id and after.obj_id not in self._ways:
                 continue
-            old_names, names = self._children(before), self._children(after)
-            for name in old_names.keys() | names.keys():
-                old, new = old_names.get(name), names.get(name)
+            old_ids, ids = self._entries(before), self._entries(after)
+            for name in old_ids.keys() | ids.keys():
+                old_id, new_id = old_ids.get(name), ids.get(name)
+                if old_id == new_id and new_id not in self._ways:
+                    continue
+                old = None if old_id is None else self._load(old_id, before.as_of)
+                new = None if new_id is None else self._load(new_id, after.as_of)
                 if old is not None and new is not None and self._stand_for_each_other(old, new):
-                    if old.obj_id != new.obj_id or new.obj_id in self._ways:
-                        waiting.append(((*old_path, name), old, (*path, name), new))
+                    waiting.append(((*old_path, name), old, (*path, name), new))
                     continue
                 if old is not None:
                     yield from self._gone(_Named((*old_path, name), old))
@@ -226,13 +229,17 @@ class _Comparison:
         inode = self._load(obj_id, as_of)
         return inode is not None and inode.data.nlinks > 0
 
-    def _children(self, parent: Inode) -> dict[bytes, Inode]:
-        found = {}
-        for entry in directory.scan(self._ctx, parent, 0):
-            inode = self._load(entry.obj_id, parent.as_of)
-            if inode is not None and entry.localization == parent.localization:
-                found[entry.name] = inode
-        return found
+    def _entries(self, parent: Inode) -> dict[bytes, ObjId]:
+        entries = directory.scan(self._ctx, parent, 0)
+        return {entry.name: entry.obj_id for entry in entries if entry.localization == parent.localization}
+
+    def _children(self, parent: _Named) -> Iterator[_Named]:
+        """What a directory holds; nothing for what is none."""
+        if parent.inode.is_directory:
+            for name, obj_id in self._entries(parent.inode).items():
+                inode = self._load(obj_id, parent.inode.as_of)
+                if inode is not None:
+                    yield _Named((*parent.path, name), inode)
 
     def _gone(self, named: _Named) -> Paced[None]:
         """A name of the earlier tree that the later one does not have."""
@@ -260,8 +267,8 @@ class _Comparison:
         while waiting:
             each = waiting.pop()
             yield each
-            if each.inode.is_directory and not self._exists(each.inode.obj_id, other):
-                waiting += [_Named((*each.path, name), child) for name, child in self._children(each.inode).items()]
+            if not self._exists(each.inode.obj_id, other):
+                waiting += self._children(each)
 
     # --- renames --------------------------------------------------------------------------------
     def _pair_moves(self) -> Paced[bool]:
@@ -285,12 +292,12 @@ class _Comparison:
         found.moved_in, found.moved_out = defaultdict(list), defaultdict(list)
         for named in (each for several in went.values() for each in several):
             self._removed(named)
-            for name, child in self._children(named.inode).items() if named.inode.is_directory else ():
-                yield from self._gone(_Named((*named.path, name), child))
+            for child in self._children(named):
+                yield from self._gone(child)
         for named in (each for several in came.values() for each in several):
             self._added(named)
-            for name, child in self._children(named.inode).items() if named.inode.is_directory else ():
-                yield from self._come(_Named((*named.path, name), child))
+            for child in self._children(named):
+                yield from self._come(child)
         return bool(came or went)
 
     def _added(self, named: _Named) -> None:

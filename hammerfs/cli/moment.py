@@ -1,0 +1,56 @@
+"""How users name moments, and how they are shown to them: TIDs, indexes, clock times."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from typing import Final
+
+from hammerfs.errors import UsageError
+from hammerfs.ondisk.address import Tid
+from hammerfs.ondisk.constants import MAX_TID
+
+TIME_HELP: Final = "2026-11-22T10:00:00 (local time, UTC with a Z at its end, parts from the right may be left out)"
+_TID: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}\Z")
+_AT_TID: Final = re.compile(r"@@0[xX][0-9a-fA-F]{16}\Z")
+_SHAPES: Final = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d", "%Y-%m", "%Y")
+
+
+def parse_tid(text: str) -> Tid:
+    """A TID as users write it, `0x` and up to 16 digits; UsageError for anything else."""
+    if not _TID.match(text) or not 0 < int(text, 16) <= MAX_TID:
+        raise UsageError(f"'{text}' is no transaction id, such as 0x0000000123456780")
+    return int(text, 16)
+
+
+def tid_text(tid: Tid) -> str:
+    """A TID as it stands behind `@@`."""
+    return f"0x{tid:016x}"
+
+
+def at(path: str, tid: Tid) -> str:
+    """A path's name as of a moment."""
+    return f"{path}@@{tid_text(tid)}"
+
+
+def names_moment(path: str) -> bool:
+    """Whether the path's last name says as of which TID."""
+    return _AT_TID.search(path) is not None
+
+
+def parse_time(text: str) -> int:
+    """A clock time in microseconds since 1970, its end where parts are missing; UsageError when it is none."""
+    zone, digits = ("+0000", text[:-1]) if text.endswith("Z") else ("", text)
+    for shape in _SHAPES:
+        try:
+            moment = datetime.strptime(digits + zone, shape + ("%z" if zone else ""))
+            return int(moment.timestamp() * 1_000_000)
+        except ValueError:
+            continue
+    raise UsageError(f"'{text}' is no time, such as {TIME_HELP}")
+
+
+def time_text(seconds: int) -> str:
+    """A time as hammer(8) and undo(1) print it."""
+    return time.strftime("%d-%b-%Y %H:%M:%S", time.localtime(seconds))

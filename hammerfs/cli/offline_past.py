@@ -1,0 +1,79 @@
+"""The past of a file system whose volumes this process has opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hammerfs.cli.offline import OfflineReach
+from hammerfs.cli.past import READ_SIZE, Status, exists
+from hammerfs.cli.treecopy import copy_tree
+from hammerfs.errors import FileOperationError
+from hammerfs.fs.inode import Inode
+from hammerfs.fs.mount import FileSystem
+from hammerfs.ondisk.inode import uuid_to_id
+from hammerfs.ops.paths import resolve
+from hammerfs.vfs.attributes import MODE_OF_TYPE, device_number
+
+
+class OfflinePast:
+    """Paths from the root of `fs`; `folder` is a place for copies of what other programs shall read."""
+
+    def __init__(self, fs: FileSystem, folder: Path) -> None:
+        self._fs = fs
+        self._folder = folder
+
+    def ask(self, place: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        return OfflineReach(self._fs, place).call(operation, arguments)
+
+    def is_top(self, path: str) -> bool:
+        return not path.strip("/.")
+
+    def status(self, path: str) -> Status:
+        inode = self._find(path)
+        data = inode.data
+        return Status(
+            MODE_OF_TYPE.get(data.obj_type, 0) | data.mode,
+            uuid_to_id(data.uid),
+            uuid_to_id(data.gid),
+            data.size,
+            data.atime * 1000,
+            data.mtime * 1000,
+            device_number(data.rmajor, data.rminor),
+            data.nlinks,
+            (inode.localization, inode.obj_id),
+        )
+
+    def names(self, path: str) -> list[str]:
+        return sorted(os.fsdecode(entry.name) for entry in self._fs.readdir(self._find(path), 0))
+
+    def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        inode = self._find(path, follow=True)
+        while piece := self._fs.read(inode, offset, READ_SIZE):
+            yield piece
+            offset += len(piece)
+
+    def target(self, path: str) -> str:
+        return os.fsdecode(self._fs.readlink(self._find(path)))
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        inode = self._find(path)
+        return {os.fsdecode(name): self._fs.getxattr(inode, name) for name in self._fs.listxattr(inode)}
+
+    @contextmanager
+    def local(self, paths: Sequence[str]) -> Iterator[Path]:
+        for path in paths:
+            copy = self._folder / path.lstrip("/")
+            if exists(self, path) and not os.path.lexists(copy):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy_tree(self, path, copy)
+        yield self._folder
+
+    def _find(self, path: str, *, follow: bool = False) -> Inode:
+        try:
+            return resolve(self._fs, os.fsencode(path), follow=follow)
+        except FileOperationError as error:
+            raise OSError(error.errno, os.strerror(error.errno), path) from None

@@ -1,0 +1,101 @@
+"""Looking into the past from a command: through the paths of a mounted file system, or into volumes given by `-f`.
+
+A command gets a `Past` and does not care which.  Names of moments are paths in both cases: `file@@0x...`.  What cannot
+be had through a path, because it is about what no path leads to any more, is asked of the file system
+(`ops/history.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import argparse
+
+READ_SIZE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What lstat(2) tells; `identity` is the same for two names of one object."""
+
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+    rdev: int
+    nlink: int
+    identity: tuple[int, int]
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether there may be names below it."""
+        return stat.S_ISDIR(self.mode)
+
+
+class Past(Protocol):
+    """Where paths lead, now and earlier.  What reads raises OSError with the path when there is nothing."""
+
+    def ask(self, place: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """What the file system answers about a directory, or what is or was below it."""
+
+    def is_top(self, path: str) -> bool:
+        """Whether a path leads to a file system's root, which has no name."""
+
+    def status(self, path: str) -> Status:
+        """What is there, symlinks not followed."""
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, sorted."""
+
+    def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        """A file's bytes from an offset on."""
+
+    def target(self, path: str) -> str:
+        """Where a symlink leads."""
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """Extended attributes, empty where there are none or they are not supported."""
+
+    def local(self, paths: Sequence[str]) -> AbstractContextManager[Path]:
+        """A folder in which these paths, as far as they exist, can be read by any program while the block lasts."""
+
+
+def place_of(past: Past, path: str) -> tuple[str, str]:
+    """The directory that a path's last name is in, and that name; the root itself has none, and is its own place."""
+    trimmed = path.rstrip("/") or "/"
+    if past.is_top(trimmed):
+        return trimmed, ""
+    place, name = os.path.split(trimmed)
+    if name in (".", ".."):
+        place, name = os.path.split(os.path.realpath(trimmed))
+    return place or ".", name
+
+
+def exists(past: Past, path: str) -> bool:
+    """Whether a path leads to anything."""
+    try:
+        past.status(path)
+    except OSError:
+        return False
+    return True
+
+
+def add_volumes(parser: argparse.ArgumentParser) -> None:
+    """`-f`, for commands that look into the past."""
+    parser.add_argument(
+        "-f",
+        dest="specials",
+        metavar="SPECIALS",
+        action="append",
+        default=[],
+        help="look into these volumes (colons between them), not a mounted file system; paths begin at their root",
+    )

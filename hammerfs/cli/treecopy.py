@@ -1,0 +1,78 @@
+"""Copying something of the past to where it can be used: contents, links among it, owners, modes, times, attributes.
+
+A copy never replaces anything: whoever wants that removes it first, or copies beside it and renames.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from hammerfs.cli.past import Past, Status
+
+_HOLE = 64 * 1024
+
+
+def copy_tree(past: Past, source: str, target: Path) -> None:
+    """Make `target` what `source` is, with everything below it; OSError names what could not be made.
+
+    Owners are kept where this user may give files away.
+    """
+    _Copy(past).copy(source, target)
+
+
+class _Copy:
+    def __init__(self, past: Past) -> None:
+        self._past = past
+        self._copies: dict[tuple[int, int], Path] = {}
+
+    def copy(self, source: str, target: Path) -> None:
+        status = self._past.status(source)
+        if status.is_directory:
+            target.mkdir(mode=0o700)
+            for name in self._past.names(source):
+                self.copy(f"{source.rstrip('/')}/{name}", target / name)
+        elif status.nlink > 1 and status.identity in self._copies:
+            os.link(self._copies[status.identity], target, follow_symlinks=False)
+            return
+        else:
+            self._create(source, status, target)
+            self._copies[status.identity] = target
+        self._dress(source, status, target)
+
+    def _create(self, source: str, status: Status, target: Path) -> None:
+        if stat.S_ISREG(status.mode):
+            self._fill(source, status, target)
+        elif stat.S_ISLNK(status.mode):
+            os.symlink(self._past.target(source), target)
+        else:
+            os.mknod(target, stat.S_IFMT(status.mode) | 0o600, status.rdev)
+
+    def _fill(self, source: str, status: Status, target: Path) -> None:
+        """A file's contents, with holes where it is zero."""
+        with target.open("xb") as file:
+            for piece in self._past.content(source):
+                for start in range(0, len(piece), _HOLE):
+                    part = piece[start : start + _HOLE]
+                    if part.strip(b"\0"):
+                        file.write(part)
+                    else:
+                        file.seek(len(part), os.SEEK_CUR)
+            file.truncate(status.size)
+
+    def _dress(self, source: str, status: Status, target: Path) -> None:
+        """Owner first, since changing it takes bits of the mode away; times last, since everything changes them."""
+        with suppress(PermissionError):
+            os.chown(target, status.uid, status.gid, follow_symlinks=False)
+        for name, value in self._past.xattrs(source).items():
+            try:
+                os.setxattr(target, name, value, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.EPERM):
+                    raise
+        if not stat.S_ISLNK(status.mode):
+            target.chmod(stat.S_IMODE(status.mode))
+        os.utime(target, ns=(status.atime_ns, status.mtime_ns), follow_symlinks=False)

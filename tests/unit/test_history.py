@@ -1,0 +1,191 @@
+"""What a file system answers about its past: while something is in memory only, and when it is asked nonsense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from small_filesystem import fresh, make, mount, walk
+
+from hammerfs.errors import FileOperationError, HammerError, UsageError
+from hammerfs.fs.inode import Inode
+from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.work import Deaf, run_work
+from hammerfs.ops.operation import Call
+from hammerfs.ops.pace import STEP_RECORDS, at_once
+from hammerfs.ops.registry import begin, find
+from hammerfs.ops.tree_diff import tree_diff
+from hammerfs.ops.versions import content_moments
+
+
+def ask(fs: FileSystem, operation: str, place: Inode | None = None, **arguments: Any) -> dict[str, Any]:
+    return run_work(fs, begin(find(operation), Call(fs, place or fs.root, arguments)), Deaf())
+
+
+def flushed(fs: FileSystem) -> int:
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    return fs.flusher.cycle.flush_tid1
+
+
+def test_history_says_whether_there_is_more_than_it_knows_and_the_others_flush_first() -> None:
+    fs = mount(fresh())
+    file = make(fs, fs.root, b"file", b"one")
+    assert ask(fs, "history", path="file")["dirty"]
+    assert ask(fs, "history", path="file")["moments"] == []
+    assert len(ask(fs, "versions", name="file")["moments"]) == 1
+    assert not ask(fs, "history", path="file")["dirty"]
+    fs.write(file, 0, b"two")
+    assert ask(fs, "history", path="file")["dirty"]
+    assert [entry["event"] for entry in ask(fs, "log", name="file")["entries"]] == ["changed", "created"]
+
+
+def test_a_log_tells_what_became_of_a_name() -> None:
+    fs = mount(fresh())
+    make(fs, fs.root, b"file", b"12345")
+    flushed(fs)
+    fs.link(walk(fs, b"file"), fs.root, b"other")
+    flushed(fs)
+    fs.setattr(walk(fs, b"file"), mode=0o600, uid=7)
+    fs.setattr(walk(fs, b"file"), size=2)
+    flushed(fs)
+    fs.rename(fs.root, b"file", fs.root, b"renamed")
+    flushed(fs)
+    fs.unlink(fs.root, b"other")
+    fs.unlink(fs.root, b"renamed")
+
+    def told(name: str) -> list[tuple[str, int, list[str]]]:
+        return [(entry["event"], entry["size"], entry["what"]) for entry in ask(fs, "log", name=name)["entries"]]
+
+    assert told("file") == [
+        ("moved away", 2, []),
+        ("changed", 2, ["mode", "uid", "size", "mtime", "data"]),
+        ("changed", 5, ["links"]),
+        ("created", 5, ["data"]),
+    ]
+    assert [event for event, _, _ in told("other")] == ["removed", "changed", "linked"]
+    assert [event for event, _, _ in told("renamed")] == ["removed", "renamed"]
+    assert told("never") == []
+
+
+def test_what_is_gone_from_a_directory() -> None:
+    fs = mount(fresh())
+    folder = make(fs, fs.root, b"folder")
+    for name in (b"deleted", b"moved", b"renamed", b"again", b"kept"):
+        make(fs, folder, name, name)
+    flushed(fs)
+    fs.unlink(folder, b"deleted")
+    fs.unlink(folder, b"again")
+    fs.rename(folder, b"moved", fs.root, b"moved")
+    fs.rename(folder, b"renamed", folder, b"new")
+    flushed(fs)
+    make(fs, folder, b"again")
+    gone = {name["name"]: name for name in ask(fs, "deleted", folder)["names"]}
+    assert {name: (told["new_name"], told["exists"]) for name, told in gone.items()} == {
+        "deleted": (None, False),
+        "moved": (None, True),
+        "renamed": ("new", True),
+    }
+    assert gone["deleted"]["size"] == len(b"deleted")
+    then = fs.inode(0, folder.obj_id, gone["deleted"]["last_tid"])
+    assert fs.read(fs.lookup(then, b"deleted"), 0, 99) == b"deleted"
+
+
+def test_a_rename_is_told_as_one_and_what_took_its_place_as_new() -> None:
+    fs = mount(fresh())
+    folder = make(fs, fs.root, b"folder")
+    make(fs, folder, b"below", b"below")
+    make(fs, fs.root, b"file", b"old")
+    before = flushed(fs)
+    fs.rename(fs.root, b"folder", fs.root, b"moved")
+    fs.rename(fs.root, b"file", fs.root, b"file.bak")
+    make(fs, fs.root, b"file", b"new")
+    changes = ask(fs, "diff", before=f"@@{before:#018x}", after="")["changes"]
+    assert [(change["kind"], change["path"], change["old_path"]) for change in changes] == [
+        ("added", "file", None),
+        ("renamed", "file.bak", "file"),
+        ("renamed", "moved", "folder"),
+    ]
+    backwards = ask(fs, "diff", before="", after=f"@@{before:#018x}")["changes"]
+    assert [(change["kind"], change["path"], change["old_path"]) for change in backwards] == [
+        ("removed", "file", None),
+        ("renamed", "file", "file.bak"),
+        ("renamed", "folder", "moved"),
+    ]
+
+
+def test_a_difference_reads_nothing_of_what_did_not_change() -> None:
+    devices = fresh()
+    fs = mount(devices)
+    for number in range(60):
+        folder = make(fs, fs.root, b"folder%d" % number)
+        for inner in range(30):
+            make(fs, folder, b"file%d" % inner, b"content")
+    before = flushed(fs)
+    fs.write(walk(fs, b"folder7", b"file3"), 0, b"changed")
+    flushed(fs)
+    fs.close_now()
+    fs = mount(devices)
+    loaded = len(fs.ctx.inodes)
+    changes = at_once(tree_diff(fs.ctx, fs.inode(0, 1, before), fs.root))
+    assert [(change.path, change.what) for change in changes] == [((b"folder7", b"file3"), ("data",))]
+    everything = 60 * 31
+    assert len(fs.ctx.inodes) - loaded < everything / 10
+    read = fs.ctx.tree.statistics().reads
+    assert list(fs.ctx.tree.scan(b"", b"\xff" * 31))
+    assert fs.ctx.tree.statistics().reads > 2 * read
+
+
+def test_long_looks_let_others_run() -> None:
+    fs = mount(fresh())
+    folder = make(fs, fs.root, b"folder")
+    for number in range(2 * STEP_RECORDS + 1):
+        make(fs, folder, b"%d" % number)
+    flushed(fs)
+    assert len(list(content_moments(fs.ctx, folder))) == 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments", "kind"),
+    [
+        ("history", {"path": "absent"}, FileOperationError),
+        ("history", {"path": "file", "offset": -1}, UsageError),
+        ("history", {"path": "file", "offset": "0"}, UsageError),
+        ("history", {"path": "pipe", "offset": 0}, UsageError),
+        ("versions", {"name": 7}, UsageError),
+        ("diff", {"before": ""}, UsageError),
+        ("diff", {"before": "", "after": "absent"}, FileOperationError),
+        ("moment", {"time_us": "now"}, UsageError),
+    ],
+)
+def test_nonsense_is_refused(operation: str, arguments: dict[str, Any], kind: type[HammerError]) -> None:
+    fs = mount(fresh())
+    make(fs, fs.root, b"file", b"x")
+    fs.symlink(fs.root, b"pipe", b"target", 0, 0)
+    with pytest.raises(kind):
+        ask(fs, operation, **arguments)
+
+
+def test_only_directories_lose_names() -> None:
+    fs = mount(fresh())
+    file = make(fs, fs.root, b"file", b"x")
+    with pytest.raises(UsageError):
+        ask(fs, "deleted", file)
+    assert ask(fs, "versions", file, name="below") == {"moments": [], "fake": []}
+
+
+def test_times_lead_to_moments() -> None:
+    fs = mount(fresh())
+    tids = []
+    for number in range(3):
+        make(fs, fs.root, b"%d" % number)
+        fs.ctx.clock = lambda number=number: (1_800_000_000 + number * 10) * 1_000_000
+        tids.append(flushed(fs))
+    for number, tid in enumerate(tids):
+        time_us = (1_800_000_000 + number * 10) * 1_000_000
+        assert ask(fs, "moment", time_us=time_us) == ask(fs, "moment", time_us=time_us + 9_999_999)
+        found = ask(fs, "moment", time_us=time_us)["tid"]
+        assert found <= tid
+        top = fs.inode(0, 1, found)
+        assert sorted(entry.name for entry in fs.readdir(top, 0)) == [b"%d" % name for name in range(number + 1)]
+    assert ask(fs, "moment", time_us=1_000_000) == {"tid": None}
