@@ -21,6 +21,15 @@ MODULES: dict[str, tuple[str, ...]] = {
     "hammerfs.cli.directive_sync": ("synctid",),
     "hammerfs.cli.directive_status": ("info",),
     "hammerfs.cli.directive_history": ("history",),
+    "hammerfs.cli.directive_mirror": (
+        "mirror-read",
+        "mirror-read-stream",
+        "mirror-write",
+        "mirror-dump",
+        "mirror-copy",
+        "mirror-stream",
+        "ssh-remote",
+    ),
 }
 """The modules with the directives that each one has."""
 _OPTION_WORDS = frozenset(f"-{letter}" for letter in SHORT_OPTIONS if letter not in ":h")

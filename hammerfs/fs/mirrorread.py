@@ -17,23 +17,16 @@ from hammerfs.btree.changed import Unchanged
 from hammerfs.errors import CorruptionError, UsageError
 from hammerfs.fs.pfs import load_pfs
 from hammerfs.ondisk import crc
-from hammerfs.ondisk.address import Localization, Tid, pfs_localization, zone_of
+from hammerfs.ondisk.address import Tid, pfs_localization, zone_of
 from hammerfs.ondisk.constants import (
     BUFMASK,
     BUFSIZE,
-    LOCALIZE_MASK,
-    MAX_KEY,
-    MAX_OBJID,
-    MAX_RECTYPE,
-    MAX_TID,
-    MIN_KEY,
-    MIN_OBJID,
     XBUFSIZE,
     ZONE_LARGE_DATA,
     ZONE_META,
     ZONE_SMALL_DATA,
 )
-from hammerfs.ondisk.element import BASE, LeafElement, unpack_leaf, with_delete
+from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_leaf, with_delete
 from hammerfs.ondisk.mirror import Pass, Record, Skip
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
 
@@ -42,16 +35,6 @@ if TYPE_CHECKING:
 
 PAUSE_EVERY = 64
 """Elements between two pauses: about 2 ms."""
-
-
-def first_key(localization: Localization) -> bytes:
-    """The 40 bytes of the lowest key of a PFS, as the original forms it."""
-    return BASE.pack(MIN_OBJID, MIN_KEY, 1, 0, 0, 0, 0, localization)
-
-
-def last_key(localization: Localization) -> bytes:
-    """The 40 bytes of its highest key."""
-    return BASE.pack(MAX_OBJID, MAX_KEY, MAX_TID, 0, MAX_RECTYPE, 0, 0, localization | LOCALIZE_MASK)
 
 
 def source_state(ctx: Context, pfs: int, durable: Tid) -> PfsData:
@@ -71,15 +54,13 @@ def source_state(ctx: Context, pfs: int, durable: Tid) -> PfsData:
     return state
 
 
-def changes(
-    ctx: Context, pfs: int, begin: Tid, end: Tid, *, low: bytes | None = None
-) -> Iterator[Record | Pass | Skip | None]:
-    """The records of a batch in key order, from the key `low` (40 bytes) on; None where others may run.
+def changes(ctx: Context, pfs: int, begin: Tid, end: Tid) -> Iterator[Record | Pass | Skip | None]:
+    """The records of a batch in key order; None where others may run.
 
     Raises CorruptionError when the tree cannot be read; data that cannot be verified is sent on as damaged.
     """
     localization = pfs_localization(pfs)
-    scan = ctx.tree.scan_changed(low or first_key(localization), last_key(localization), begin)
+    scan = ctx.tree.scan_changed(first_key(localization), last_key(localization), begin)
     for count, found in enumerate(scan, 1):
         if isinstance(found, Unchanged):
             yield Skip(found.low, found.high)

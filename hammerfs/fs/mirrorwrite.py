@@ -16,18 +16,13 @@ from typing import TYPE_CHECKING
 
 from hammerfs.btree.node import Key
 from hammerfs.errors import StreamError
-from hammerfs.fs.metadata import end_record, insert_record, read_record
-from hammerfs.fs.mirrorread import first_key
+from hammerfs.fs.rootrecords import pfs_record, save_pfs
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import Localization, Offset, Tid, pfs_localization
 from hammerfs.ondisk.constants import (
     BUFSIZE,
     INODE_DATA_SIZE,
     LOCALIZE_MASK,
-    LOCALIZE_MISC,
-    MAX_TID,
-    OBJID_ROOT,
-    OBJTYPE_DIRECTORY,
     RECTYPE_CONFIG,
     RECTYPE_DATA,
     RECTYPE_DB,
@@ -41,9 +36,9 @@ from hammerfs.ondisk.constants import (
     ZONE_META,
 )
 from hammerfs.ondisk.direntry import ENTRY_HEADER_SIZE, pack_entry, unpack_entry
-from hammerfs.ondisk.element import LeafElement, base_key, element_key, unpack_leaf, with_delete
+from hammerfs.ondisk.element import LeafElement, element_key, first_key, unpack_leaf, with_delete
 from hammerfs.ondisk.mirror import Pass, Record, Skip
-from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
+from hammerfs.ondisk.pfs import PfsData
 from hammerfs.store.blockmap import data_zone
 from hammerfs.store.rootvolume import NEXT_TID_MAX
 
@@ -57,21 +52,22 @@ _META_TYPES = {RECTYPE_INODE, RECTYPE_DIRENTRY, RECTYPE_EXT, RECTYPE_FIX, RECTYP
 _DATA_TYPES = {RECTYPE_DATA, RECTYPE_DB}
 
 
+def slave_record(ctx: Context, pfs: int) -> PfsData:
+    """A slave's record, for changing; StreamError for what is no slave (any more)."""
+    data = pfs_record(ctx, pfs)
+    if data is None or data.is_deleted:
+        raise StreamError(f"there is no PFS {pfs} in this file system")
+    if not data.is_slave:
+        raise StreamError(f"PFS {pfs} is no slave; only a slave can be mirrored to")
+    return data
+
+
 def set_sync_tid(ctx: Context, pfs: int, tid: Tid) -> None:
     """Let readers of a slave see it as of `tid`; nothing when they do."""
-    localization = pfs_localization(pfs)
-    raw = ctx.tree.find_as_of(base_key(LOCALIZE_MISC, OBJID_ROOT, RECTYPE_PFS, localization), MAX_TID)
-    if raw is None:
-        raise StreamError(f"there is no PFS {pfs} any more")
-    data = PfsData(bytearray(read_record(ctx, unpack_leaf(raw)).ljust(PFS_DATA_SIZE, b"\0")))
-    if data.is_deleted or not data.is_slave:
-        raise StreamError(f"PFS {pfs} is no slave any more")
-    if data.sync_end_tid == tid:
-        return
-    data.sync_end_tid = tid
-    now = ctx.alloc_tid()
-    end_record(ctx, now, raw, nohistory=ctx.options.nohistory)
-    insert_record(ctx, now, LOCALIZE_MISC, OBJID_ROOT, RECTYPE_PFS, localization, OBJTYPE_DIRECTORY, data.copy())
+    data = slave_record(ctx, pfs)
+    if data.sync_end_tid != tid:
+        data.sync_end_tid = tid
+        save_pfs(ctx, pfs, data)
 
 
 class BatchWriter:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _AT_NAME = re.compile(rb"(?s)(.*?)@@(-1|0[xX][0-9a-fA-F]{16})(?::(\d{5}))?\Z")
 _PFS_LINK = re.compile(rb"@@PFS(\d{5})\Z")
+_PFS_TARGET = re.compile(rb"@@(?:PFS|(?:-1|0[xX][0-9a-fA-F]{16}):)(\d{5})\Z")
 
 
 class AtName(NamedTuple):
@@ -55,6 +56,12 @@ def view_of(ctx: Context, localization: Localization, as_of: Tid) -> Tid:
     if data is None or not data.is_slave:
         return as_of
     return min(as_of, data.sync_end_tid)
+
+
+def link_target(target: bytes) -> int | None:
+    """The PFS that a symlink leads to, as it is on disk or as it reads; None when it leads elsewhere."""
+    match = _PFS_TARGET.match(target)
+    return None if match is None else int(match.group(1))
 
 
 def expand_link(ctx: Context, target: bytes) -> bytes:

@@ -16,6 +16,7 @@ from hammerfs.ondisk.constants import (
     BTREE_NONE,
     BTREE_RECORD,
     ELEMENT_SIZE,
+    LOCALIZE_MASK,
     MAX_KEY,
     MAX_LOCALIZATION,
     MAX_OBJID,
@@ -205,3 +206,13 @@ ROOT_LEFT_BOUNDARY = BASE.pack(MIN_OBJID, MIN_KEY, 1, 1, 0, 0, BTREE_NONE, 0)
 """Base of the leftmost boundary of the whole tree (`hammer_vfs_mount: root_btree_beg`)."""
 ROOT_RIGHT_BOUNDARY = BASE.pack(MAX_OBJID, MAX_KEY, MAX_TID, 0, MAX_RECTYPE, 0, BTREE_NONE, MAX_LOCALIZATION)
 """Base of the rightmost boundary of the whole tree."""
+
+
+def first_key(localization: Localization) -> bytes:
+    """The 40 bytes of the lowest key of a PFS, as the original forms it."""
+    return BASE.pack(MIN_OBJID, MIN_KEY, 1, 0, 0, 0, 0, localization)
+
+
+def last_key(localization: Localization) -> bytes:
+    """The 40 bytes of its highest key."""
+    return BASE.pack(MAX_OBJID, MAX_KEY, MAX_TID, 0, MAX_RECTYPE, 0, 0, localization | LOCALIZE_MASK)

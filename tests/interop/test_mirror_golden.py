@@ -12,16 +12,15 @@ from judge import Golden, as_tree, closing, differences, problems, view
 from small_filesystem import fresh, mount
 
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.fs.metadata import insert_record
-from hammerfs.fs.mirrorread import changes, first_key, last_key, read_data, source_state
+from hammerfs.fs.mirrorread import changes, read_data, source_state
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
+from hammerfs.fs.rootrecords import save_pfs
 from hammerfs.ondisk.address import Localization, pfs_localization
 from hammerfs.ondisk.constants import (
     INODE_CRC_SIZE,
     LOCALIZE_MASK,
-    LOCALIZE_MISC,
     MREC_PASS,
     MREC_PFSD,
     MREC_REC,
@@ -29,12 +28,10 @@ from hammerfs.ondisk.constants import (
     MREC_SYNC,
     MREC_TERM,
     OBJID_ROOT,
-    OBJTYPE_DIRECTORY,
     PFSD_SLAVE,
     RECTYPE_INODE,
-    RECTYPE_PFS,
 )
-from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf
+from hammerfs.ondisk.element import LeafElement, element_key, first_key, last_key, unpack_leaf
 from hammerfs.ondisk.mirror import (
     Header,
     Pass,
@@ -89,10 +86,7 @@ def slave_like(devices: list[MemoryDevice], record: PfsData) -> FileSystem:
     fs = mount(devices)
     data = PfsData(bytearray(record.copy()))
     data.sync_end_tid, data.mirror_flags = 0, PFSD_SLAVE
-    key = pfs_localization(SLAVE)
-    insert_record(
-        fs.ctx, fs.ctx.alloc_tid(), LOCALIZE_MISC, OBJID_ROOT, RECTYPE_PFS, key, OBJTYPE_DIRECTORY, data.copy()
-    )
+    save_pfs(fs.ctx, SLAVE, data)
     return fs
 
 

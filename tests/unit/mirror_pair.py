@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator
 
-from small_filesystem import walk
+from small_filesystem import FSID, walk
 
 from hammerfs.fs.inode import Inode
-from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mirrorread import changes
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.pfs import load_pfs, view_of
+from hammerfs.fs.rootrecords import save_pfs
 from hammerfs.ondisk.address import Tid, pfs_localization
 from hammerfs.ondisk.constants import (
-    LOCALIZE_MISC,
     MAX_TID,
     OBJID_ROOT,
     OBJTYPE_DIRECTORY,
     OBJTYPE_REGFILE,
     OBJTYPE_SOFTLINK,
     PFSD_SLAVE,
-    RECTYPE_PFS,
 )
 from hammerfs.ondisk.mirror import Pass, Record, Skip
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
@@ -30,14 +29,13 @@ Batch = list[Record | Pass | Skip]
 SLAVE = 1
 
 
-def make_slave(fs: FileSystem, pfs: int = SLAVE) -> None:
-    """An empty slave."""
+def make_slave(fs: FileSystem, pfs: int = SLAVE, shared: uuid.UUID = FSID) -> None:
+    """An empty slave of a small file system's root PFS."""
     data = PfsData(bytearray(PFS_DATA_SIZE))
     data.sync_beg_tid = 1
     data.mirror_flags = PFSD_SLAVE
-    key = pfs_localization(pfs)
-    tid = fs.ctx.alloc_tid()
-    insert_record(fs.ctx, tid, LOCALIZE_MISC, OBJID_ROOT, RECTYPE_PFS, key, OBJTYPE_DIRECTORY, data.copy())
+    data.shared_uuid = shared
+    save_pfs(fs.ctx, pfs, data)
     settle(fs)
 
 

@@ -1,0 +1,183 @@
+"""Mirroring, as far as it happens in a file system: the record that heads a stream, batches out, batches in.
+
+The programs at both ends of a stream talk to each other; what they ask of a file system is what hammer(8) asks of the
+kernel (`hammer_ioctl.h`: HAMMERIOC_GET_PSEUDOFS, MIRROR_READ, MIRROR_WRITE, SET_PSEUDOFS).
+
+A PFS is meant by its number, by a name in the directory that the request is about, or by the place itself.  A name
+serves for slaves that have no root directory yet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from hammerfs.btree.changed import Unchanged
+from hammerfs.errors import NoSpaceError, StreamError, UsageError
+from hammerfs.fs.mirrorread import PAUSE_EVERY, changes, source_state
+from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid, slave_record
+from hammerfs.fs.pfs import link_target
+from hammerfs.fs.work import Data, Done, Emit, Phase, Receive, Want, Work
+from hammerfs.ondisk.address import Tid, pfs_localization, pfs_of
+from hammerfs.ondisk.constants import OBJTYPE_SOFTLINK
+from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_leaf
+from hammerfs.ondisk.mirror import HEAD_SIZE, Pass, Record, Skip, StreamParser, packed, padded
+from hammerfs.ops.administer_sync import durable_tid
+from hammerfs.ops.operation import Call, Operation, Result
+
+_PIECE = 256 * 1024
+"""Bytes of a stream that travel in one step."""
+
+
+def _pfs(call: Call) -> int:
+    """The PFS that a request is about; UsageError when the mount does not show it."""
+    pfs = call.number("pfs", -1)
+    if pfs < 0:
+        name = os.fsencode(call.text("name", ""))
+        pfs = pfs_of(call.place.localization) if not name else _named(call, name)
+    if call.fs.options.pfs not in (0, pfs):
+        raise UsageError(f"PFS {pfs} is not part of what is mounted")
+    return pfs
+
+
+def _named(call: Call, name: bytes) -> int:
+    """The PFS that a name in a directory leads to, or lies in."""
+    inode = call.fs.lookup(call.place, name)
+    target = link_target(call.fs.readlink(inode)) if inode.data.obj_type == OBJTYPE_SOFTLINK else None
+    return pfs_of(inode.localization) if target is None else target
+
+
+def _state(call: Call) -> Work[Result]:
+    """The record that heads a stream from this PFS, or tells its source how far it is mirrored to here."""
+    yield from ()
+    pfs = _pfs(call)
+    return {"pfs": pfs, "record": source_state(call.fs.ctx, pfs, durable_tid(call.fs)).copy().hex()}
+
+
+# --- sending ------------------------------------------------------------------------------------
+
+
+def _read(call: Call) -> Work[Result]:
+    """One batch in key order, without what stands around it; `complete` unless it was interrupted."""
+    pfs, begin, end = _pfs(call), call.number("begin"), call.number("end")
+    piece = bytearray()
+    records = 0
+    yield Phase("mirroring")
+    for record in changes(call.fs.ctx, pfs, begin, end):
+        if record is None:
+            yield Want.PAUSE
+            continue
+        if call.interrupted():
+            break
+        piece += packed(record)
+        records += 1
+        if len(piece) >= _PIECE:
+            yield Data(bytes(piece))
+            yield Done(len(piece))
+            piece.clear()
+    else:
+        yield Data(bytes(piece))
+        return {"complete": True, "records": records}
+    yield Data(bytes(piece))
+    return {"complete": False, "records": records}
+
+
+def _split(call: Call) -> Work[Result]:
+    """TIDs that cut a range into batches of about `bytes` each, the last one its end; and how much each will be."""
+    ctx = call.fs.ctx
+    pfs, begin, end, limit = _pfs(call), call.number("begin"), call.number("end"), call.number("bytes")
+    localization = pfs_localization(pfs)
+    sizes: dict[Tid, int] = {}
+    yield Phase("prescan")
+    scan = ctx.tree.scan_changed(first_key(localization), last_key(localization), begin)
+    for count, found in enumerate(scan, 1):
+        if not isinstance(found, Unchanged):
+            for tid, size in _weights(unpack_leaf(found)):
+                if begin <= tid <= end:
+                    sizes[tid] = sizes.get(tid, 0) + size
+        if count % PAUSE_EVERY == 0:
+            yield Done(PAUSE_EVERY)
+            yield Want.PAUSE
+    batches = [{"end": tid, "bytes": size} for tid, size in _cuts(sizes, limit)]
+    if not batches or batches[-1]["end"] < end:
+        batches = [*batches[:-1], {"end": end, "bytes": batches[-1]["bytes"] if batches else 0}]
+    return {"batches": batches, "bytes": sum(sizes.values())}
+
+
+def _weights(leaf: LeafElement) -> Iterator[tuple[Tid, int]]:
+    """What an element adds to the batches that its creation and its deletion are in."""
+    size = padded(HEAD_SIZE + 64)
+    yield leaf.create_tid, size + padded(max(leaf.data_len, 0))
+    if leaf.delete_tid:
+        yield leaf.delete_tid, size
+
+
+def _cuts(sizes: dict[Tid, int], limit: int) -> Iterator[tuple[Tid, int]]:
+    total = 0
+    tid = 0
+    for tid in sorted(sizes):
+        total += sizes[tid]
+        if total >= limit:
+            yield tid, total
+            total = 0
+    if total:
+        yield tid, total
+
+
+# --- receiving ----------------------------------------------------------------------------------
+
+
+def _write(call: Call) -> Work[Result]:
+    """Apply what the client sends of a batch to a slave; readers go on seeing it as it was."""
+    ctx, pfs = call.fs.ctx, _pfs(call)
+    slave_record(ctx, pfs)
+    writer = BatchWriter(ctx, pfs, call.number("begin"), call.number("end"))
+    parser = StreamParser()
+    records = 0
+    yield Phase("mirroring")
+    while piece := (yield Receive(_PIECE)):
+        parser.feed(piece)
+        while (record := parser.next_record()) is not None:
+            if not isinstance(record, Record | Pass | Skip):
+                raise StreamError("the mirroring stream holds a record where only those of the B-tree may be")
+            yield from _applied(call, writer, record, pfs)
+            records += 1
+        yield Done(len(piece))
+        slave_record(ctx, pfs)
+    parser.finish()
+    if writer.damaged:
+        yield Emit({"damaged": writer.damaged})
+    return {"records": records, "damaged": writer.damaged}
+
+
+def _applied(call: Call, writer: BatchWriter, record: Record | Pass | Skip, pfs: int) -> Work[None]:
+    """Apply a record; once more after a flush when space is short, since that may set some free."""
+    try:
+        yield from _gently(call, writer, record, pfs)
+    except NoSpaceError:
+        yield Want.DURABLE
+        slave_record(call.fs.ctx, pfs)
+        yield from _gently(call, writer, record, pfs)
+
+
+def _gently(call: Call, writer: BatchWriter, record: Record | Pass | Skip, pfs: int) -> Work[None]:
+    for _ in writer.apply(record):
+        yield Want.PAUSE
+        slave_record(call.fs.ctx, pfs)  # it may have been promoted meanwhile
+
+
+def _synced(call: Call) -> Work[Result]:
+    """A batch has been applied: readers see the slave as of its end, durably."""
+    tid = call.number("tid")
+    set_sync_tid(call.fs.ctx, _pfs(call), tid)
+    yield Want.DURABLE
+    return {"tid": tid}
+
+
+OPERATIONS = (
+    Operation("mirror-state", _state),
+    Operation("mirror-read", _read),
+    Operation("mirror-split", _split),
+    Operation("mirror-write", _write, changes=True),
+    Operation("mirror-synced", _synced, changes=True, alters_views=True),
+)
