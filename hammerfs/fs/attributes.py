@@ -77,9 +77,10 @@ def setattr_(
     if mtime_us is not None:
         data.mtime = mtime_us
     data.ctime = ctx.clock() if ctime_us is None else ctime_us
-    # Size, mtime and ctime alone are what the kernel's write-back cache sends after a write.
-    beyond = mode is not None or uid is not None or gid is not None or atime_us is not None
-    ctx.dirty.mark(inode, Dirty.INODE if beyond or data.obj_type != OBJTYPE_REGFILE else Dirty.WRITTEN)
+    # One and the same moment as mtime and ctime, or none, is what the kernel's write-back cache sends after a write.
+    # Redoing that write moves the times, too; what else they may be set to only a flush makes durable.
+    beyond = mode is not None or uid is not None or gid is not None or atime_us is not None or mtime_us != ctime_us
+    ctx.dirty.mark(inode, Dirty.WRITTEN if inode.dirty & Dirty.DATA and not beyond else Dirty.INODE)
 
 
 def readlink(ctx: Context, inode: Inode) -> bytes:

@@ -96,7 +96,15 @@ def _truncate(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
 
 
 def _chmod(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
-    twin.chmod(pick(twin.nodes(), a), b & 0o7777, c)
+    twin.chmod(pick(twin.nodes(), a), b & 0o7777, c, d)
+
+
+def _touch(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
+    node = pick(twin.nodes(), a)
+    if b % 4:
+        twin.touch(node, c if b % 4 & 1 else None, d if b % 4 & 2 else None)
+    else:
+        twin.touch_as_written(node)
 
 
 def _set_xattr(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
@@ -126,6 +134,7 @@ OPERATIONS: dict[str, Callable[[Twin, int, int, int, int, int], None]] = {
     "write": _write,
     "truncate": _truncate,
     "chmod": _chmod,
+    "touch": _touch,
     "set_xattr": _set_xattr,
     "remove_xattr": _remove_xattr,
     "open": _open,

@@ -16,7 +16,16 @@ from hammerfs.store.undo import UndoFifo
 ALL = {**dict.fromkeys(OPERATIONS, 1), **WEIGHTS}
 NAMES = {"create": 6, "symlink": 1, "link": 4, "remove": 4, "rename": 4, "move": 8, "write": 1, "open": 1, "release": 1}
 DATA = {"create": 3, "write": 12, "truncate": 4, "remove": 1, "move": 1, "open": 1, "release": 1}
-ATTRIBUTES = {"create": 4, "chmod": 6, "set_xattr": 4, "remove_xattr": 2, "write": 2, "symlink": 2, "link": 1}
+ATTRIBUTES = {
+    "create": 4,
+    "chmod": 6,
+    "touch": 6,
+    "set_xattr": 4,
+    "remove_xattr": 2,
+    "write": 2,
+    "symlink": 2,
+    "link": 1,
+}
 _WIND_BYTES = 1024 * 1024
 """UNDO laid down in one cycle while a FIFO is wound forward."""
 
@@ -48,7 +57,7 @@ def redo(seed: int) -> Plan:
         version=(7, 7, 6, 5, 4)[seed % 5],
         tasks=1 + seed % TASKS_MAX,
         steps=_steps(seed, 30, 70),
-        weights={"patch": 16, "write": 1, "truncate": 4, "chmod": 1},
+        weights={"patch": 16, "write": 1, "truncate": 4, "chmod": 1, "touch": 2},
         fsyncs=0.6,
         syncs=0.02,
         flushes=0.1,

@@ -1,10 +1,11 @@
 """What was promised, and whether a recovered file system keeps it.
 
 Everything that can be old or new by itself is a chain of versions: the object that a name leads to, a file's content,
-an object's attributes, its extended attributes.  An acknowledged fsync promises that no crash brings back anything
-older than what it was asked for.  What was never acknowledged may be there or not, but only as a whole: a recovered
-value must be one of its chain's versions, to the byte.  Of a long write alone the beginning may be there, cut where
-one REDO record ends and the next one begins.
+an object's mode and owner, its extended attributes, each of its times.  An acknowledged fsync promises that no crash
+brings back anything older than what it was asked for.  What was never acknowledged may be there or not, but only as a
+whole: a recovered value must be one of its chain's versions, to the byte.  Of a long write alone the beginning may be
+there, cut where one REDO record ends and the next one begins.  REDO records hold no times: what was redone was changed
+by the recovery.  A directory's ctime is not promised, as entries that come and go only store its mtime.
 
 An operation that changes several names at once (rename, exchange) ties their chains together: all of them show what
 was before, or all of them what came after.  So a recovered file system is legal when one version of each chain can be
@@ -21,12 +22,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from crash_lib.small import FILE, RECOVERY_US
 from crash_lib.twin import Node, Twin
 from crash_lib.verdict import Tree
 from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX
 
 Chain = tuple[Any, ...]
-"""("name", directory, name), ("content", object), ("attributes", object) or ("xattrs", object)."""
+"""("name", directory, name) or (word, object), where the word is content, attributes, xattrs, mtime, atime or ctime."""
+REDONE = ("mtime", "ctime")
+"""What a recovery that redoes writes moves to its own time."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Promises:
         now: dict[Chain, Any] = {}
         begun: dict[Chain, tuple[int, int]] = {}
         for node in {*self.twin.nodes(), *self.twin.handles}:
-            now.update(values_of(node))
+            now.update(self.values_of(node))
             if node.written is not None:
                 begun["content", node.obj_id] = node.written
         changed = []
@@ -85,7 +89,7 @@ class Promises:
 
         For a directory, all of its entries.  The result says which version of which chains.
         """
-        floors = {chain: self._latest(chain) for chain, _ in values_of(node)}
+        floors = {chain: self._latest(chain) for chain, _ in self.values_of(node)}
         for chain, versions in self.versions.items():
             if chain[0] != "name":
                 continue
@@ -141,6 +145,8 @@ class Promises:
             alike = [at for at, value in enumerate(versions) if value == found and at >= lowest]
             if chain[0] == "name":
                 domains[chain] = alike
+            if found == RECOVERY_US and chain[0] in REDONE and tree.objects[chain[1]].kind == FILE:
+                continue
             if not alike and not self._is_begun(chain, floor, found):
                 complaints.append(_mismatch(chain, versions, floor, found))
         return domains, complaints
@@ -154,6 +160,20 @@ class Promises:
                 if _is_beginning(found, versions[version - 1], versions[version], range(start, end, REDO_PAYLOAD_MAX)):
                     return True
         return False
+
+    def values_of(self, node: Node) -> Iterator[tuple[Chain, Any]]:
+        """The chains of a living object and its entries, with their present values."""
+        number = node.obj_id
+        yield ("content", number), node.content
+        yield ("attributes", number), (node.mode, node.uid, node.gid)
+        yield ("xattrs", number), tuple(sorted(node.xattrs.items()))
+        data = self.twin.inode(node).data
+        yield ("mtime", number), data.mtime
+        yield ("atime", number), data.atime
+        if not node.is_directory:
+            yield ("ctime", number), data.ctime
+        for name, child in node.entries.items():
+            yield ("name", number, name), child.obj_id
 
     def _latest(self, chain: Chain) -> int:
         return len(self.versions[chain]) - 1
@@ -170,15 +190,6 @@ def _is_beginning(found: bytes, old: bytes, new: bytes, cuts: range) -> bool:
         if len(found) == max(len(old), cut) and found[cut:] == old[cut:]:
             return True
     return False
-
-
-def values_of(node: Node) -> Iterator[tuple[Chain, Any]]:
-    """The chains of a living object and its entries, with their present values."""
-    yield ("content", node.obj_id), node.content
-    yield ("attributes", node.obj_id), (node.mode, node.uid)
-    yield ("xattrs", node.obj_id), tuple(sorted(node.xattrs.items()))
-    for name, child in node.entries.items():
-        yield ("name", node.obj_id, name), child.obj_id
 
 
 def _torn(domains: dict[Chain, list[int]], ties: Iterable[list[tuple[Chain, int]]]) -> list[str]:

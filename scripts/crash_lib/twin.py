@@ -38,6 +38,7 @@ class Node:
     obj_id: int = 0
     mode: int = 0o755
     uid: int = UID
+    gid: int = GID
     content: bytes = b""
     xattrs: dict[bytes, bytes] = field(default_factory=dict)
     entries: dict[bytes, Node] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class Node:
     def state(self) -> State:
         children = tuple((name, node.state()) for name, node in sorted(self.entries.items()))
         xattrs = tuple(sorted(self.xattrs.items()))
-        return (self.kind, self.mode, self.uid, self.nlinks, self.content, xattrs, children)
+        return (self.kind, self.mode, (self.uid, self.gid), self.nlinks, self.content, xattrs, children)
 
     def below(self, path: tuple[bytes, ...] = ()) -> Iterator[tuple[tuple[bytes, ...], Node]]:
         """Every path at or under this node, with what is there."""
@@ -77,7 +78,8 @@ def view(fs: FileSystem, inode: Inode) -> State:
     elif data.obj_type == OBJTYPE_SOFTLINK:
         content = fs.readlink(inode)
     xattrs = tuple(sorted((name, fs.getxattr(inode, name)) for name in fs.listxattr(inode)))
-    return (data.obj_type, data.mode, uuid_to_id(data.uid), data.nlinks, content, xattrs, children)
+    owner = uuid_to_id(data.uid), uuid_to_id(data.gid)
+    return (data.obj_type, data.mode, owner, data.nlinks, content, xattrs, children)
 
 
 def view_as_of(fs: FileSystem, tid: Tid) -> State:
@@ -90,7 +92,7 @@ class Twin:
 
     def __init__(self, fs: FileSystem) -> None:
         self.fs = fs
-        self.root = Node(DIRECTORY, OBJID_ROOT, mode=0o755, uid=0)
+        self.root = Node(DIRECTORY, OBJID_ROOT, mode=0o755, uid=0, gid=0)
         self.handles: list[Node] = []
 
     def compare(self) -> None:
@@ -136,7 +138,7 @@ class Twin:
         if inode is None:
             return None
         inherited = parent.mode & stat.S_ISGID if kind == DIRECTORY else 0
-        node = Node(kind, inode.obj_id, 0o644 | inherited)
+        node = Node(kind, inode.obj_id, 0o644 | inherited, gid=_gid_in(parent))
         self._enter(parent, name, node)
         return node
 
@@ -145,7 +147,7 @@ class Twin:
         directory = self.inode(parent)
         inode = self._expect(wanted, lambda: self.fs.symlink(directory, name, target, UID, GID))
         if inode is not None:
-            self._enter(parent, name, Node(OBJTYPE_SOFTLINK, inode.obj_id, 0o777, content=target))
+            self._enter(parent, name, Node(OBJTYPE_SOFTLINK, inode.obj_id, 0o777, gid=_gid_in(parent), content=target))
 
     def link(self, node: Node, parent: Node, name: bytes) -> None:
         wanted = errno.EPERM if node.is_directory else errno.EEXIST if name in parent.entries else 0
@@ -233,9 +235,23 @@ class Twin:
         node.content = node.content[:size].ljust(size, b"\0")
         node.written = None
 
-    def chmod(self, node: Node, mode: int, uid: int) -> None:
-        self.fs.setattr(self.inode(node), mode=mode, uid=uid)
-        node.mode, node.uid = mode, uid
+    def chmod(self, node: Node, mode: int, uid: int, gid: int) -> None:
+        """chmod(2) and chown(2) in one request."""
+        self.fs.setattr(self.inode(node), mode=mode, uid=uid, gid=gid)
+        node.mode, node.uid, node.gid = mode, uid, gid
+
+    def touch(self, node: Node, atime_us: int | None, mtime_us: int | None) -> None:
+        """utimensat(2)."""
+        inode = self.inode(node)
+        atime, mtime = inode.data.atime, inode.data.mtime
+        self.fs.setattr(inode, atime_us=atime_us, mtime_us=mtime_us)
+        wanted = atime if atime_us is None else atime_us, mtime if mtime_us is None else mtime_us
+        assert (inode.data.atime, inode.data.mtime) == wanted
+
+    def touch_as_written(self, node: Node) -> None:
+        """What the kernel tells of the times of writes that it kept to itself."""
+        now = self.fs.ctx.clock()
+        self.fs.setattr(self.inode(node), mtime_us=now, ctime_us=now)
 
     def set_xattr(self, node: Node, name: bytes, value: bytes) -> None:
         self.fs.setxattr(self.inode(node), name, value)
@@ -261,6 +277,11 @@ class Twin:
     def release_all(self) -> None:
         while self.handles:
             self.release(self.handles[-1])
+
+
+def _gid_in(parent: Node) -> int:
+    """The group of what is created there."""
+    return parent.gid if parent.mode & stat.S_ISGID else GID
 
 
 def contains(node: Node, other: Node) -> bool:

@@ -6,19 +6,30 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 from crash_lib.memo import ReadingDevice
-from crash_lib.small import FILE, mount
+from crash_lib.small import FILE, RECOVERY_US, mount
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
 from hammerfs.device.recording import Entry
 from hammerfs.errors import HammerError
 from hammerfs.fs.inode import Inode
+from hammerfs.fs.metadata import read_record
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import Offset, short_of, to_zone2, volume_of
-from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, OBJTYPE_SOFTLINK, ZONE_UNDO
-from hammerfs.ondisk.inode import uuid_to_id
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_SIZE,
+    BUFSIZE,
+    LOCALIZE_INODE,
+    MAX_TID,
+    OBJTYPE_SOFTLINK,
+    RECTYPE_INODE,
+    ZONE_UNDO,
+)
+from hammerfs.ondisk.element import base_key, unpack_leaf
+from hammerfs.ondisk.inode import InodeData, uuid_to_id
 from hammerfs.ondisk.volume import VolumeHeader
 from hammerfs.ops.check import check_devices
 from hammerfs.ops.check_freemap import FreemapState, check_freemap
@@ -46,12 +57,18 @@ Slot = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one object looks like from outside."""
+    """What one object looks like from outside, and its times as they are stored; those of a recovery are RECOVERY_US.
+
+    attributes -- mode, uid, gid
+    """
 
     kind: int
     content: bytes
-    attributes: tuple[int, int]
+    attributes: tuple[int, int, int]
     xattrs: tuple[tuple[bytes, bytes], ...]
+    mtime: int
+    atime: int
+    ctime: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +96,13 @@ class Verdict:
     tree: Tree | None
 
 
-def recover(devices: Sequence[ReadingDevice], **options: bool) -> Recovered:
+def recover(devices: Sequence[ReadingDevice], **options: Any) -> Recovered:
     """Mount for writing, finish what recovery leaves to the first flush, unmount."""
     entries = devices[0].log.entries
     opened = 0
     _HEARD.clear()
     try:
-        fs = mount(devices, **options)
+        fs = mount(devices, start_us=RECOVERY_US, **options)
         opened = len(entries)
         fs.close_now()
         assert not _HEARD, f"the log says: {_HEARD[0]}"
@@ -133,7 +150,16 @@ def look_at(fs: FileSystem, inode: Inode) -> Seen:
     elif data.obj_type == OBJTYPE_SOFTLINK:
         content = fs.readlink(inode)
     xattrs = tuple(sorted((name, fs.getxattr(inode, name)) for name in fs.listxattr(inode)))
-    return Seen(data.obj_type, content, (data.mode, uuid_to_id(data.uid)), xattrs)
+    times = [min(time, RECOVERY_US) for time in stored_times(fs, inode)]
+    return Seen(data.obj_type, content, (data.mode, uuid_to_id(data.uid), uuid_to_id(data.gid)), xattrs, *times)
+
+
+def stored_times(fs: FileSystem, inode: Inode) -> tuple[int, int, int]:
+    """mtime, atime and ctime of the inode's record; a read-only mount shows the ctime for all three."""
+    raw = fs.ctx.tree.find_as_of(base_key(inode.localization | LOCALIZE_INODE, inode.obj_id, RECTYPE_INODE, 0), MAX_TID)
+    assert raw is not None
+    data = InodeData.unpack(read_record(fs.ctx, unpack_leaf(raw)))
+    return data.mtime, data.atime, data.ctime
 
 
 @contextmanager

@@ -35,7 +35,7 @@ BACK_END = ("FileSystem.run", "Flusher.")
 BY_THREAD = pytest.mark.parametrize("by_thread", [False, True], ids=["inline", "thread"])
 
 
-def filled(seed: int = 5, steps: int = 25) -> tuple[Twin, RecordingLog, State]:
+def filled(seed: int = 5, steps: int = 30) -> tuple[Twin, RecordingLog, State]:
     """A file system with one flushed and one pending lot of changes, and the state that was flushed."""
     recording, log = recorded(fresh())
     fs = mount(recording, xattr=True)
