@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 from hammerfs.device.base import Device, FailureLatch
+from hammerfs.device.passing import PassingDevice
 from hammerfs.errors import DeviceError
 from hammerfs.ondisk.crc import Buffer
 
 Action: TypeAlias = Literal["read", "write", "barrier"]
 
 
-class FaultyDevice:
+class FaultyDevice(PassingDevice):
     """Passes everything on to `lower`, except that the `nth` read, write or barrier (from 1) fails with `errno`.
 
     With the action "any" all three are counted together.  A failed write wrote nothing, or with `short` its first half,
@@ -38,7 +39,7 @@ class FaultyDevice:
         lasting: bool = False,
         latched: bool = True,
     ) -> None:
-        self._lower = lower
+        super().__init__(lower)
         self._action = action
         self.nth = nth
         self._errno = errno
@@ -50,18 +51,6 @@ class FaultyDevice:
         self.faults = 0
         self.is_healed = False
         self.on_fault: Callable[[], None] = lambda: None
-
-    @property
-    def name(self) -> str:
-        return self._lower.name
-
-    @property
-    def writable(self) -> bool:
-        return self._lower.writable
-
-    @property
-    def size(self) -> int:
-        return self._lower.size
 
     def read(self, offset: int, size: int) -> bytes:
         if self._is_due("read"):
@@ -86,12 +75,6 @@ class FaultyDevice:
         if self._is_due("barrier"):
             raise self._failure("barrier", 0, self.size)
         self._lower.barrier()
-
-    def prefetch(self, offset: int, size: int) -> None:
-        self._lower.prefetch(offset, size)
-
-    def close(self) -> None:
-        self._lower.close()
 
     def _is_due(self, action: Action) -> bool:
         self.counts[action] += 1

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from hammerfs.device.memory import MemoryDevice
+from hammerfs.device.passing import PassingDevice
 from hammerfs.ondisk.crc import Buffer
 
 SECTOR_SIZE = 512
@@ -118,36 +119,18 @@ class RecordingLog:
         return image.copy()
 
 
-class RecordingDevice:
+class RecordingDevice(PassingDevice):
     """Passes everything on to a memory device and notes it in a log, its own or a shared one."""
 
     def __init__(self, lower: MemoryDevice, log: RecordingLog | None = None) -> None:
-        self._lower = lower
+        super().__init__(lower)
         self.log = log or RecordingLog()
         self._index = self.log.attach(lower.copy())
         self._began: int | None = None
 
-    @property
-    def name(self) -> str:
-        return self._lower.name
-
-    @property
-    def writable(self) -> bool:
-        return self._lower.writable
-
-    @property
-    def size(self) -> int:
-        return self._lower.size
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._lower.read(offset, size)
-
     def write(self, offset: int, data: Buffer) -> None:
         self._lower.write(offset, data)
         self.log.entries.append(Write(self._index, offset, bytes(data)))
-
-    def write_vector(self, offset: int, chunks: Sequence[Buffer]) -> None:
-        self.write(offset, b"".join(chunks))
 
     def begin_barrier(self) -> None:
         """Let the next barrier have begun now, as one in a thread does while others write."""
@@ -161,12 +144,6 @@ class RecordingDevice:
         assert begin is not None
         self._lower.barrier()
         self.log.entries.append(BarrierEnd(self._index, begin))
-
-    def prefetch(self, offset: int, size: int) -> None:
-        self._lower.prefetch(offset, size)
-
-    def close(self) -> None:
-        self._lower.close()
 
 
 def apply_sectors(image: MemoryDevice, write: Write, fate: Fate) -> None:

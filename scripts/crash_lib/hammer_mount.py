@@ -11,14 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 FULL = os.environ.get("HAMMERFS_REAL_FULL") == "1"
 """Whether to test at full size; without it the tests are as large as some minutes allow."""
 
 COMMAND_SECONDS_MAX = 900
 DEATH_SECONDS_MAX = 30
+SERVER_BYTES_MAX = (128 + 64) << 20
+"""Memory of a server: the default of the mount option `cache`, and 64 MiB for everything else."""
 SMALL_LOG = ("-f", "-u", "128M")
 """mkfs options: an UNDO FIFO that a test fills and wraps, which it would not do with one of half a gigabyte."""
 
@@ -134,3 +138,30 @@ class HammerMount:
         if self.is_mounted:
             subprocess.run(["fusermount3", "-u", "-z", self.path], check=False)
         self.image.unlink(missing_ok=True)
+
+
+@contextmanager
+def several(folder: Path, **defaults: Any) -> Iterator[Callable[..., HammerMount]]:
+    """A function that makes a file system below `folder`, with arguments of HammerMount beside the `defaults`.
+
+    At the end each is unmounted, if it still is mounted, checked, its servers must have kept to their memory, and it is
+    removed in any case.
+    """
+    made: list[HammerMount] = []
+
+    def make(**options: Any) -> HammerMount:
+        own = folder / f"fs{len(made)}"
+        own.mkdir()
+        made.append(HammerMount(own, **{**defaults, **options}))
+        return made[-1]
+
+    try:
+        yield make
+        for mount in made:
+            if mount.is_mounted:
+                mount.umount()
+            mount.check()
+            assert mount.peak_bytes <= SERVER_BYTES_MAX
+    finally:
+        for mount in made:
+            mount.remove()

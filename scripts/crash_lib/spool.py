@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from hammerfs.device.base import Device
+from hammerfs.device.passing import PassingDevice
 from hammerfs.device.recording import BarrierBegin, BarrierEnd, Entry, Write
 from hammerfs.ondisk.crc import Buffer
 
@@ -20,47 +21,23 @@ _HEAD = struct.Struct("<cxxxIQ")
 _WRITE, _BEGIN, _END = b"W", b"B", b"E"
 
 
-class SpoolingDevice:
+class SpoolingDevice(PassingDevice):
     """Passes everything on to `lower` and appends writes and barriers to a file; barriers may come from a thread."""
 
     def __init__(self, lower: Device, spool: Path) -> None:
-        self._lower = lower
+        super().__init__(lower)
         self._fd = os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._lock = threading.Lock()
         self._count = 0
-
-    @property
-    def name(self) -> str:
-        return self._lower.name
-
-    @property
-    def writable(self) -> bool:
-        return self._lower.writable
-
-    @property
-    def size(self) -> int:
-        return self._lower.size
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._lower.read(offset, size)
 
     def write(self, offset: int, data: Buffer) -> None:
         self._lower.write(offset, data)
         self._note(_WRITE, len(data), offset, bytes(data))
 
-    def write_vector(self, offset: int, chunks: Sequence[Buffer]) -> None:
-        self.write(offset, b"".join(chunks))
-
     def barrier(self) -> None:
         begin = self._note(_BEGIN, 0, 0)
         self._lower.barrier()
         self._note(_END, 0, begin)
-
-    def prefetch(self, offset: int, size: int) -> None:
-        self._lower.prefetch(offset, size)
-
-    def close(self) -> None:
-        self._lower.close()
 
     def _note(self, kind: bytes, size: int, number: int, data: bytes = b"") -> int:
         with self._lock:

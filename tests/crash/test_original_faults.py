@@ -13,7 +13,7 @@ import pytest
 import test_filesystem_crash as points
 import test_redo_crash as redo_points
 import trio
-from flusher_control import running
+from flusher_control import running, until
 from small_filesystem import fresh, make, mount, read, recorded
 
 from hammerfs.device.recording import drop_all
@@ -171,8 +171,7 @@ def test_point_8_the_mode_that_dragonfly_defaults_to_returns_before_anything_is_
                 fs.write(inode, 0, b"new")
                 await fs.fsync(inode)
                 cuts.append(log.power_cut(len(log.entries), drop_all))
-                while flusher.running() or flusher.cycle.undo_dirty:
-                    await trio.lowlevel.checkpoint()
+                await until(lambda: not flusher.running() and not flusher.cycle.undo_dirty)
                 fs.write(inode, 0, b"old")
                 await fs.sync()
 

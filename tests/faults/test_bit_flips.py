@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
-from types import SimpleNamespace
-from typing import Any, TypeVar
 
 import pyfuse3
 import pytest
 from crash_lib.twin import Node, State, Twin, view
 from faulty_run import READ_ONLY_LINE, logged
+from handlers import USER, call
 from small_filesystem import DIRECTORY, FILE, fresh, make, mount, read, recorded
 from structures import Structure, flipped, flips, structures
 from test_filesystem_crash import flush_in_one_cycle
@@ -37,8 +36,6 @@ from hammerfs.store.volumes import VolumeSet
 from hammerfs.vfs.nodeids import ROOT_NODE_ID
 from hammerfs.vfs.operations import operations_for
 
-T = TypeVar("T")
-USER: Any = SimpleNamespace(uid=0, gid=0, pid=1, umask=0)
 Path = tuple[bytes, ...]
 VOLUME_HEADER_USED = UNDO_ARRAY_OFFSET + 8
 VOLUME_HEADER_NEXT_TID = 248
@@ -217,22 +214,15 @@ def lines_of_reading(device: MemoryDevice, path: Path, size: int) -> list[str]:
         node_id = pyfuse3.InodeT(ROOT_NODE_ID)
         with suppress(pyfuse3.FUSEError):
             for name in path:
-                node_id = answer(operations.lookup(node_id, pyfuse3.FileNameT(name), USER)).st_ino
+                node_id = call(operations.lookup(node_id, pyfuse3.FileNameT(name), USER)).st_ino
             for request in (
                 operations.read(pyfuse3.FileHandleT(node_id), 0, size),
                 operations.readlink(node_id, USER),
                 operations.getxattr(node_id, pyfuse3.XAttrNameT(b"user.name"), USER),
             ):
                 with suppress(pyfuse3.FUSEError):
-                    answer(request)
+                    call(request)
     return lines
-
-
-def answer(request: Coroutine[Any, Any, T]) -> T:
-    with pytest.raises(StopIteration) as done:
-        request.send(None)
-    value: T = done.value.value
-    return value
 
 
 @pytest.mark.parametrize("kind", ["inode", "data", "symlink target", "extended attribute"])
@@ -260,7 +250,7 @@ def test_a_file_whose_entry_is_damaged_too_is_named_by_its_number() -> None:
             fs = opened(image)
             assert fs is not None
             with suppress(pyfuse3.FUSEError):
-                answer(operations_for(fs).read(pyfuse3.FileHandleT(data.obj_id), data.file_offset, 1))
+                call(operations_for(fs).read(pyfuse3.FileHandleT(data.obj_id), data.file_offset, 1))
         named = f" of {path_text(paths_of(root, data.obj_id)[0])!r}: "
         if named not in lines[0]:
             assert f" of object {data.obj_id:#x}: " in lines[0]

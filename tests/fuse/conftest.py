@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hammer_mount import HammerMount
+from hammer_mount import HammerMount, several
 
 SMALL = ("-f", "-u", "16M")
 SIZE = "512M"
@@ -52,21 +52,5 @@ def here(module_mount: HammerMount, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def hammer_mount(tmp_path: Path) -> Iterator[Callable[[], HammerMount]]:
     """A function that makes a small file system and leaves the mounting to the test; checked at the end."""
-    made: list[HammerMount] = []
-
-    def make() -> HammerMount:
-        folder = tmp_path / f"fs{len(made)}"
-        folder.mkdir()
-        mount = HammerMount(folder, size=SIZE, mkfs=SMALL)
-        made.append(mount)
-        return mount
-
-    try:
+    with several(tmp_path, size=SIZE, mkfs=SMALL) as make:
         yield make
-        for mount in made:
-            if mount.is_mounted:
-                mount.umount()
-            mount.check()
-    finally:
-        for mount in made:
-            mount.remove()

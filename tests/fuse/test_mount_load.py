@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SIZE, SMALL
-from hammer_mount import FULL, HammerMount
+from hammer_mount import FULL, SERVER_BYTES_MAX, HammerMount
 
 pytestmark = pytest.mark.mount
 
@@ -23,8 +23,6 @@ Maker = Callable[[], HammerMount]
 OPEN_FILES = 10_000 if FULL else 2_000
 PROCESSES = 64
 ENTRIES = 1_000_000 if FULL else 3_000
-SERVER_BYTES_MAX = (128 + 64) << 20
-"""The default of the mount option `cache`, and 64 MiB for everything else, as in tests/real."""
 
 
 @contextmanager

@@ -47,6 +47,11 @@ TYPES = {
     OBJTYPE_CDEV: "chr",
     OBJTYPE_BDEV: "blk",
 }
+CRASHED = [f"g3-crash-{name}" for name in ("allmeta", "nohdr", "partialundo", "reblock", "reorder17", "twice", "undo")]
+CRASHED += [f"g3-crash-{name}" for name in ("v1", "v3", "v4", "v6", "wrap", "wrap-nohdr")]
+"""Golden images of file systems that need recovery, by UNDO alone."""
+WITH_REDO = ["g4-crash-redo", "g4-crash-redo-ext", "g4-crash-redo-v4"]
+"""Those that need REDO, too."""
 READ_ONLY = MountOptions(read_only=True)
 READ_SIZE = 777_777
 """An odd size, so that reads begin and end anywhere in a block."""

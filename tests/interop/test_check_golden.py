@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge import CRASHED, WITH_REDO
 
 from hammerfs.device.file import FileDevice
 from hammerfs.device.overlay import OverlayDevice
@@ -27,9 +28,6 @@ Manifest = Callable[[str], dict[str, Any]]
 CLEAN = ["g1-basic", "g2-history", "g5-pfs", "g5-slave", "g6-v1", "g6-v2", "g6-v4", "g6-v5", "g6-v6", "g7-dedup"]
 CLEAN += ["g8-twovol", "g10-upgrade-v1to7", "g10-upgrade-v6to7", "g11-nohistory"]
 FRESH = [f"n0-mkfs-{name}" for name in ("v1", "v2", "v3", "v4", "v5", "v6", "v7", "multi")]
-CRASHED = [f"g3-crash-{name}" for name in ("allmeta", "nohdr", "partialundo", "reblock", "reorder17", "twice", "undo")]
-CRASHED += [f"g3-crash-{name}" for name in ("v1", "v3", "v4", "v6", "wrap", "wrap-nohdr")]
-CRASHED += ["g4-crash-redo", "g4-crash-redo-ext", "g4-crash-redo-v4"]
 
 
 def devices_of(name: str, manifest: Manifest, original: Original) -> list[FileDevice]:
@@ -74,7 +72,7 @@ def test_a_fresh_image_is_clean(name: str, golden_manifest: Manifest, golden_ori
     assert report.counts["inodes"] == 1
 
 
-@pytest.mark.parametrize("name", CRASHED)
+@pytest.mark.parametrize("name", [*CRASHED, *WITH_REDO])
 def test_a_crashed_image_is_clean_behind_its_recovery(
     name: str, golden_manifest: Manifest, golden_original: Original
 ) -> None:

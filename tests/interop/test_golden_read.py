@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from judge import (
+    CRASHED,
     READ_ONLY,
+    WITH_REDO,
     Golden,
     Manifest,
     Tree,
@@ -67,22 +69,6 @@ CLEAN = {
     "g11-nohistory": "tree",
 }
 FRESH = [*(f"n0-mkfs-v{version}" for version in range(1, 8)), "n0-mkfs-multi"]
-CRASHED = [
-    "g3-crash-allmeta",
-    "g3-crash-nohdr",
-    "g3-crash-partialundo",
-    "g3-crash-reblock",
-    "g3-crash-reorder17",
-    "g3-crash-twice",
-    "g3-crash-undo",
-    "g3-crash-v1",
-    "g3-crash-v3",
-    "g3-crash-v4",
-    "g3-crash-v6",
-    "g3-crash-wrap",
-    "g3-crash-wrap-nohdr",
-]
-WITH_REDO = ["g4-crash-redo", "g4-crash-redo-ext", "g4-crash-redo-v4"]
 VIEWS = ["s1", "s2", "s3", "s4", "s5", "s6"]
 PFS_TREES = [
     ("g5-pfs", 1, "tree_m1"),

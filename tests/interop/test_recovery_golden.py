@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge import CRASHED, WITH_REDO
 
 from hammerfs.device.file import FileDevice
 from hammerfs.device.overlay import OverlayDevice
@@ -16,24 +17,6 @@ from hammerfs.store.recovery import RecoveryResult, recover_stage1
 from hammerfs.store.undo import UndoFifo
 from hammerfs.store.volumes import VolumeSet
 
-CRASHED = [
-    "g3-crash-allmeta",
-    "g3-crash-nohdr",
-    "g3-crash-partialundo",
-    "g3-crash-reblock",
-    "g3-crash-reorder17",
-    "g3-crash-twice",
-    "g3-crash-undo",
-    "g3-crash-v1",
-    "g3-crash-v3",
-    "g3-crash-v4",
-    "g3-crash-v6",
-    "g3-crash-wrap",
-    "g3-crash-wrap-nohdr",
-    "g4-crash-redo",
-    "g4-crash-redo-ext",
-    "g4-crash-redo-v4",
-]
 Unpack = Callable[[str], Path]
 Load = Callable[[str], dict[str, Any]]
 
@@ -43,7 +26,7 @@ def recover_in_memory(path: Path, *, collapse: bool) -> tuple[VolumeSet, Recover
     return volumes, recover_stage1(volumes, collapse=collapse)
 
 
-@pytest.mark.parametrize("name", CRASHED)
+@pytest.mark.parametrize("name", [*CRASHED, *WITH_REDO])
 def test_range_numbers_and_messages_are_the_originals(
     name: str, golden_original: Unpack, golden_manifest: Load
 ) -> None:
@@ -56,7 +39,7 @@ def test_range_numbers_and_messages_are_the_originals(
     assert result.undone_records == result.fifo.records
 
 
-@pytest.mark.parametrize("name", CRASHED)
+@pytest.mark.parametrize("name", [*CRASHED, *WITH_REDO])
 def test_recovering_again_finds_nothing_more_to_undo(name: str, golden_original: Unpack) -> None:
     path = golden_original(f"{name}.img")
     volumes, first = recover_in_memory(path, collapse=True)
@@ -72,7 +55,7 @@ def test_recovering_again_finds_nothing_more_to_undo(name: str, golden_original:
     )
 
 
-@pytest.mark.parametrize("name", CRASHED)
+@pytest.mark.parametrize("name", [*CRASHED, *WITH_REDO])
 def test_a_range_that_is_kept_is_found_again(name: str, golden_original: Unpack) -> None:
     volumes, first = recover_in_memory(golden_original(f"{name}.img"), collapse=False)
     overlay = volumes.root.device

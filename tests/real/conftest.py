@@ -13,35 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hammer_mount import HammerMount
+from hammer_mount import HammerMount, several
 from sample_tree import build_tree
-
-SERVER_BYTES_MAX = (128 + 64) << 20
-"""The default of the mount option `cache`, and 64 MiB for everything else."""
 
 
 @pytest.fixture
-def hammer_mount(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., HammerMount]]:
+def hammer_mount(tmp_path: Path) -> Iterator[Callable[..., HammerMount]]:
     """A function that makes a file system, with the arguments of HammerMount, and leaves the mounting to the test."""
-    made: list[HammerMount] = []
-
-    def make(**options: object) -> HammerMount:
-        folder = tmp_path / f"fs{len(made)}"
-        folder.mkdir()
-        mount = HammerMount(folder, **options)  # type: ignore[arg-type]
-        made.append(mount)
-        return mount
-
-    try:
+    with several(tmp_path) as make:
         yield make
-        for mount in made:
-            if mount.is_mounted:
-                mount.umount()
-            mount.check()
-            assert mount.peak_bytes <= SERVER_BYTES_MAX
-    finally:
-        for mount in made:
-            mount.remove()
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine
-from types import SimpleNamespace
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import pyfuse3
 import pytest
 import trio
 import trio.testing
+from handlers import USER, call, errno_of
 from small_filesystem import assert_clean, fresh, make, mount, names, read, walk
 
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NoSpaceError, ReadOnlyError
@@ -27,25 +27,6 @@ from hammerfs.vfs.attributes import CACHE_SECONDS, OWNERS_REMEMBERED_MAX, OwnerN
 from hammerfs.vfs.complaints import LINES_PER_PERIOD, PERIOD_SECONDS, Complaints
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, ROOT_NODE_ID
 from hammerfs.vfs.operations import HammerOperations, XattrOperations, operations_for
-
-USER: Any = SimpleNamespace(uid=1000, gid=100, pid=1, umask=0o22)
-T = TypeVar("T")
-
-
-def call(handler: Coroutine[Any, Any, T]) -> T:
-    """The answer of a handler that must not wait for anything."""
-    try:
-        handler.send(None)
-    except StopIteration as done:
-        answer: T = done.value
-        return answer
-    pytest.fail("the handler waited")
-
-
-def errno_of(handler: Coroutine[Any, Any, object]) -> int:
-    with pytest.raises(pyfuse3.FUSEError) as caught:
-        call(handler)
-    return caught.value.errno
 
 
 def failing(error: Exception) -> Callable[..., Any]:
