@@ -12,8 +12,8 @@ from typing import Any
 from hammerfs.cli.directive import Directive, DirectiveError, show, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, volumes
-from hammerfs.cli.moment import at, tid_text, time_text
-from hammerfs.cli.past import Past, exists, place_of
+from hammerfs.cli.moment import tid_text, time_text
+from hammerfs.cli.past import Past, as_of, exists, place_of
 from hammerfs.errors import HammerError
 
 _HISTORY = "history[@offset[,len]] <file-path>[@offset[,len]] ..."
@@ -76,7 +76,7 @@ def _result(past: Past, where: _Where, *, dump: bool) -> dict[str, Any]:
         moments = [{"tid": tid_text(moment["tid"]), "seconds": moment["seconds"]} for moment in found["moments"]]
         if dump and where.offset is not None:
             for moment in moments:
-                then = at(path, int(moment["tid"], 16))
+                then = as_of(past, path, int(moment["tid"], 16))
                 moment["data"] = _dump(past, then, where.offset, where.length)
     except (HammerError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -26,6 +26,9 @@ class MountedPast:
     def is_top(self, path: str) -> bool:
         return os.path.ismount(path)
 
+    def absolute(self, path: str) -> str:
+        return os.path.realpath(path)
+
     def status(self, path: str) -> Status:
         found = os.lstat(path)
         return Status(

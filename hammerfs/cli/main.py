@@ -25,6 +25,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("hammerfs.cli.show", "print the B-tree"),
     "show-undo": ("hammerfs.cli.show_undo", "print the UNDO/REDO FIFO"),
     "blockmap": ("hammerfs.cli.blockmap", "print the freemap"),
+    "ls": ("hammerfs.cli.ls", "list directories, or what was deleted from them"),
+    "log": ("hammerfs.cli.log", "list what happened to a file or directory"),
+    "diff": ("hammerfs.cli.diff", "list what changed in a tree between two moments"),
+    "restore": ("hammerfs.cli.restore", "bring back a file or directory as it was"),
     "undo": ("hammerfs.cli.undo", "earlier versions of files, and what changed between them"),
     "checkmap": ("hammerfs.cli.checkmap", "compare the freemap with what is in use"),
 }

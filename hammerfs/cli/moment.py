@@ -11,10 +11,10 @@ from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import MAX_TID
 
-TIME_HELP: Final = "2026-11-22T10:00:00 (local time, UTC with a Z at its end, parts from the right may be left out)"
+TIME_HELP: Final = "2026-11-22T10:00:00 (local time, UTC with a Z at its end; what is left out at its right is zero)"
 _TID: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}\Z")
-_AT_TID: Final = re.compile(r"@@0[xX][0-9a-fA-F]{16}\Z")
-_SHAPES: Final = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d", "%Y-%m", "%Y")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?Z?\Z")
+_SHAPES: Final = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d")
 
 
 def parse_tid(text: str) -> Tid:
@@ -34,13 +34,18 @@ def at(path: str, tid: Tid) -> str:
     return f"{path}@@{tid_text(tid)}"
 
 
-def names_moment(path: str) -> bool:
-    """Whether the path's last name says as of which TID."""
-    return _AT_TID.search(path) is not None
+def names_tid(text: str) -> bool:
+    """Whether a word is a TID."""
+    return _TID.match(text) is not None
+
+
+def is_moment(text: str) -> bool:
+    """Whether a word is a TID or a clock time, rather than a path."""
+    return names_tid(text) or _TIME.match(text) is not None
 
 
 def parse_time(text: str) -> int:
-    """A clock time in microseconds since 1970, its end where parts are missing; UsageError when it is none."""
+    """A clock time in microseconds since 1970; UsageError when it is none."""
     zone, digits = ("+0000", text[:-1]) if text.endswith("Z") else ("", text)
     for shape in _SHAPES:
         try:

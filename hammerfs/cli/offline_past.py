@@ -32,6 +32,9 @@ class OfflinePast:
     def is_top(self, path: str) -> bool:
         return not path.strip("/.")
 
+    def absolute(self, path: str) -> str:
+        return os.path.normpath(f"/{path}")
+
     def status(self, path: str) -> Status:
         inode = self._find(path)
         data = inode.data

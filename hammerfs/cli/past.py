@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hammerfs.cli.moment import at, names_tid, parse_tid, parse_time
+from hammerfs.errors import UsageError
+from hammerfs.ondisk.address import Tid
+
 if TYPE_CHECKING:
     import argparse
 
@@ -50,6 +54,9 @@ class Past(Protocol):
     def is_top(self, path: str) -> bool:
         """Whether a path leads to a file system's root, which has no name."""
 
+    def absolute(self, path: str) -> str:
+        """The path without symlinks, from the root that paths begin at."""
+
     def status(self, path: str) -> Status:
         """What is there, symlinks not followed."""
 
@@ -70,14 +77,29 @@ class Past(Protocol):
 
 
 def place_of(past: Past, path: str) -> tuple[str, str]:
-    """The directory that a path's last name is in, and that name; the root itself has none, and is its own place."""
-    trimmed = path.rstrip("/") or "/"
-    if past.is_top(trimmed):
-        return trimmed, ""
-    place, name = os.path.split(trimmed)
-    if name in (".", ".."):
-        place, name = os.path.split(os.path.realpath(trimmed))
+    """The directory that a path's last name is in, and that name; the root itself has none, and is its own place.
+
+    What ends with a slash means what a symlink there leads to.
+    """
+    if past.is_top(path):
+        return path, ""
+    if _says_no_name(path):
+        path = past.absolute(path)
+        if past.is_top(path):
+            return path, ""
+    place, name = os.path.split(path)
     return place or ".", name
+
+
+def as_of(past: Past, path: str, tid: Tid) -> str:
+    """The path by which something is seen as of a moment; a root's own name lies outside of its file system."""
+    if past.is_top(path) or _says_no_name(path):
+        return at(f"{path.rstrip('/')}/", tid)
+    return at(path, tid)
+
+
+def _says_no_name(path: str) -> bool:
+    return path.rpartition("/")[2] in ("", ".", "..")
 
 
 def exists(past: Past, path: str) -> bool:
@@ -99,3 +121,30 @@ def add_volumes(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="look into these volumes (colons between them), not a mounted file system; paths begin at their root",
     )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`, for commands whose output a program may read."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def moment_of(past: Past, path: str, text: str) -> Tid:
+    """The TID that a moment's text means for what is at a path: the TID itself, or the newest one by a clock time."""
+    if names_tid(text):
+        return parse_tid(text)
+    time_us = parse_time(text)
+    place, name = place_of(past, path)
+    tid: Tid | None = past.ask(path if not name or is_directory(past, path) else place, "moment", time_us=time_us)[
+        "tid"
+    ]
+    if tid is None:
+        raise UsageError(f"{path}: there is no history as old as {text}")
+    return tid
+
+
+def is_directory(past: Past, path: str) -> bool:
+    """Whether there is a directory now."""
+    try:
+        return past.status(path).is_directory
+    except OSError:
+        return False

@@ -21,8 +21,8 @@ from typing import IO, Any
 from hammerfs.cli.directive import JSON_FORMAT
 from hammerfs.cli.errors import guarded
 from hammerfs.cli.looking_back import looking_back
-from hammerfs.cli.moment import at, parse_tid, tid_text, time_text
-from hammerfs.cli.past import Past, add_volumes, exists, place_of
+from hammerfs.cli.moment import parse_tid, tid_text, time_text
+from hammerfs.cli.past import Past, add_volumes, as_of, exists, place_of
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
@@ -165,7 +165,7 @@ def versions_of(past: Past, path: str) -> list[Version]:
     place, name = place_of(past, path)
     found = past.ask(place, "versions", name=name)
     for tid in found["fake"]:
-        print(f"Warning: fake transaction id {at(path, tid)}", file=sys.stderr)
+        print(f"Warning: fake transaction id {as_of(past, path, tid)}", file=sys.stderr)
     return [Version(moment["tid"], moment["seconds"], moment["obj_id"]) for moment in found["moments"]]
 
 
@@ -177,7 +177,7 @@ def _print_json(past: Past, paths: Sequence[str]) -> int:
                 "tid": tid_text(version.tid),
                 "seconds": version.seconds,
                 "obj_id": f"0x{version.obj_id:016x}",
-                "exists": exists(past, at(path, version.tid)),
+                "exists": exists(past, as_of(past, path, version.tid)),
             }
             for version in versions_of(past, path)
         ]
@@ -237,8 +237,8 @@ class _Undo:
         return True
 
     def _generate(self, older: Version, newer: Version | None, index: int, *, inode_changed: bool = False) -> None:
-        old_path = at(self._path, older.tid)
-        new_path = self._path if newer is None else at(self._path, newer.tid)
+        old_path = as_of(self._past, self._path, older.tid)
+        new_path = self._path if newer is None else as_of(self._past, self._path, newer.tid)
         is_there = exists(self._past, old_path)
         if not is_there and not exists(self._past, new_path):
             if index == 0 or self._job.verbose:

@@ -186,7 +186,9 @@ def _bearer_log(bearer: _Bearer, contents: _Contents) -> Iterator[LogEntry]:
             if tid in contents:
                 what.append("data")
             if what or event != CHANGED:
-                yield _log_entry(moment, event, bearer.entry, version.data, what, contents.get(tid, (0, 0))[1])
+                # Records are longer than what they hold, up to their alignment.
+                written = min(contents.get(tid, (0, 0))[1], version.data.size)
+                yield _log_entry(moment, event, bearer.entry, version.data, what, written)
         elif life.end is not None and tid == life.end.tid and before is not None:
             event = REMOVED if version is None or not version.data.nlinks else MOVED
             yield _log_entry(moment, event, bearer.entry, before.data, [], 0)

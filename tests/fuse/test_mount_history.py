@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hammer_mount import HammerMount, hammerfs
+from hammer_mount import HammerMount, hammerfs, run
 
 pytestmark = pytest.mark.mount
 
@@ -21,6 +24,11 @@ def undo(*words: str | Path, cwd: Path | None = None, code: int = 0) -> str:
     done = subprocess.run([*UNDO, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == code, done.stderr
     return done.stdout
+
+
+def command(*words: str | Path, cwd: Path | None = None, accept: int = 0) -> str:
+    """What a command of `hammerfs` prints."""
+    return run(Path(sys.executable).with_name("hammerfs"), *words, cwd=cwd, accept=accept)
 
 
 def synced(folder: Path) -> str:
@@ -73,3 +81,53 @@ def test_elsewhere_there_is_none(tmp_path: Path) -> None:
     done = subprocess.run([*UNDO, tmp_path / "x"], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert done.stderr == f"undo: {tmp_path} does not lie on a mounted HAMMER file system\n"
+
+
+def test_deleted_things_are_listed_and_come_back_as_they_were(here: Path) -> None:
+    folder = here / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "file").write_text("contents")
+    os.link(folder / "inner" / "file", folder / "second name")
+    (folder / "link").symlink_to("inner/file")
+    folder.chmod(0o750)
+    synced(here)
+    shutil.rmtree(folder)
+    gone = json.loads(command("ls", "--deleted", "--json", ".", cwd=here))["directories"][0]["names"]
+    assert [(name["name"], name["exists"]) for name in gone] == [("folder", False)]
+    seen = here / f"folder@@{gone[0]['last_tid']}"
+    assert (seen / "inner" / "file").read_text() == "contents"
+    assert command("restore", "folder", cwd=here).startswith("restored folder@@0x")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+    assert (folder / "second name").samefile(folder / "inner" / "file")
+    assert os.readlink(folder / "link") == "inner/file"
+    assert (folder / "inner" / "file").stat().st_mtime_ns == (seen / "inner" / "file").stat().st_mtime_ns
+    assert sorted(os.listdir(here)) == ["folder"]
+    tid = gone[0]["last_tid"]
+    assert subprocess.run(["diff", "-r", folder, seen], check=False).returncode == 0
+    assert command("diff", f"folder@@{tid}", "folder", cwd=here) == ""
+
+
+def test_what_stands_in_the_way_is_replaced_only_when_asked_for(here: Path) -> None:
+    file = here / "file"
+    file.write_text("old\n")
+    tid = synced(here)
+    file.write_text("new\n")
+    out = command("restore", "--tid", tid, file).splitlines()
+    assert out[-3:-1] == ["-new", "+old"]
+    assert (file.read_text(), (here / f"file.{tid}").read_text()) == ("new\n", "old\n")
+    command("restore", "--tid", tid, "--force", file)
+    assert file.read_text() == "old\n"
+    # What was replaced had not been flushed when it was, and is in the history all the same.
+    events = [line.split()[3] for line in command("log", file).splitlines()]
+    assert events == ["created", "removed", "changed", "created"]
+
+
+def test_differences_of_a_whole_file_system(module_mount: HammerMount, here: Path) -> None:
+    (here / "file").write_text("old")
+    tid = synced(here)
+    (here / "file").write_text("newer")
+    (here / "added").touch()
+    for words in ([tid, module_mount.path], [module_mount.path / f"@@{tid}", module_mount.path]):
+        told = command("diff", *words, accept=1).splitlines()
+        assert told == [f"+ {here.name}/added", f"M {here.name}/file (data, 3 -> 5 bytes)"]
+    assert command("diff", tid, here, accept=1).splitlines() == ["+ added", "M file (data, 3 -> 5 bytes)"]
