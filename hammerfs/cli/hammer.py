@@ -30,6 +30,18 @@ MODULES: dict[str, tuple[str, ...]] = {
         "mirror-stream",
         "ssh-remote",
     ),
+    "hammerfs.cli.directive_inspect": ("show", "show-undo", "blockmap", "checkmap"),
+    "hammerfs.cli.directive_snapshots": ("snap", "snaplo", "snapq", "snaprm", "snapls", "snapshot"),
+    "hammerfs.cli.directive_config": ("config", "viconfig"),
+    "hammerfs.cli.directive_pfs": (
+        "pfs-status",
+        "pfs-master",
+        "pfs-slave",
+        "pfs-update",
+        "pfs-upgrade",
+        "pfs-downgrade",
+        "pfs-destroy",
+    ),
 }
 """The modules with the directives that each one has."""
 _OPTION_WORDS = frozenset(f"-{letter}" for letter in SHORT_OPTIONS if letter not in ":h")

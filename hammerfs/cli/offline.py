@@ -10,13 +10,16 @@ from typing import Any
 
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing, interrupts
+from hammerfs.cli.names import KIND_DIRECTORY, KIND_OTHER, KIND_SYMLINK, Names, directory_part
 from hammerfs.device.file import FileDevice
 from hammerfs.errors import FileOperationError, UsageError
+from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MIB, MountOptions
 from hammerfs.fs.work import Data, Done, Emit, Phase, run_work
+from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY, OBJTYPE_SOFTLINK
 from hammerfs.ops.operation import Call
-from hammerfs.ops.paths import resolve
+from hammerfs.ops.paths import resolve, walk
 from hammerfs.ops.registry import begin, find
 
 _CACHE_BYTES = 128 * MIB
@@ -45,7 +48,7 @@ class _Listening:
 
 
 class OfflineReach:
-    """A file system whose volumes this process has opened; `path` is inside of it."""
+    """A place in a file system whose volumes this process has opened."""
 
     def __init__(self, fs: FileSystem, path: str) -> None:
         self.fs = fs
@@ -71,6 +74,63 @@ class OfflineReach:
         with interrupts(ask_to_stop):
             work = begin(find(operation), Call(self.fs, place, arguments, interrupted))
             return run_work(self.fs, work, _Listening(hearing or Hearing()))
+
+
+class OfflineNames:
+    """Names inside of an unmounted file system; paths begin at its root."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+
+    def kind(self, path: str, *, follow: bool) -> str | None:
+        """One of the KIND_ words, None when there is nothing."""
+        try:
+            obj_type = resolve(self._fs, os.fsencode(path), follow=follow).data.obj_type
+        except FileOperationError:
+            return None
+        return {OBJTYPE_DIRECTORY: KIND_DIRECTORY, OBJTYPE_SOFTLINK: KIND_SYMLINK}.get(obj_type, KIND_OTHER)
+
+    def readlink(self, path: str) -> str:
+        """A symlink's target."""
+        return os.fsdecode(self._fs.readlink(resolve(self._fs, os.fsencode(path), follow=False)))
+
+    def symlink(self, target: str, path: str) -> None:
+        """Make a symlink, owned by this user."""
+        parent, name = self._parent(path)
+        self._fs.symlink(parent, name, os.fsencode(target), os.geteuid(), os.getegid())
+
+    def remove(self, path: str) -> None:
+        """Remove a name that is no directory."""
+        parent, name = self._parent(path)
+        self._fs.unlink(parent, name)
+
+    def way_to_root(self, folder: str, start: str) -> str:
+        """Nobody knows where the file system will be mounted, so the way goes up."""
+        depth = len(walk(self._fs, os.fsencode(start))) - 1
+        return "/".join([".."] * depth) or "."
+
+    def way_to(self, path: str, start: str) -> str:
+        """Up to the root and down again."""
+        return f"{self.way_to_root(path, start)}/{path.lstrip('/')}"
+
+    def _parent(self, path: str) -> tuple[Inode, bytes]:
+        parent = resolve(self._fs, os.fsencode(directory_part(path)))
+        return parent, os.fsencode(os.path.basename(path))
+
+
+class OfflineDesk:
+    """A file system whose volumes this process has opened, for the time of a directive."""
+
+    here = "/"
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+        self.names: Names = OfflineNames(fs)
+
+    @contextmanager
+    def reach(self, path: str) -> Iterator[OfflineReach]:
+        """A place in it."""
+        yield OfflineReach(self._fs, path)
 
 
 @contextmanager

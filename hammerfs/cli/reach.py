@@ -7,17 +7,18 @@ come to an end, so that it can say how far it got; a second one ends it at its n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing, interrupts
+from hammerfs.cli.names import MountedNames, Names
 from hammerfs.cli.progress import reporting
 from hammerfs.vfs.controlclient import Connection, connected
 
 
 class Reach(Protocol):
-    """A file system that answers operations about one place in it."""
+    """A place in a file system that answers operations about it."""
 
     def call(
         self, operation: str, arguments: Mapping[str, Any], hearing: Hearing | None = None, seconds: int = 0
@@ -38,21 +39,56 @@ class LiveReach:
             return self.connection.request(operation, arguments, hearing or Hearing(), seconds)
 
 
-@contextmanager
-def reaching(options: HammerOptions, path: str, *, writable: bool = False) -> Iterator[Reach]:
-    """The file system that `path` lies on, for the time of the block.
+class Desk(Protocol):
+    """Where a directive works: on everything that is mounted, or on the one file system that `-f` names.
 
-    With `-f` that is the one on those volumes, and `path` begins at its root; `writable` says whether operations that
-    change it will be called.  A crash before is recovered from, in memory unless `writable`.
+    here -- the path that is meant when none is given
+    names -- what is called how
+    """
+
+    here: str
+    names: Names
+
+    def reach(self, path: str) -> AbstractContextManager[Reach]:
+        """The place that a path leads to, for the time of a block; HammerError when it leads nowhere."""
+
+
+class MountedDesk:
+    """Everything that is mounted."""
+
+    here = "."
+
+    def __init__(self) -> None:
+        self.names: Names = MountedNames()
+
+    @contextmanager
+    def reach(self, path: str) -> Iterator[LiveReach]:
+        """The place, through the server that has it mounted."""
+        with connected(path) as connection:
+            yield LiveReach(connection)
+
+
+@contextmanager
+def working(options: HammerOptions, *, writable: bool = False) -> Iterator[Desk]:
+    """Where the options say that a directive works, for the time of the block.
+
+    With `-f` that is the file system on those volumes, and paths begin at its root; `writable` says whether operations
+    that change it will be called.  A crash before is recovered from, in memory unless `writable`.
     """
     if options.specials:
-        from hammerfs.cli.offline import OfflineReach, opened  # brings the whole core along
+        from hammerfs.cli.offline import OfflineDesk, opened  # brings the whole core along
 
         with opened(options, writable=writable) as fs:
-            yield OfflineReach(fs, path)
-        return
-    with connected(path) as connection:
-        yield LiveReach(connection)
+            yield OfflineDesk(fs)
+    else:
+        yield MountedDesk()
+
+
+@contextmanager
+def reaching(options: HammerOptions, path: str, *, writable: bool = False) -> Iterator[Reach]:
+    """The one place that a directive is about, for the time of the block; see `working`."""
+    with working(options, writable=writable) as desk, desk.reach(path) as reach:
+        yield reach
 
 
 @contextmanager

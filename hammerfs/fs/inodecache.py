@@ -31,13 +31,18 @@ if TYPE_CHECKING:
 
 
 class InodeCache:
-    """At most `limit` inodes that could be forgotten, and all that cannot."""
+    """At most `limit` inodes that could be forgotten, and all that cannot.
+
+    read_only_pfs -- PFSs that became slaves: whoever still knows an inode of their present must not change it
+    frozen_pfs -- PFSs of which nothing may change for a while, and which inodes that stopped
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._inodes: dict[tuple[Localization, ObjId, Tid], Inode] = {}
         self._let_go: WeakValueDictionary[tuple[Localization, ObjId, Tid], Inode] = WeakValueDictionary()
         self.read_only_pfs: set[Localization] = set()
+        self.frozen_pfs: dict[Localization, list[Inode]] = {}
 
     def __len__(self) -> int:
         return len(self._inodes)
@@ -75,6 +80,27 @@ class InodeCache:
         for key in [key for key in self._let_go if key[2] != MAX_TID]:
             self._let_go.pop(key, None)
 
+    def freeze(self, localization: Localization) -> None:
+        """No inode of a PFS may be changed until `thaw`; what is pending is flushed all the same."""
+        assert localization not in self.frozen_pfs, "a frozen PFS was frozen again"
+        stopped = [inode for inode in self._of(localization) if not inode.read_only]
+        for inode in stopped:
+            inode.read_only = True
+        self.frozen_pfs[localization] = stopped
+
+    def thaw(self, localization: Localization) -> None:
+        """A frozen PFS may change again.  Its inodes are forgotten, as on disk they may be others now."""
+        stopped = self.frozen_pfs.pop(localization)
+        for inode in self._of(localization):
+            if inode.evictable:
+                self.forget(inode)
+            elif inode in stopped:
+                inode.read_only = False
+
+    def _of(self, localization: Localization) -> list[Inode]:
+        known = [*self._inodes.values(), *self._let_go.values()]
+        return [inode for inode in known if inode.localization == localization]
+
     def _evict(self) -> None:
         """Look at the oldest eighth; what is busy moves to the young end, so that a scan never meets it twice."""
         oldest = [key for key, _ in zip(self._inodes, range(self._limit // 8 + 1), strict=False)]
@@ -108,4 +134,5 @@ class InodeCache:
             data.ctime = max(data.ctime, min(data.mtime, ctx.clock()))
         # Whoever has a name has a link.  To change one without would mean to delete it, and all that hangs on it.
         read_only = past or ctx.read_only or not data.nlinks or localization in self.read_only_pfs
+        read_only = read_only or localization in self.frozen_pfs
         return Inode(localization, obj_id, as_of, data, on_disk=True, read_only=read_only)

@@ -23,13 +23,15 @@ class InodeTable:
 
     index -- obj_id to position in the arrays
     as_of -- moment that counts as now: None for a master, `sync_end_tid` for a slave
+    destroyed -- nothing counts any more: what is left need not hang together, and goes before the id is used again
     live -- 1 when visible now
     entries, holder -- live directory entries that refer to it, and the directory of the last one
     has_fix -- 1 when a live FIX record (a long symlink) hangs on it
     """
 
-    def __init__(self, as_of: Tid | None) -> None:
+    def __init__(self, as_of: Tid | None, *, destroyed: bool = False) -> None:
         self.as_of = as_of
+        self.destroyed = destroyed
         self.index: dict[int, int] = {}
         self.obj_id = array("q")
         self.obj_type = array("B")
@@ -44,6 +46,8 @@ class InodeTable:
 
     def visible(self, element: LeafElement) -> bool:
         """Whether a record counts as existing now."""
+        if self.destroyed:
+            return False
         if self.as_of is None:
             return element.delete_tid == 0
         return visible_at(element.create_tid, element.delete_tid, self.as_of)
@@ -123,5 +127,6 @@ class PfsTable:
         if found is None:
             record = self.records.get(pfs_id)
             as_of = record.sync_end_tid if pfs_id and record is not None and record.is_slave else None
-            found = self.inodes[pfs_id] = InodeTable(as_of)
+            destroyed = pfs_id != 0 and record is not None and record.is_deleted
+            found = self.inodes[pfs_id] = InodeTable(as_of, destroyed=destroyed)
         return found

@@ -171,7 +171,7 @@ class Namespace:
             self._complain(ENTRY, element, f"{shown(name)} refers to localization {entry.localization:08x}")
         at = table.find(element.obj_id)
         if at == NO_INODE:
-            if self.complete:
+            if self.complete and not table.destroyed:
                 self._complain(ENTRY, element, f"{shown(name)} is in a directory without inode")
             return
         first = self._check_hash(element, name, table.obj_type[at], table.cap_flags[at])

@@ -19,8 +19,12 @@ def resolve(fs: FileSystem, path: bytes, *, follow: bool = True) -> Inode:
     Without `follow` a symlink at the path's end is the answer itself.  Symlinks with an absolute target begin at the
     root again: there is nothing above it.
     """
-    here = fs.root
-    above = [here]
+    return walk(fs, path, follow=follow)[-1]
+
+
+def walk(fs: FileSystem, path: bytes, *, follow: bool = True) -> list[Inode]:
+    """The directories that a path really leads through, from the root on, and last the object itself."""
+    passed = [fs.root]
     waiting = [part for part in reversed(path.split(b"/")) if part]
     links = 0
     while waiting:
@@ -28,20 +32,17 @@ def resolve(fs: FileSystem, path: bytes, *, follow: bool = True) -> Inode:
         if name == b".":
             continue
         if name == b"..":
-            above = above[:-1] or above
-            here = above[-1]
+            passed = passed[:-1] or passed
             continue
-        inode = fs.lookup(here, name)
+        inode = fs.lookup(passed[-1], name)
         if inode.data.obj_type == OBJTYPE_SOFTLINK and (follow or waiting):
             links += 1
             if links > LINKS_MAX:
                 raise FileOperationError(errno.ELOOP)
             target = fs.readlink(inode)
             if target.startswith(b"/"):
-                above = [fs.root]
-                here = fs.root
+                passed = [fs.root]
             waiting += [part for part in reversed(target.split(b"/")) if part]
-            continue
-        here = inode
-        above.append(here)
-    return here
+        else:
+            passed.append(inode)
+    return passed

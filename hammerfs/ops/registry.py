@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from hammerfs.errors import ReadOnlyError, UsageError
 from hammerfs.fs.work import Work
-from hammerfs.ops import administer_mirror, administer_status, administer_sync, history
+from hammerfs.ops import (
+    administer_mirror,
+    administer_pfs,
+    administer_snapshots,
+    administer_status,
+    administer_sync,
+    history,
+)
 from hammerfs.ops.operation import Call, Operation, Result
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
-    for module in (administer_sync, administer_status, administer_mirror, history)
+    for module in (
+        administer_sync,
+        administer_status,
+        administer_snapshots,
+        administer_pfs,
+        administer_mirror,
+        history,
+    )
     for operation in module.OPERATIONS
 }
 

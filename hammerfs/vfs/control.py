@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from hammerfs.errors import HammerError, UsageError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Data, Done, Emit, Phase, carry_out
-from hammerfs.ops.operation import Call, Operation, Result
+from hammerfs.ops.operation import Call, Result
 from hammerfs.ops.registry import begin, find
 from hammerfs.vfs.controlprotocol import DATA_BYTES_MAX, LINE_BYTES_MAX, VERSION, data_size, decode, encode
 from hammerfs.vfs.serverfile import own_folder
@@ -90,11 +90,11 @@ class ControlServer:
 
     fs -- the file system
     inode_of -- the inode behind a node id, as FUSE requests name it
-    views_altered -- called after an operation that may have made what the kernel remembers of other views wrong
+    views_altered -- awaited after an operation that may have made what the kernel remembers of other views wrong
     """
 
     def __init__(
-        self, fs: FileSystem, inode_of: Callable[[int], Inode], views_altered: Callable[[], None] = lambda: None
+        self, fs: FileSystem, inode_of: Callable[[int], Inode], views_altered: Callable[[], Awaitable[None]]
     ) -> None:
         self._fs = fs
         self._inode_of = inode_of
@@ -152,11 +152,9 @@ class ControlServer:
         try:
             return await carry_out(self._fs, begin(operation, call), conversation)
         finally:
-            self._forget(operation)
-
-    def _forget(self, operation: Operation) -> None:
-        if operation.alters_views:
-            self._views_altered()
+            if operation.alters_views:
+                with trio.CancelScope(shield=True):
+                    await self._views_altered()
 
 
 class _Conversation:

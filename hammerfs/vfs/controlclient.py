@@ -142,7 +142,7 @@ def connected(path: str) -> Iterator[Connection]:
         held = _open(path)
         stack.callback(os.close, held)
         status = os.fstat(held)
-        mount = mount_of_device(status.st_dev)
+        mount = mount_of_device(status.st_dev, os.path.realpath(path))
         if mount is None:
             raise UsageError(f"{path} does not lie on a mounted HAMMER file system")
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -158,11 +158,15 @@ def connected(path: str) -> Iterator[Connection]:
         yield connection
 
 
-def mount_of_device(device: int) -> Mount | None:
-    """The HAMMER file system with this device number, None when that is none of ours."""
+def mount_of_device(device: int, path: str) -> Mount | None:
+    """The HAMMER file system with this device number, None when that is none of ours.
+
+    Of the places where it is mounted the one that `path` lies below, where there is one.
+    """
     name = f"{os.major(device)}:{os.minor(device)}"
-    ours = (mount for mount in mounts() if mount.device == name and mount.kind == FILESYSTEM_KIND)
-    return next(ours, None)
+    ours = [mount for mount in mounts() if mount.device == name and mount.kind == FILESYSTEM_KIND]
+    above = [mount for mount in ours if mount.path == path or path.startswith(mount.path.rstrip("/") + "/")]
+    return max(above, key=lambda mount: len(mount.path), default=next(iter(ours), None))
 
 
 def control_path(mount: Mount) -> str:

@@ -61,6 +61,7 @@ from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare
 from hammerfs.vfs.complaints import Complaints
 from hammerfs.vfs.nameless import Nameless
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
+from hammerfs.vfs.presentnames import PresentNames
 from hammerfs.vfs.refusedwriters import RefusedWriters
 from hammerfs.vfs.xattrnames import check_name, is_listed
 
@@ -123,6 +124,7 @@ class HammerOperations(pyfuse3.Operations):
 
     fs -- the mounted file system
     node_ids -- what the kernel calls its inodes
+    present_names -- what it remembers of the present of other PFSs
     """
 
     enable_writeback_cache = True
@@ -131,6 +133,7 @@ class HammerOperations(pyfuse3.Operations):
         super().__init__()
         self.fs = fs
         self.node_ids = NodeIds(fs.root)
+        self.present_names = PresentNames()
         self._attributes = Attributes(self.node_ids, fs.options)
         self._localization = fs.root.localization
         self._as_of = fs.root.as_of
@@ -194,7 +197,10 @@ class HammerOperations(pyfuse3.Operations):
             raise
         if (inode is self.fs.root or inode is parent) and name not in (b".", b".."):
             raise FileOperationError(errno.ELOOP)
-        return self._attributes.referenced(inode)
+        entry = self._attributes.referenced(inode)
+        if not self.present_names.may_be_remembered(parent_inode, name):
+            entry.entry_timeout = 0
+        return entry
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """The kernel drops inodes from its cache; there is no answer, so no error can be told."""

@@ -164,7 +164,8 @@ async def _answer_requests(
 ) -> None:
     async with trio.open_nursery() as nursery:
         if control is not None:
-            nursery.start_soon(ControlServer(operations.fs, operations.inode_of).serve, control)
+            server = ControlServer(operations.fs, operations.inode_of, operations.present_names.forget)
+            nursery.start_soon(server.serve, control)
         await nursery.start(unmount_on_signals, partial(unmount, mountpoint))
         nursery.start_soon(_report_readiness, mountpoint, readiness)
         await pyfuse3.main(min_tasks=WORKERS_MIN)

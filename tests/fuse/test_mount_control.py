@@ -102,3 +102,62 @@ def test_a_server_that_was_killed_is_told_in_a_sentence(hammer_mount: Maker) -> 
     mount.take_away()
     mount.mount()
     assert int(hammer("synctid", mount.path), 16)
+
+
+def test_snapshots_of_a_mounted_file_system(here: Path, module_mount: HammerMount) -> None:
+    (here / "file").write_bytes(b"old")
+    hammer("snap", here / "root", "a note")
+    hammer("snaplo", here / "this")
+    path = hammer("snapq", here).strip()
+    (here / "file").write_bytes(b"new")
+    assert os.readlink(here / "root").startswith(f"{module_mount.path}/@@0x")
+    for folder in (here / "root" / here.name, here / "this", Path(path)):
+        assert (folder / "file").read_bytes() == b"old"
+    tid = os.readlink(here / "root").rpartition("@@")[2]
+    assert f"{tid}\t" in hammer("snapls", here)
+    hammer("snaprm", "root", cwd=here)
+    assert not (here / "root").is_symlink()
+    assert f"{tid}\t" not in hammer("snapls", here)
+
+
+def test_a_pfs_of_a_mounted_file_system(here: Path) -> None:
+    link = here / "pfs"
+    hammer("pfs-master", link, "label=eins")
+    (link / "dir").mkdir()
+    (link / "dir" / "file").write_bytes(b"old")
+    hammer("snap", link, "inside")
+    (snapshot,) = link.glob("snap-*")
+    (link / "dir" / "file").write_bytes(b"new")
+    assert (snapshot / "dir" / "file").read_bytes() == b"old"
+    hammer("pfs-downgrade", link)
+    assert (link / "dir" / "file").read_bytes() == b"new"
+    with pytest.raises(OSError, match="Read-only"):
+        (link / "new").touch()
+    hammer("pfs-upgrade", link)
+    (link / "new").touch()
+    open_file = (link / "dir" / "file").open("rb")
+    with open_file:
+        busy = subprocess.run([*HAMMER, "-dy", "pfs-destroy", link], capture_output=True, text=True, check=False)
+    assert "files in it are open" in busy.stderr
+    assert (link / "dir" / "file").read_bytes() == b"new"
+    hammer("-dy", "pfs-destroy", link)
+    assert not link.is_symlink()
+    hammer("pfs-master", link)
+    assert list(link.iterdir()) == []
+
+
+def test_a_pfs_is_destroyed_beside_a_writer(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    link = mount.path / "pfs"
+    hammer("pfs-master", link)
+    for number in range(300):
+        (link / f"file{number}").write_bytes(b"x" * 5000)
+    with subprocess.Popen([*HAMMER, "-dy", "pfs-destroy", link], stdout=subprocess.DEVNULL) as destroyer:
+        written = 0
+        while destroyer.poll() is None:
+            (mount.path / f"beside{written}").write_bytes(b"content")
+            written += 1
+        assert destroyer.returncode == 0
+    assert written
+    assert (mount.path / f"beside{written - 1}").read_bytes() == b"content"

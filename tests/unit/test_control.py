@@ -116,7 +116,7 @@ class Served:
         self.path = path
         self.altered = 0
 
-    def views_altered(self) -> None:
+    async def views_altered(self) -> None:
         self.altered += 1
 
     async def ask(self, action: Callable[[Connection], Any]) -> Any:

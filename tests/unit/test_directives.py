@@ -1,0 +1,314 @@
+"""The directives of hammer(8) on unmounted images: words, output, links, and an image that is sound afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_filesystem import FIFO_SIZE, VOLUME_SIZE, make, mount, names, read, walk
+
+from hammerfs.cli import hammer
+from hammerfs.cli.directive_config import DEFAULTS
+from hammerfs.cli.directive_status import humanized
+from hammerfs.cli.pfs_options import SECONDS_MAX, parse_seconds
+from hammerfs.device.file import FileDevice
+from hammerfs.errors import HammerError
+from hammerfs.fs.mount import FileSystem
+from hammerfs.ops.check import check_devices
+from hammerfs.ops.mkfs import FormatRequest, plan_format, write_file_system
+
+Hammer = Callable[..., str]
+COMMAND = [sys.executable, "-m", "hammerfs.cli.hammer"]
+ORIGINAL = os.environ.get("HAMMERFS_ORIGINAL_HAMMER", "hammer-original")
+"""The original's hammer(8), where somebody has built it for this machine: a second opinion on every image."""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[Path]:
+    """A new file system's image; checked when the test is over, by the original's program, too, where there is one."""
+    path = tmp_path / "volume.img"
+    with path.open("wb") as file:
+        file.truncate(VOLUME_SIZE)
+    device = FileDevice(str(path), writable=True)
+    request = FormatRequest("TEST", undo_size=FIFO_SIZE, force=True)
+    write_file_system(plan_format(request, [VOLUME_SIZE]).layout, [device])
+    device.close()
+    yield path
+    device = FileDevice(str(path), writable=False)
+    report = check_devices([device])
+    device.close()
+    assert report.clean, "\n".join(map(str, report.problems[:20]))
+    assert not report.recovery_pending
+    if shutil.which(ORIGINAL) is not None:
+        assert_original_agrees(path)
+
+
+def assert_original_agrees(image: Path) -> None:
+    """The original's show and checkmap print what ours print, and find nothing wrong."""
+    for directive in ("show", "checkmap"):
+        theirs = subprocess.run([ORIGINAL, "-f", image, directive], capture_output=True, check=True).stdout
+        ours = subprocess.run([*COMMAND, "-f", image, directive], capture_output=True, check=True).stdout
+        assert theirs == ours
+        assert not re.search(rb"(?m)^(B|.*\d+ (errors|bad ))", theirs)
+
+
+@pytest.fixture
+def run(image: Path, capsys: pytest.CaptureFixture[str]) -> Hammer:
+    """A function that runs a directive on the image and returns what it prints; `code` is what it has to end with."""
+
+    def run(*words: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert hammer.main(["-f", str(image), *words]) == code, capsys.readouterr().err
+        output = capsys.readouterr()
+        return output.out if code == 0 else output.err
+
+    return run
+
+
+@pytest.fixture
+def changing(image: Path) -> Callable[[Callable[[FileSystem], Any]], Any]:
+    """A function that mounts the image, lets somebody change it, and unmounts it."""
+
+    def change(action: Callable[[FileSystem], Any]) -> Any:
+        fs = mount([FileDevice(str(image), writable=True)])
+        try:
+            return action(fs)
+        finally:
+            fs.close_now()
+
+    return change
+
+
+Change = Callable[[Callable[[FileSystem], Any]], Any]
+
+
+def populate(fs: FileSystem) -> None:
+    make(fs, make(fs, fs.root, b"d"), b"file", b"content")
+    make(fs, fs.root, b"snaps")
+
+
+# --- snapshots ----------------------------------------------------------------------------------
+
+
+def test_a_snapshot_with_its_link_in_a_directory(run: Hammer, changing: Change) -> None:
+    changing(populate)
+    assert run("snap", "/snaps", "a note") == ""
+    listed = run("snapls").splitlines()
+    assert listed[:2] == ["Snapshots on /\tPFS#0", "Transaction ID\t\tTimestamp\t\tNote"]
+    assert re.fullmatch(r"0x[0-9a-f]{16}\t\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+\ta note", listed[2])
+
+    def look(fs: FileSystem) -> None:
+        (link,) = names(fs, walk(fs, b"snaps"))
+        assert re.fullmatch(rb"snap-\d{8}-\d{4}", link)
+        assert fs.readlink(walk(fs, b"snaps", link)).decode() == f"../@@{listed[2].split()[0]}"
+
+    changing(look)
+
+
+def test_links_lead_where_their_directives_say(run: Hammer, changing: Change) -> None:
+    changing(populate)
+    run("snap", "/snaps/root")
+    run("snaplo", "/snaps/here")  # not in /d: the original's show reads on behind a target of just 24 bytes
+    told = run("snapq", "/d").strip()
+    run("snapshot", "/d", "/snaps/of-%Y", "note")
+    changing(lambda fs: fs.unlink(walk(fs, b"d"), b"file"))
+
+    def look(fs: FileSystem) -> None:
+        assert re.fullmatch(rb"\.\./@@0x[0-9a-f]{16}", fs.readlink(walk(fs, b"snaps", b"root")))
+        assert re.fullmatch(rb"\.\./snaps@@0x[0-9a-f]{16}", fs.readlink(walk(fs, b"snaps", b"here")))
+        assert read(fs, told.strip("/").encode(), b"file") == b"content"
+
+    changing(look)
+    assert len(run("snapls").splitlines()) == 6
+
+
+def test_snapshots_are_removed_by_tid_by_link_and_by_file_system(
+    run: Hammer, changing: Change, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changing(populate)
+    tids = []
+    for name in ("a", "b", "c"):
+        run("snap", f"/snaps/{name}")
+        changing(lambda fs, name=name: make(fs, fs.root, name.encode()))
+        tids.append(run("snapls").splitlines()[-1].split()[0])
+    run("snaprm", "/snaps/a")
+    assert changing(lambda fs: sorted(names(fs, walk(fs, b"snaps")))) == [b"b", b"c"]
+    run("snaprm", tids[1])
+    run("snaprm", "/d", tids[2][2:])
+    assert len(run("snapls").splitlines()) == 2
+    assert changing(lambda fs: sorted(names(fs, walk(fs, b"snaps")))) == [b"b", b"c"]
+    capsys.readouterr()
+    assert hammer.main(["-f", str(image), "snaprm", tids[1]]) == 0
+    assert capsys.readouterr().err == f"Warning: hammer snaprm {tids[1]}: meta-data not found\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("snap", "usage: hammer snap <path> [<note>]"),
+        ("snap /d/file", "hammer snap: File /d/file exists and is not a directory"),
+        ("snap /nowhere/x", "/nowhere: No such file"),
+        ("snaprm /nowhere", "not a file or tid: /nowhere"),
+        ("snaprm /d/file", "not directory or snapshot softlink: /d/file"),
+        ("snaprm", "usage: hammer snaprm <path> ..."),
+        ("snapls /nowhere", "/nowhere: No such file"),
+        ("snapshot", "usage: hammer snapshot"),
+        ("pfs-master /d", "Cannot create /d, file exists!"),
+        ("pfs-master /x/", "Invalid PFS path /x/ with trailing /"),
+        ("pfs-destroy /", "You cannot destroy PFS#0"),
+        ("pfs-upgrade /", "You cannot upgrade PFS#0 (It should already be a master)"),
+        ("pfs-update / nonsense=1", "invalid option: nonsense"),
+        ("pfs-update / label", "option label requires an assignment"),
+        ("pfs-update / snapshots=x", "must be an absolute path"),
+        ("pfs-update / prune-min=x", "illegal time spec"),
+        ("config", "hammer config: no configuration found"),
+        ("synctid / slow", "usage: hammer synctid <filesystem> [quick]"),
+    ],
+)
+def test_refusals_are_hammers_own_words(words: str, sentence: str, run: Hammer, changing: Change) -> None:
+    changing(populate)
+    code = 2 if words.startswith(("snap /", "snapr", "snapl", "config")) and "usage" not in sentence else 1
+    error = run(*words.split(), code=code)
+    assert error.startswith("hammer: ")
+    assert sentence in error
+
+
+# --- PFSs ---------------------------------------------------------------------------------------
+
+
+def test_the_life_of_a_pfs(run: Hammer, changing: Change) -> None:
+    changing(populate)
+    shown = run("pfs-master", "/d/one", "label=eins", "prune-min=2d").splitlines()
+    assert shown[:2] == ["Creating PFS#1\tsucceeded!", "/d/one"]
+    assert shown[-4:] == [
+        '    label="eins"',
+        "    prune-min=2d",
+        "    operating as a MASTER",
+        "    snapshots directory defaults to /var/hammer/<pfs>",
+    ]
+    changing(lambda fs: make(fs, walk(fs, b"@@-1:00001"), b"inside", b"content"))
+    assert run("pfs-status", "/d/one", "/d").startswith("/d/one\tPFS#1 {\n    sync-beg-tid=0x0000000000000001\n")
+    assert run("pfs-downgrade", "/d/one") == "pfs-downgrade of PFS#1 (eins) succeeded\n"
+    assert "    operating as a SLAVE\n" in run("pfs-status", "/d/one")
+    assert run("pfs-upgrade", "/d/one/") == "pfs-upgrade of PFS#1 (eins) succeeded\n"
+    assert run("pfs-update", "/@@-1:00001", "label=zwei").splitlines()[0] == "/@@-1:00001"
+    assert "     1  MASTER      0\n" in run("info")
+    shown = run("-d", "-y", "pfs-destroy", "/d/one")
+    assert shown.endswith("Destroying PFS#1 (zwei)\npfs-destroy of PFS#1 succeeded!\n")
+    assert changing(lambda fs: names(fs, walk(fs, b"d"))) == [b"file"]
+    assert "PFS#1" in run("pfs-status", "/@@-1:00001", code=2)
+
+
+def test_a_slave_has_a_link_before_it_has_a_root(run: Hammer) -> None:
+    shared = "0ef0c1d5-7a51-4f0e-8c39-00a0c9e5b0f1"
+    run("pfs-slave", "/two", f"shared-uuid={shared}")
+    told = json.loads(run("--json", "pfs-status", "/two"))["pfs_list"][0]
+    assert (told["pfs"], told["slave"], told["shared_uuid"]) == (1, True, shared)
+    assert "SLAVE" in run("pfs-status", "two")
+    assert json.loads(run("--json", "-y", "pfs-destroy", "/two"))["pfs"] == 1
+
+
+@pytest.mark.parametrize("answer", ["n\n", "", "y\nn\n"])
+def test_without_a_yes_nothing_is_destroyed(
+    answer: str, image: Path, run: Hammer, changing: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("pfs-master", "/one")
+    changing(lambda fs: make(fs, walk(fs, b"@@-1:00001"), b"inside", b"content"))
+    done = subprocess.run(
+        [*COMMAND, "-f", image, "pfs-destroy", "/one"], input=answer, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "hammer: No action taken on PFS#1\n"
+    assert changing(lambda fs: read(fs, b"@@-1:00001", b"inside")) == b"content"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1d", 86400),
+        ("0d", 0),
+        ("1d/2", 93600),
+        ("2:03", 7380),
+        ("1:2:3", 3723),
+        ("7", 25200),
+        ("99999999d", SECONDS_MAX),
+    ],
+)
+def test_times_are_read_as_hammer_reads_them(text: str, seconds: int) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "1d/", "-1d", "1:", "1:2:3:4", "1d2"])
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(HammerError, match="illegal time spec"):
+        parse_seconds(text)
+
+
+# --- configuration ------------------------------------------------------------------------------
+
+
+def test_the_configuration_comes_from_a_file(run: Hammer, tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_bytes(b"snapshots 1d 60d\n\xff\n")
+    run("config", "/", str(file))
+    assert json.loads(run("--json", "config"))["text"] == "snapshots 1d 60d\n\udcff\n"
+    file.write_bytes(b"x" * 1024)
+    assert "config file too big" in run("config", "/", str(file), code=2)
+
+
+def test_the_configuration_is_edited(run: Hammer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDITOR", "true")
+    assert run("viconfig") == "hammer viconfig: no changes were made\n"
+    monkeypatch.setenv("EDITOR", "sed -i 's/^#snapshots 1d/snapshots 2d/'")
+    run("viconfig", "/")
+    text = json.loads(run("--json", "config"))["text"]
+    assert text == DEFAULTS.replace("#snapshots 1d", "snapshots 2d")
+    monkeypatch.setenv("EDITOR", "false")
+    assert "ended with exit code 1" in run("viconfig", code=2)
+    assert json.loads(run("--json", "config"))["text"] == text
+
+
+# --- state --------------------------------------------------------------------------------------
+
+
+def test_info_has_the_lines_of_the_original(run: Hammer, image: Path) -> None:
+    shown = run("info").splitlines()
+    assert shown[:5] == [
+        "Volume identification",
+        "\tLabel               TEST",
+        "\tNo. Volumes         1",
+        f"\tHAMMER Volumes      {image}",
+        f"\tRoot Volume         {image}",
+    ]
+    assert shown[-3:] == ["PFS information", "\t  PFS#  Mode    Snaps", "\t     0  MASTER      0 (root PFS)"]
+    numbers = json.loads(run("--json", "info"))["filesystems"][0]
+    used = numbers["bigblocks"] - numbers["bigblocks_free"]
+    assert f"\tUsed       {used:10d} ({used * 100 / numbers['bigblocks']:.2f}%)" in shown
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0B"),
+        (999, "999B"),
+        (1000, "1.0K"),
+        (1 << 20, "1.0M"),
+        (10 << 20, "10M"),
+        (999 << 20, "999M"),
+        (5 << 40, "5.0T"),
+    ],
+)
+def test_sizes_fit_their_column(size: int, text: str) -> None:
+    assert humanized(size) == text
+
+
+def test_two_directives_give_the_same_tid_when_nothing_changes(run: Hammer) -> None:
+    assert run("synctid", "/") == run("synctid", "/")
