@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from crash_lib.generated import TASKS_MAX, Plan
 from crash_lib.operations import FILLER, OPERATIONS, WEIGHTS
@@ -78,8 +79,9 @@ def versions(seed: int) -> Plan:
 
 
 def volumes(seed: int) -> Plan:
-    """Everything, on two or three volumes."""
-    return Plan(volumes=2 + seed % 2, tasks=1 + seed // 2 % TASKS_MAX, steps=_steps(seed, 20, 50), weights=ALL)
+    """Everything, and every third time what fsync does by REDO, on two or three volumes."""
+    plan = redo(seed) if seed % 3 == 0 else Plan(steps=_steps(seed, 20, 50), weights=ALL)
+    return replace(plan, volumes=2 + seed % 2, tasks=1 + seed // 2 % TASKS_MAX)
 
 
 def early(seed: int) -> Plan:
