@@ -175,5 +175,6 @@ def _part(cache: NodeCache, parent: Node, index: int, left: Node, right: Node) -
     base = right.element(0) if right.children else boundary_base(boundary)
     parent.keys[index + 1] = boundary
     elements[index + 1] = with_base(elements[index + 1], base)
-    if mirror_of(elements[index]) < left.mirror_tid:
-        elements[index] = with_mirror(elements[index], left.mirror_tid)
+    # What is known of either holds for both now; the next sync carries up what is not known yet.
+    known = max(mirror_of(elements[index]), mirror_of(elements[index + 1]))
+    elements[index] = with_mirror(elements[index], known)
