@@ -42,6 +42,16 @@ MODULES: dict[str, tuple[str, ...]] = {
         "pfs-downgrade",
         "pfs-destroy",
     ),
+    "hammerfs.cli.directive_prune": ("prune", "prune-everything", "softprune"),
+    "hammerfs.cli.directive_reblock": (
+        "reblock",
+        "reblock-btree",
+        "reblock-inodes",
+        "reblock-dirs",
+        "reblock-data",
+        "rebalance",
+    ),
+    "hammerfs.cli.directive_dedup": ("dedup", "dedup-simulate"),
 }
 """The modules with the directives that each one has."""
 _OPTION_WORDS = frozenset(f"-{letter}" for letter in SHORT_OPTIONS if letter not in ":h")

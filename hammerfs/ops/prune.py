@@ -6,7 +6,7 @@ goes was deleted before, so no mirror needs to hear of it: mirror TIDs stay as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -123,19 +123,3 @@ def _is_nameless(ctx: Context, element: LeafElement) -> bool:
         return not InodeData.unpack(read_record(ctx, element)).nlinks
     except CorruptionError:
         return False
-
-
-def lines(outcome: PruneOutcome, path: str) -> Iterator[str]:
-    """The report, in the words of hammer(8)."""
-    if outcome.interrupted:
-        yield f"Prune {path} interrupted by timer at {_where(outcome.position)}"
-    else:
-        yield f"Prune {path} succeeded"
-    yield (
-        f"Pruned {outcome.records}/{outcome.scanned} records ({outcome.entries} directory entries) "
-        f"and {outcome.size} bytes"
-    )
-
-
-def _where(position: Position) -> str:
-    return f"{position.obj_id & MAX_TID:016x} {position.localization:04x}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hammerfs.fs.mount import FileSystem
@@ -58,17 +58,3 @@ def rebalance(
                 return outcome
         row += 1
     return outcome
-
-
-def lines(outcome: RebalanceOutcome, path: str) -> Iterator[str]:
-    """The report, in the words of hammer(8); nothing here collides, as nobody else changes the tree meanwhile."""
-    if outcome.interrupted:
-        obj_id = outcome.position.obj_id & (1 << 64) - 1
-        yield f"Rebalance {path} interrupted by timer at {obj_id:016x}:{outcome.position.localization:04x}"
-    else:
-        yield f"Rebalance {path} succeeded"
-    yield "Rebalance:"
-    yield f"    {outcome.scanned} B-Tree nodes scanned"
-    yield f"    {outcome.removed} B-Tree nodes deleted"
-    yield "    0 collision retries"
-    yield f"    {outcome.filled} B-Tree nodes rebalanced"

@@ -40,6 +40,7 @@ from hammerfs.ondisk.constants import (
     ZONE_META,
 )
 from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf, with_data
+from hammerfs.ops.record_data import verified_data
 from hammerfs.ops.record_range import FIRST, Position, RecordRange, key_after, position_of, rest
 
 _BATCH = 64
@@ -213,7 +214,7 @@ class _Mover:
         old, size, zone = element.data_offset, element.data_len, zone_of(element.data_offset)
         ctx.blockmap.verify_allocated(old, size)
         try:
-            data = _verified(self._fs, element)
+            data = verified_data(self._fs, element)
         except CorruptionError:
             outcome.damaged += 1
             return
@@ -227,29 +228,3 @@ class _Mover:
         ctx.blockmap.free(old, size)
         outcome.records_moved += 1
         outcome.size_moved += size
-
-
-def _verified(fs: FileSystem, element: LeafElement) -> bytes:
-    """A record's data; CorruptionError when it is not what its CRC says."""
-    ctx = fs.ctx
-    read = ctx.buffers.read if zone_of(element.data_offset) == ZONE_META else ctx.blocks.read
-    data = read(element.data_offset, element.data_len)
-    if not crc.record_matches(ctx.version, element.data_crc, element.rec_type, data):
-        raise CorruptionError("record data with a bad CRC", offset=element.data_offset)
-    return data
-
-
-def lines(outcome: ReblockOutcome, path: str) -> Iterator[str]:
-    """The report, in the words of hammer(8)."""
-    if outcome.interrupted:
-        obj_id = outcome.position.obj_id & (1 << 64) - 1
-        yield f"Reblock {path} interrupted by timer at {obj_id:016x}:{outcome.position.localization:04x}"
-    else:
-        yield f"Reblock {path} succeeded"
-    yield "Reblocked:"
-    yield f"    {outcome.nodes_moved}/{outcome.nodes} B-Tree nodes"
-    yield f"    {outcome.nodes_moved * NODE_SIZE}/{outcome.nodes * NODE_SIZE} B-Tree bytes"
-    yield f"    {outcome.records_moved}/{outcome.records} data elements"
-    yield f"    {outcome.size_moved}/{outcome.size} data bytes"
-    if outcome.damaged:
-        yield f"    {outcome.damaged} data elements are damaged and were left where they are"

@@ -80,6 +80,5 @@ def key_before(key: bytes) -> bytes:
 
 def rest(fs: FileSystem) -> Iterator[Want]:
     """Let others run; what was changed is written when it has become much, so that nobody waits long for that."""
-    assert fs.flusher is not None
-    crowded = fs.flusher.cycle.crowded(META_BYTES, DATA_BYTES)
+    crowded = fs.flusher is not None and fs.flusher.cycle.crowded(META_BYTES, DATA_BYTES)
     yield Want.DURABLE if crowded else Want.PAUSE

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from hammerfs.ondisk.address import Tid
+from hammerfs.ondisk.constants import MAX_TID
 
 
 class Moment(NamedTuple):
@@ -34,11 +35,14 @@ class Rule(Protocol):
 
 
 class Everything:
-    """No history is demanded."""
+    """No history is demanded that ended by `until`."""
+
+    def __init__(self, until: Tid = MAX_TID) -> None:
+        self.until = until
 
     def dispensable(self, create_tid: Tid, delete_tid: Tid) -> bool:
-        """All that was deleted."""
-        return True
+        """All that was deleted by then."""
+        return delete_tid <= self.until
 
 
 class BetweenSnapshots:

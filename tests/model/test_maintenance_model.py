@@ -25,8 +25,10 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Data, Done, Emit, Phase, run_work
 from hammerfs.fs.work import carry_out as carry_out_work
 from hammerfs.ondisk.address import Tid
+from hammerfs.ondisk.constants import VERSION_DEDUP
 from hammerfs.ondisk.element import unpack_leaf
 from hammerfs.ops.check import MKFS_TID
+from hammerfs.ops.dedup import dedup
 from hammerfs.ops.prune import PruneOutcome, prune
 from hammerfs.ops.rebalance import rebalance, saturation_of
 from hammerfs.ops.reblock import Parts, free_level_of, range_of, reblock
@@ -63,6 +65,7 @@ class MaintenanceAgainstModel(RuleBasedStateMachine):
         for patch in (
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
             mock.patch("hammerfs.ops.prune._BATCH", self.source.choice([1, 7, 128])),
+            mock.patch("hammerfs.ops.dedup._ENTRIES_MIN", 3),
             mock.patch("hammerfs.ops.reblock._BATCH", self.source.choice([1, 7, 64])),
             mock.patch("hammerfs.ops.reblock._STRETCH_BYTES", self.source.choice([1, 100_000])),
         ):
@@ -157,6 +160,19 @@ class MaintenanceAgainstModel(RuleBasedStateMachine):
                 break
         self.unchanged(before)
 
+    @rule(memory=st.sampled_from([0, 1 << 30]))
+    def dedup(self, memory: int) -> None:
+        if self.fs.ctx.version < VERSION_DEDUP:
+            return
+        before = history_of(self.fs)
+        begin = 0
+        while True:
+            outcome = run_work(self.fs, dedup(self.fs, 0, memory, self.interrupted, crc_begin=begin))
+            begin = outcome.crc_begin
+            if not outcome.interrupted:
+                break
+        self.unchanged(before)
+
     def unchanged(self, history: list[tuple[Tid, Tid]]) -> None:
         """The records are those that they were, the present and the past are what they were, the image is sound."""
         assert history_of(self.fs) == history
@@ -235,6 +251,7 @@ def test_maintenance_between_any_two_operations_and_steps_of_the_flusher(
                 await carry_out_work(fs, prune(fs, 0, Everything(), lambda: False), Silent())
                 parts = source.choice([Parts.EVERYTHING, Parts.DATA, Parts.BTREE])
                 await carry_out_work(fs, reblock(fs, range_of(0, parts), parts, 0, lambda: False), Silent())
+                await carry_out_work(fs, dedup(fs, 0, 1 << 30, lambda: False), Silent())
                 await carry_out_work(fs, rebalance(fs, RecordRange(0), saturation_of(85), lambda: False), Silent())
 
     async def change() -> None:

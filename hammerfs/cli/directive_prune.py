@@ -1,0 +1,127 @@
+"""`hammer prune`, `softprune`, `prune-everything`: give up history that no snapshot keeps (`cmd_softprune.c`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from hammerfs.cli.cycle_file import begin_numbers, keep_position
+from hammerfs.cli.directive import Directive, DirectiveError, show, usage_error
+from hammerfs.cli.hammer_options import HammerOptions
+from hammerfs.cli.reach import Reach, reaching, watching
+from hammerfs.cli.snapshot_links import SnapshotLink, parse_link, snapshot_links
+from hammerfs.ondisk.constants import MAX_TID
+
+_PRUNE = "prune <softlink-dir>"
+_EVERYTHING = "prune-everything <filesystem>"
+_SOFTPRUNE = "softprune <softlink-dir>"
+_DAY, _HOUR, _MINUTE = 86400, 3600, 60
+
+
+def prune(options: HammerOptions, arguments: list[str]) -> int:
+    """Keep what snapshots show: those that softlinks in a directory name, and those on record in the file system."""
+    if len(arguments) != 1:
+        raise usage_error(_PRUNE, _EVERYTHING)
+    return prune_kept(options, arguments[0])
+
+
+def prune_kept(options: HammerOptions, path: str, filesystem: str | None = None) -> int:
+    """Prune what lies below the softlinks in `path`, or, if there are none, `filesystem` (`path` itself by default)."""
+    links = _links(options, path)
+    where = links[0].base if links else (filesystem or path)
+    with reaching(options, where, writable=True) as reach:
+        pairs = [number for link in links for number in (link.tid, link.seconds)]
+        plan = reach.call("prune-plan", {"links": pairs})
+        _same_file_system(options, plan["pfs"], where, {link.base for link in links} - {where})
+        heading = list(_plan_lines(plan, where))
+        if not plan["tids"]:
+            show(options, "prune", plan, heading)
+            print("No snapshots found", file=sys.stderr)
+            return 0
+        return _carry_out(options, reach, where, {"links": pairs}, heading)
+
+
+def prune_everything(options: HammerOptions, arguments: list[str]) -> int:
+    """Keep no history at all, and no snapshot."""
+    if len(arguments) != 1:
+        raise usage_error(_PRUNE, _EVERYTHING)
+    path = arguments[0]
+    with reaching(options, path, writable=True) as reach:
+        plan = reach.call("prune-plan", {})
+        heading = [f"Prune {path}: EVERYTHING", *_range_lines(plan, path)]
+        return _carry_out(options, reach, path, {"everything": True}, heading)
+
+
+def _carry_out(
+    options: HammerOptions, reach: Reach, path: str, arguments: dict[str, Any], heading: Iterable[str]
+) -> int:
+    begin = begin_numbers(options.cycle_path)
+    with watching(options) as hearing:
+        result = reach.call("prune", {**arguments, "begin": begin}, hearing, options.timeout)
+    keep_position(options.cycle_path, result["interrupted"], result["position"])
+    show(options, "prune", result, [*heading, *prune_lines(result, path)])
+    return 0
+
+
+def _links(options: HammerOptions, path: str) -> list[SnapshotLink]:
+    if not options.specials:
+        try:
+            return list(snapshot_links(path))
+        except OSError as error:
+            raise DirectiveError(f"Cannot open directory {path}: {error.strerror}") from None
+    with reaching(options, path) as reach:
+        found = reach.call("prune-links", {})["links"]
+    links = (parse_link("", path, item["target"], item["seconds"]) for item in found)
+    # Inside of volumes that are not mounted nobody knows where they used to be.
+    return [link._replace(base="/") for link in links if link is not None]
+
+
+def _same_file_system(options: HammerOptions, pfs: int, first: str, others: Iterable[str]) -> None:
+    """All links have to lead to one PFS: each has its own history."""
+    for other in others:
+        with reaching(options, other) as reach:
+            same_pfs = reach.call("prune-plan", {})["pfs"] == pfs
+        if not same_pfs or os.stat(other).st_dev != os.stat(first).st_dev:
+            raise DirectiveError("Currently only one HAMMER filesystem may be specified in the softlink scan")
+
+
+# --- words --------------------------------------------------------------------------------------
+def _plan_lines(plan: dict[str, Any], path: str) -> Iterator[str]:
+    tids: Sequence[int] = plan["tids"]
+    left_out = plan["snapshots"] - len(tids)
+    if left_out:
+        yield f"Prune {path}: prune_min: Will not clean between the teeth of the first {left_out} snapshots"
+    for low, high in reversed(list(zip([1, *tids], tids, strict=False))):
+        yield f"TID {low:016x} - {high:016x}"
+    yield f"Prune {path}: {len(tids)} snapshots"
+    if tids:
+        yield from _range_lines(plan, path)
+
+
+def _range_lines(plan: dict[str, Any], path: str) -> Iterator[str]:
+    yield f"Prune {path}: objspace 8000000000000000:0000 7fffffffffffffff:ffff pfs_id {plan['pfs']}"
+    seconds = plan["prune_min"]
+    clock = f"{seconds // _HOUR % 24:02d}:{seconds // _MINUTE % 60:02d}:{seconds % 60:02d}"
+    yield f"Prune {path}: prune_min is {seconds // _DAY}d/{clock}"
+
+
+def prune_lines(result: dict[str, Any], path: str) -> Iterator[str]:
+    """What a run did."""
+    if result["interrupted"]:
+        localization, obj_id = result["position"]
+        yield f"Prune {path} interrupted by timer at {obj_id & MAX_TID:016x} {localization:04x}"
+    else:
+        yield f"Prune {path} succeeded"
+    yield (
+        f"Pruned {result['records']}/{result['scanned']} records ({result['entries']} directory entries) "
+        f"and {result['size']} bytes"
+    )
+
+
+DIRECTIVES = (
+    Directive("prune", _PRUNE, prune),
+    Directive("prune-everything", _EVERYTHING, prune_everything),
+    Directive("softprune", _SOFTPRUNE, prune),
+)

@@ -1,0 +1,52 @@
+"""Snapshot softlinks: `snap-20261122 -> /mnt/@@0x0000000100000030`, in a directory of any file system.
+
+What a link leads to says for which PFS it keeps which state.  hammer(8) takes the earlier of a link's two times for the
+snapshot's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hammerfs.ondisk.address import Tid
+
+_LINK = re.compile(r"(?s)(.*)@@(0[xX][0-9a-fA-F]+)(?:[:/].*)?\Z")
+
+
+class SnapshotLink(NamedTuple):
+    """One link.
+
+    name -- in its directory, "" where nobody asked for it
+    base -- what it leads to without the TID: a path on the file system
+    seconds -- when the snapshot was taken, since 1970
+    """
+
+    name: str
+    base: str
+    tid: Tid
+    seconds: int
+
+
+def parse_link(name: str, directory: str, target: str, seconds: int) -> SnapshotLink | None:
+    """A link's meaning, None when it is no snapshot's."""
+    match = _LINK.match(target)
+    if match is None:
+        return None
+    base = match.group(1)
+    return SnapshotLink(name, base if base.startswith("/") else f"{directory}/{base}", int(match.group(2), 16), seconds)
+
+
+def snapshot_links(directory: str) -> Iterator[SnapshotLink]:
+    """The snapshot softlinks in a directory, not below it; OSError when it cannot be read."""
+    with os.scandir(directory) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if not entry.is_symlink():
+                continue
+            status = entry.stat(follow_symlinks=False)
+            seconds = int(min(status.st_ctime, status.st_mtime))
+            link = parse_link(entry.name, directory, os.readlink(entry.path), seconds)
+            if link is not None:
+                yield link
