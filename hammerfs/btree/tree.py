@@ -55,6 +55,11 @@ class TreeStatistics:
     evictions: int
     splits: int
     removals: int
+    lookups: int
+    descents: int
+    inserts: int
+    deletes: int
+    scanned: int
 
 
 class BTree:
@@ -64,18 +69,32 @@ class BTree:
     mirror TIDs stop at the leaf (nomirror mounts).
     """
 
-    __slots__ = ("_cache", "_changes", "_high", "_leaf", "_low", "_nodes")
+    __slots__ = (
+        "_cache",
+        "_changes",
+        "_deletes",
+        "_descents",
+        "_high",
+        "_inserts",
+        "_leaf",
+        "_lookups",
+        "_low",
+        "_nodes",
+        "_scanned",
+    )
 
     def __init__(self, store: NodeStore, root_offset: Offset, *, cache_nodes: int, mirror: bool = True) -> None:
         self._cache = NodeCache(store, root_offset, cache_nodes, mirror)
         self._nodes = self._cache.nodes
         self._changes = 0
+        self._lookups = self._descents = self._inserts = self._deletes = self._scanned = 0
         self._forget_finger()
 
     # --- reading --------------------------------------------------------------------------------
 
     def lookup(self, key: Key) -> bytes | None:
         """The 64-byte element with exactly this key."""
+        self._lookups += 1
         leaf = self._leaf if self._low <= key < self._high else self._descend(key)
         keys = leaf.keys
         index = bisect_left(keys, key)
@@ -89,6 +108,7 @@ class BTree:
 
     def find_as_of(self, base: bytes, as_of: Tid) -> bytes | None:
         """The version visible at `as_of` (MAX_TID: now) of the record whose key begins with the 22 bytes `base`."""
+        self._lookups += 1
         key = base + as_of.to_bytes(8, "big")
         leaf = self._leaf if self._low <= key < self._high else self._descend(key)
         keys = leaf.keys
@@ -191,6 +211,7 @@ class BTree:
         first = bisect_left(keys, low)
         end = bisect_right(keys, high, first)
         elements = leaf.element_range(first, end)
+        self._scanned += end - first
         if end < len(keys) or (bound is not None and bound > high):
             bound = None
         if as_of is None:
@@ -212,6 +233,7 @@ class BTree:
         first = bisect_left(keys, low)
         elements = leaf.element_range(first, max(first, bisect_left(keys, below)))
         elements.reverse()
+        self._scanned += len(elements)
         if first or (bound is not None and bound <= low):
             bound = None
         return elements, bound
@@ -223,6 +245,7 @@ class BTree:
 
     def _descend(self, key: Key) -> Node:
         """The leaf whose range holds `key`; the finger moves there."""
+        self._descents += 1
         cache = self._cache
         nodes = self._nodes
         if len(nodes) > cache.limit:
@@ -277,6 +300,7 @@ class BTree:
         if tid > leaf.mirror_tid:
             leaf.mirror_tid = tid
         self._changes += 1
+        self._inserts += 1
 
     def replace(self, key: Key, element: bytes, tid: Tid) -> None:
         """Put another element in the place of the one with this very key; MissingKey when there is none."""
@@ -297,6 +321,7 @@ class BTree:
         if not leaf.changed:
             self._announce(leaf, key)
         del leaf.keys[index], leaf.unpacked()[index]
+        self._deletes += 1
         if tid > leaf.mirror_tid:
             leaf.mirror_tid = tid
         self._changes += 1
@@ -408,6 +433,11 @@ class BTree:
             evictions=cache.evictions,
             splits=cache.splits,
             removals=cache.removals,
+            lookups=self._lookups,
+            descents=self._descents,
+            inserts=self._inserts,
+            deletes=self._deletes,
+            scanned=self._scanned,
         )
 
     def _relieve(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from hammerfs.cli.report_lines import print_lines
 from hammerfs.errors import HammerError
 
 JSON_FORMAT = "hammerfs/1"
+_COUNTDOWN_SECONDS = 5
 
 Run: TypeAlias = Callable[[HammerOptions, list[str]], int]
 """Carries a directive out, given its arguments; returns the exit code."""
@@ -61,3 +63,15 @@ def confirmed(options: HammerOptions, question: str) -> bool:
         return True
     print(question, end=" ", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def count_down(options: HammerOptions, what: str) -> None:
+    """Leave some seconds for ^C, unless -d."""
+    print(what, end="")
+    if not options.debug:
+        print(" in", end="")
+        for left in range(_COUNTDOWN_SECONDS, 0, -1):
+            print(f" {left}", end="", flush=True)
+            time.sleep(1)
+        print(".. starting destruction pass", end="")
+    print(flush=True)

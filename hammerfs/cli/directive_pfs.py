@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from hammerfs.cli.directive import Directive, DirectiveError, confirmed, show, usage_error
+from hammerfs.cli.directive import Directive, DirectiveError, confirmed, count_down, show, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing
 from hammerfs.cli.names import KIND_SYMLINK, directory_part
@@ -29,7 +28,6 @@ _UPGRADE = "pfs-upgrade <dirpath>"
 _DOWNGRADE = "pfs-downgrade <dirpath>"
 _DESTROY = "pfs-destroy <dirpath>"
 _NAME = re.compile(r"@@(?:-1|0[xX][0-9a-fA-F]+):(\d+)\Z")
-_COUNTDOWN_SECONDS = 5
 _DAY = 24 * 60 * 60
 
 
@@ -231,18 +229,6 @@ def _ask_before_destruction(options: HammerOptions, pfs: dict[str, Any]) -> None
         if not confirmed(options, question):
             raise DirectiveError(f"No action taken on PFS#{number}")
     count_down(options, f"Destroying PFS#{number} ({pfs['label']})")
-
-
-def count_down(options: HammerOptions, what: str) -> None:
-    """Leave some seconds for ^C, unless -d."""
-    print(what, end="")
-    if not options.debug:
-        print(" in", end="")
-        for left in range(_COUNTDOWN_SECONDS, 0, -1):
-            print(f" {left}", end="", flush=True)
-            time.sleep(1)
-        print(".. starting destruction pass", end="")
-    print(flush=True)
 
 
 DIRECTIVES = (

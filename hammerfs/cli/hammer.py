@@ -20,6 +20,11 @@ EXIT_USAGE = 1
 MODULES: dict[str, tuple[str, ...]] = {
     "hammerfs.cli.directive_sync": ("synctid",),
     "hammerfs.cli.directive_status": ("info",),
+    "hammerfs.cli.directive_stats": ("stats", "bstats", "iostats"),
+    "hammerfs.cli.directive_version": ("version", "version-upgrade"),
+    "hammerfs.cli.directive_volumes": ("volume-list", "volume-blkdevs"),
+    "hammerfs.cli.directive_namekey": ("namekey1", "namekey2", "namekey32"),
+    "hammerfs.cli.directive_strip": ("strip",),
     "hammerfs.cli.directive_history": ("history",),
     "hammerfs.cli.directive_mirror": (
         "mirror-read",

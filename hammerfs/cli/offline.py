@@ -72,7 +72,7 @@ class OfflineReach:
         except FileOperationError as error:
             raise UsageError(f"{self.path}: {error}") from None
         with interrupts(ask_to_stop):
-            work = begin(find(operation), Call(self.fs, place, arguments, interrupted))
+            work = begin(find(operation), Call(self.fs, place, arguments, interrupted, exclusive=True))
             return run_work(self.fs, work, _Listening(hearing or Hearing()))
 
 

@@ -56,12 +56,13 @@ class FileSystem:
     root -- the root directory of the mounted view
     read_only -- nothing may change: asked for, the past, a slave, or after a failure
     works -- how many pieces of work run beside the requests (`work.py`)
+    bytes_read, bytes_written -- contents of files, since the mount
     """
 
     def __init__(self, ctx: Context, options: MountOptions) -> None:
         self.ctx = ctx
         self.options = options
-        self.works = 0
+        self.works = self.bytes_read = self.bytes_written = 0
         self.flusher = None if ctx.read_only else Flusher(ctx)
         self._fsync = None if self.flusher is None else Fsync(ctx, self.flusher)
         localization = pfs_localization(options.pfs)
@@ -276,7 +277,9 @@ class FileSystem:
 
     def read(self, inode: Inode, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`."""
-        return filedata.read(self.ctx, inode, offset, size)
+        data = filedata.read(self.ctx, inode, offset, size)
+        self.bytes_read += len(data)
+        return data
 
     def write(self, inode: Inode, offset: int, data: bytes) -> int:
         """Write at `offset`; everything or an error."""
@@ -286,6 +289,7 @@ class FileSystem:
         except DeviceError as error:
             self._judge(error)
             raise
+        self.bytes_written += written
         self._relieve()
         return written
 
@@ -435,7 +439,7 @@ def _wire(
         tree_holder[0].invalidate(bigblock)
 
     blockmap = Blockmap(freemap, root, reused)
-    nodes = ZoneNodeStore(volumes.version, buffers, blockmap, root)
+    nodes = ZoneNodeStore(volumes, buffers, blockmap, root)
     tree = BTree(
         nodes,
         root.btree_root,

@@ -31,12 +31,14 @@ class Call:
     place -- what the request is about: the object that a path led to
     arguments -- from a client, so nothing is known of them but that they are JSON
     interrupted -- whether the work should stop soon and say how far it got (^C, -t)
+    exclusive -- nobody else uses the file system while the work is done
     """
 
     fs: FileSystem
     place: Inode
     arguments: Mapping[str, Any]
     interrupted: Callable[[], bool] = _never
+    exclusive: bool = False
 
     def text(self, name: str, default: str | None = None) -> str:
         """A string argument; UsageError when it is missing without a default, or something else."""

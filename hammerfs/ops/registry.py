@@ -9,8 +9,10 @@ from hammerfs.ops import (
     administer_pfs,
     administer_snapshots,
     administer_space,
+    administer_statistics,
     administer_status,
     administer_sync,
+    administer_version,
     history,
 )
 from hammerfs.ops.operation import Call, Operation, Result
@@ -20,6 +22,8 @@ OPERATIONS: dict[str, Operation] = {
     for module in (
         administer_sync,
         administer_status,
+        administer_statistics,
+        administer_version,
         administer_snapshots,
         administer_space,
         administer_pfs,

@@ -40,7 +40,7 @@ class FreeMap:
     """Layer 1 and layer 2 of a mounted file system, keyed by zone-2 offsets of big-blocks."""
 
     def __init__(self, volumes: VolumeSet, buffers: MetaBuffers) -> None:
-        self._version = volumes.version
+        self._volumes = volumes
         self._buffers = buffers
         self._covers = volumes.covers
         self._layer1_base = volumes.root.header.blockmap(ZONE_FREEMAP).phys_offset
@@ -61,7 +61,7 @@ class FreeMap:
             if not self._is_bigblock(self._layer1_base):
                 raise CorruptionError("freemap layer 1 at an impossible address", offset=self._layer1_base)
             raw = self._buffers.read(self._layer1_base + position, LAYER1_ENTRY_SIZE)
-            if not layer1_crc_ok(self._version, raw):
+            if not layer1_crc_ok(self._volumes.version, raw):
                 raise CorruptionError("freemap layer-1 entry with a bad CRC", offset=self._layer1_base + position)
             entry = Layer1.unpack(raw)
             if entry.available and not self._is_bigblock(entry.phys_offset):
@@ -85,7 +85,7 @@ class FreeMap:
         if entry is None:
             where = self._layer2_address(bigblock)
             raw = self._buffers.read(where, LAYER2_ENTRY_SIZE)
-            if not layer2_crc_ok(self._version, raw):
+            if not layer2_crc_ok(self._volumes.version, raw):
                 raise CorruptionError("freemap layer-2 entry with a bad CRC", offset=where)
             entry = Layer2.unpack(raw)
             odd = (entry.bytes_free | entry.append_off) % (NODE_SIZE if entry.zone == ZONE_BTREE else DATA_ALIGN)
@@ -178,9 +178,9 @@ class FreeMap:
     def sync(self) -> None:
         """Write the changed entries into their buffers, under UNDO."""
         for position in sorted(self._dirty1):
-            self._buffers.modify(self._layer1_base + position, self._layer1[position].pack(self._version))
+            self._buffers.modify(self._layer1_base + position, self._layer1[position].pack(self._volumes.version))
         for bigblock in sorted(self._dirty2):
-            self._buffers.modify(self._layer2_address(bigblock), self._layer2[bigblock].pack(self._version))
+            self._buffers.modify(self._layer2_address(bigblock), self._layer2[bigblock].pack(self._volumes.version))
         self._dirty1.clear()
         self._dirty2.clear()
         if len(self._layer2) > _CLEAN_LIMIT:

@@ -8,16 +8,22 @@ from hammerfs.ondisk.constants import NODE_SIZE, ZONE_BTREE
 from hammerfs.store.blockmap import Blockmap
 from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.rootvolume import RootVolume
+from hammerfs.store.volumes import VolumeSet
 
 
 class ZoneNodeStore:
     """The `NodeStore` of a mounted file system."""
 
-    def __init__(self, version: int, buffers: MetaBuffers, blockmap: Blockmap, root: RootVolume) -> None:
-        self.version = version
+    def __init__(self, volumes: VolumeSet, buffers: MetaBuffers, blockmap: Blockmap, root: RootVolume) -> None:
+        self._volumes = volumes
         self._buffers = buffers
         self._blockmap = blockmap
         self._root = root
+
+    @property
+    def version(self) -> int:
+        """The format version, which decides about checksums."""
+        return self._volumes.version
 
     def read_node(self, offset: Offset) -> bytes:
         """The 4096 raw bytes of a node, unverified."""

@@ -84,19 +84,20 @@ class UndoFifo:
     next_offset -- where the next record goes
     seq -- the number it will carry
     capacity -- bytes in the whole ring
+    undo_bytes, redo_bytes -- old and new content laid down since the mount
     """
 
     def __init__(self, volumes: VolumeSet, first_offset: Offset, next_offset: Offset, seq: int) -> None:
         self.first_offset = first_offset
         self.next_offset = next_offset
         self.seq = seq
+        self.undo_bytes = self.redo_bytes = 0
         self._volumes = volumes
         header = volumes.root.header
         self.capacity = header.blockmap(ZONE_UNDO).alloc_offset & SHORT_MASK
         self._bigblocks = [header.undo_bigblock(i) for i in range(self.capacity // BIGBLOCK_SIZE)]
         self._end = _FIFO_START + self.capacity
-        self._version = header.vol_version
-        self._crc = crc.function_for(self._version)
+        self.adopt_version()
         if next_offset == self._end:
             self.next_offset = _FIFO_START
         # The buffer that next_offset lies in, and per buffer what flush() must write of it (start, end).
@@ -104,6 +105,27 @@ class UndoFifo:
         self._buffer = bytearray()
         self._dirty: dict[Offset, tuple[bytearray, int, int]] = {}
         self._history: dict[int, int] = {}
+
+    def adopt_version(self) -> None:
+        """Write records as the version in the volume header wants them from now on; those of before stay valid."""
+        self._version = self._volumes.root.header.vol_version
+        self._crc = crc.function_for(self._version)
+
+    def begin_anew(self) -> None:
+        """Lay the whole ring out as numbered DUMMYs, and begin at its start (`hammer_undo.c: hammer_upgrade_undo_4`).
+
+        For a ring of which nothing counts any more.  A header that leads to it still has to be written, behind a
+        barrier.
+        """
+        self.adopt_version()
+        self.seq = 0
+        for place in range(_FIFO_START, self._end, BUFSIZE):
+            self._volumes.write(self._to_zone2(place), format_buffer(self._version, self.seq))
+            self.seq += BUFSIZE // UNDO_ALIGN
+        self.first_offset = self.next_offset = _FIFO_START
+        self._base = -1
+        self._dirty.clear()
+        self._history.clear()
 
     @property
     def used(self) -> int:
@@ -135,6 +157,7 @@ class UndoFifo:
         if self._is_covered(offset, size):
             return False
         self._require(size)
+        self.undo_bytes += size
         done = 0
         while done < size:
             room = self._sector_room(UNDO_OVERHEAD + 1) - UNDO_OVERHEAD
@@ -155,6 +178,7 @@ class UndoFifo:
         the time.
         """
         self._require(redo_write_size(len(data)))
+        self.redo_bytes += len(data)
         done = 0
         while len(data) - done >= REDO_PAYLOAD_MAX:
             self._sector_room(UNDO_ALIGN)

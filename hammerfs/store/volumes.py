@@ -72,6 +72,7 @@ class VolumeSet:
     version -- format version of the file system, from the root volume
     fsid -- the uuid that all volumes share
     writable -- whether every device is
+    bytes_read, bytes_written -- since the volumes were opened, headers not counted
     unsettled_bytes -- written since the last barrier began, headers not counted
     undo_first_durable -- first_offset of the UNDO FIFO in the newest root header known to be on stable storage
     """
@@ -86,6 +87,7 @@ class VolumeSet:
         self._undo_first_written = self.undo_first_durable
         self._unsettled: set[int] = set()
         self.unsettled_bytes = 0
+        self.bytes_read = self.bytes_written = 0
         self._barrier_lock = threading.Lock()
         self._failed: DeviceError | None = None
         self._readers: list[_Reader | None] = [None] * MAX_VOLUMES
@@ -114,6 +116,7 @@ class VolumeSet:
             read, start, limit = reader
             short = offset & SHORT_MASK
             if short + size <= limit:
+                self.bytes_read += size
                 return read(start + short, size)
         self._outside(offset, size)
 
@@ -123,6 +126,7 @@ class VolumeSet:
         volume.device.write(place, data)
         self._unsettled.add(volume.number)  # not before: a barrier in another thread may run in between
         self.unsettled_bytes += len(data)
+        self.bytes_written += len(data)
 
     def write_vector(self, offset: Offset, chunks: Sequence[Buffer]) -> None:
         """Write chunks that lie one behind the other from `offset` on."""
@@ -131,6 +135,7 @@ class VolumeSet:
         volume.device.write_vector(place, chunks)
         self._unsettled.add(volume.number)
         self.unsettled_bytes += size
+        self.bytes_written += size
 
     def covers(self, offset: Offset, size: int) -> bool:
         """Whether a range lies within a volume's buffer area."""

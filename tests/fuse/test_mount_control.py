@@ -161,3 +161,41 @@ def test_a_pfs_is_destroyed_beside_a_writer(hammer_mount: Maker) -> None:
         assert destroyer.returncode == 0
     assert written
     assert (mount.path / f"beside{written - 1}").read_bytes() == b"content"
+
+
+def test_counters_count_what_happens(here: Path) -> None:
+    def counters() -> dict[str, dict[str, int]]:
+        told: dict[str, dict[str, int]] = json.loads(hammer("--json", "stats", "1", here))["counters"]
+        return told
+
+    before = counters()
+    (here / "file").write_bytes(b"x" * 100_000)
+    hammer("synctid", here)
+    after = counters()
+    assert after["io"]["file_write"] - before["io"]["file_write"] == 100_000
+    assert after["io"]["disk_write"] - before["io"]["disk_write"] > 100_000
+    for group, name in (("io", "commits"), ("io", "inode_flushes"), ("io", "undo"), ("btree", "inserts")):
+        assert after[group][name] > before[group][name]
+    shown = hammer("-t", "1", "iostats", "0.2", here).splitlines()
+    assert shown[0] == "   f_read   f_write    d_read   d_write i_flushes   commits      undo      redo"
+    assert all(len(line) == len(shown[0]) for line in shown)
+    assert len(shown) > 2
+    assert hammer("-t", "1", "bstats", "0.5", here).splitlines()[0].split()[0] == "lookups"
+
+
+def test_the_version_of_a_mounted_file_system_is_raised(tmp_path: Path) -> None:
+    mount = HammerMount(tmp_path, size="512M", mkfs=("-f", "-u", "16M", "-V", "5"))
+    try:
+        mount.mount()
+        (mount.path / "before").write_bytes(b"content" * 1000)
+        assert "current=5" in hammer("version", mount.path)
+        hammer("version-upgrade", mount.path, "7")
+        (mount.path / "after").write_bytes(b"content" * 1000)
+        assert "current=7" in hammer("version", mount.path)
+        mount.umount()
+        mount.check()
+        mount.mount()
+        assert (mount.path / "before").read_bytes() == (mount.path / "after").read_bytes() == b"content" * 1000
+        mount.umount()
+    finally:
+        mount.remove()

@@ -22,7 +22,7 @@ def ask(
     **arguments: Any,
 ) -> dict[str, Any]:
     """The result of an operation about `place`, the root when it is None."""
-    call = Call(fs, place or fs.root, arguments, interrupted)
+    call = Call(fs, place or fs.root, arguments, interrupted, exclusive=True)
     return run_work(fs, begin(find(operation), call), listener)
 
 

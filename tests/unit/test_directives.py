@@ -312,3 +312,44 @@ def test_sizes_fit_their_column(size: int, text: str) -> None:
 
 def test_two_directives_give_the_same_tid_when_nothing_changes(run: Hammer) -> None:
     assert run("synctid", "/") == run("synctid", "/")
+
+
+def test_the_version_is_told_and_raised(run: Hammer) -> None:
+    shown = run("version", "/").splitlines()
+    assert shown[0] == ('min=1 wip=none max=7 current=7 description="Use ISCSI CRC (faster than original crc32)"')
+    assert shown[1:3] == ["available versions:", "    1\tNORM\tFirst HAMMER release (DragonFly 2.0+)"]
+    assert len(shown) == 9
+    assert run("-q", "version", "/").splitlines() == shown[:1]
+    assert run("version-upgrade", "/", "7") == "hammer version-upgrade: succeeded\n"
+    assert "no way back" in run("version-upgrade", "/", "6", code=2)
+    assert "no version 8" in run("version-upgrade", "/", "8", "force", code=2)
+    assert "expected <fs> vers# [force]" in run("version-upgrade", "/", code=1)
+
+
+def test_the_volumes_are_told(run: Hammer, image: Path) -> None:
+    assert run("volume-list", "/") == f"{image}\n"
+    assert run("-v", "volume-list", "/") == f"0\t{image} (Root Volume)\n"
+    assert run("volume-blkdevs", "/") == f"{image}\n"
+    assert json.loads(run("--json", "volume-blkdevs", "/"))["blkdevs"] == str(image)
+
+
+def test_stripped_volumes_are_no_file_system_any_more(
+    image: Path, run: Hammer, changing: Change, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changing(populate)
+    doomed = tmp_path / "doomed.img"
+    subprocess.run(["cp", "--sparse=always", image, doomed], check=True)
+    capsys.readouterr()
+    assert hammer.main(["-f", str(doomed), "-d", "-y", "strip"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "You have requested that HAMMER filesystem (TEST) be stripped"
+    assert shown[-1] == f"Stripped volume header {doomed}"
+    assert len([line for line in shown if line.startswith("Stripped big-block ")]) == 2
+    assert doomed.read_bytes()[:16] == b"STRIPPED" + bytes(8)
+    assert hammer.main(["-f", str(doomed), "info"]) == 1
+    assert "is not a HAMMER volume" in capsys.readouterr().err
+    assert b"content" in doomed.read_bytes(), "what files held is not erased"
+    declined = subprocess.run(
+        [*COMMAND, "-f", image, "strip"], input="n\n", capture_output=True, text=True, check=False
+    )
+    assert (declined.returncode, declined.stderr) == (1, "hammer: No action taken\n")
