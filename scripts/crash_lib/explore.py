@@ -15,7 +15,7 @@ from crash_lib.cuts import Cut, Cutter, Fates, choices
 from crash_lib.generated import Workload
 from crash_lib.layered import LayeredDevice
 from crash_lib.memo import Memo, pages_of
-from crash_lib.verdict import FreemapLayers, Recovered, Verdict, exact_reads, recover, verify
+from crash_lib.verdict import Contents, FreemapLayers, Recovered, Verdict, exact_reads, recover, verify
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import BarrierBegin, Entry, Write
 
@@ -90,7 +90,8 @@ class Explorer:
         self._layers = FreemapLayers(self._written)
         options = workload.options
         self._recoveries: Memo[Recovered] = Memo(lambda devices: recover(devices, **options), self._written)
-        self._verdicts: Memo[Verdict] = Memo(verify, self._written)
+        contents = Contents()
+        self._verdicts: Memo[Verdict] = Memo(lambda devices: verify(devices, contents), self._written)
         self._outcomes: dict[int, Verdict] = {}
         self._judged: dict[tuple[Verdict, int], tuple[str, ...]] = {}
 

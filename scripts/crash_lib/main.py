@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import os
 import sys
 import tempfile
@@ -114,6 +116,7 @@ def workload_of(kind: str, seed: int | str) -> Workload:
 
 def explore(run: Run, kind: str, seed: int, effort: Effort, seconds: float, states: float = float("inf")) -> None:
     """Record and try one workload within what is left of the budget."""
+    give_back_memory()
     tally = run.tally
     workload = workload_of(kind, seed)
     explorer = Explorer(workload, effort, tally, seed)
@@ -132,6 +135,14 @@ def explore(run: Run, kind: str, seed: int, effort: Effort, seconds: float, stat
     if len(tally.failures) > len(shown):
         say(f"    and {len(tally.failures) - len(shown)} more of {kind}:{seed}")
     tally.failures.clear()
+
+
+def give_back_memory() -> None:
+    """Let the kernel have what the last workload took, of which the allocator would keep hundreds of megabytes."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def rounds(names: Sequence[str], seed: int) -> Iterator[tuple[str, int]]:

@@ -6,7 +6,7 @@ is the result.  Walking the tree with an image either ends at a leaf, whose resu
 shows that a run is needed, which then adds its own branch.  Nothing is assumed about which bytes matter.
 
 Reads of pages that no write has ever reached are the same in all images and are left out of the tree.  When a page is
-written for the first time, trees that left it out are void.
+written for the first time, trees that left it out are void.  A tree that has grown large is begun anew.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import Entry, RecordingDevice, RecordingLog, Write
 from hammerfs.ondisk.constants import BUFSIZE
 
+TREE_BYTES_MAX = 64 * 1024 * 1024
+"""What was read, in one tree; that of most workloads ends at a third of it."""
 T = TypeVar("T")
 Read = tuple[int, int, int]
 """Device, offset, size."""
@@ -69,12 +71,14 @@ class Memo(Generic[T]):
         self._function = function
         self._written = written
         self._root: _Node[T] | None = None
+        self._kept_bytes = 0
         self.runs = 0
         self.hits = 0
 
     def forget(self) -> None:
-        """Void the tree: a page was written that it left out."""
+        """Void the tree: a page was written that it left out, or it is too large."""
         self._root = None
+        self._kept_bytes = 0
 
     def result(self, images: Sequence[MemoryDevice]) -> T:
         """What `function` gives for these images, which it leaves alone."""
@@ -93,7 +97,8 @@ class Memo(Generic[T]):
         return result
 
     def _keep(self, reads: Sequence[tuple[Read, bytes]], result: T) -> None:
-        if self._root is None:
+        if self._root is None or self._kept_bytes > TREE_BYTES_MAX:
+            self.forget()
             self._root = _Node()
         node = self._root
         known: set[Read] = set()
@@ -105,7 +110,11 @@ class Memo(Generic[T]):
                 assert not node.result, "a run read more than one before it that had the same answers"
                 node.read = read
             assert node.read == read, "a run is not determined by what it reads"
-            node = node.branches.setdefault(data, _Node())
+            branch = node.branches.get(data)
+            if branch is None:
+                branch = node.branches[data] = _Node()
+                self._kept_bytes += len(data)
+            node = branch
         assert node.read is None, "a run read less than one before it that had the same answers"
         node.result = [result]
 

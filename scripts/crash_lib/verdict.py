@@ -96,6 +96,22 @@ class Verdict:
     tree: Tree | None
 
 
+class Contents:
+    """What files held in the images of one workload, each kept once: megabytes of them are the same in most."""
+
+    def __init__(self) -> None:
+        self._by_size: dict[int, list[bytes]] = {}
+
+    def kept(self, content: bytes) -> bytes:
+        """An equal content that was met before, or this one from now on."""
+        known = self._by_size.setdefault(len(content), [])
+        for other in known:
+            if other == content:
+                return other
+        known.append(content)
+        return content
+
+
 def recover(devices: Sequence[ReadingDevice], **options: Any) -> Recovered:
     """Mount for writing, finish what recovery leaves to the first flush, unmount."""
     entries = devices[0].log.entries
@@ -111,7 +127,7 @@ def recover(devices: Sequence[ReadingDevice], **options: Any) -> Recovered:
     return Recovered(entries, opened)
 
 
-def verify(devices: Sequence[Device]) -> Verdict:
+def verify(devices: Sequence[Device], contents: Contents) -> Verdict:
     """Check everything, then read everything through a read-only mount."""
     try:
         report = check_devices(devices)
@@ -119,12 +135,12 @@ def verify(devices: Sequence[Device]) -> Verdict:
         if report.recovery_pending:
             problems.append("recovery is pending after recovery")
         fs = mount([OverlayDevice(device) for device in devices], xattr=True, read_only=True)
-        return Verdict(tuple(problems), survey(fs))
+        return Verdict(tuple(problems), survey(fs, contents))
     except (HammerError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         return Verdict((f"{type(error).__name__}: {error}",), None)
 
 
-def survey(fs: FileSystem) -> Tree:
+def survey(fs: FileSystem, contents: Contents) -> Tree:
     """Everything that has a name."""
     tree = Tree({}, {})
     waiting = [fs.root]
@@ -132,7 +148,7 @@ def survey(fs: FileSystem) -> Tree:
         inode = waiting.pop()
         if inode.obj_id in tree.objects:
             continue
-        tree.objects[inode.obj_id] = look_at(fs, inode)
+        tree.objects[inode.obj_id] = look_at(fs, inode, contents)
         if inode.is_directory:
             for entry in fs.readdir(inode, 0):
                 tree.slots[inode.obj_id, entry.name] = entry.obj_id
@@ -140,7 +156,7 @@ def survey(fs: FileSystem) -> Tree:
     return tree
 
 
-def look_at(fs: FileSystem, inode: Inode) -> Seen:
+def look_at(fs: FileSystem, inode: Inode, contents: Contents) -> Seen:
     """One object."""
     data = inode.data
     content = b""
@@ -149,6 +165,7 @@ def look_at(fs: FileSystem, inode: Inode) -> Seen:
         assert len(content) == data.size, f"{len(content)} of {data.size} bytes of object {inode.obj_id:#x}"
     elif data.obj_type == OBJTYPE_SOFTLINK:
         content = fs.readlink(inode)
+    content = contents.kept(content)
     xattrs = tuple(sorted((name, fs.getxattr(inode, name)) for name in fs.listxattr(inode)))
     times = [min(time, RECOVERY_US) for time in stored_times(fs, inode)]
     return Seen(data.obj_type, content, (data.mode, uuid_to_id(data.uid), uuid_to_id(data.gid)), xattrs, *times)

@@ -24,6 +24,7 @@ from crash_lib.memo import Memo
 from crash_lib.plans import PLANS, wind
 from crash_lib.real import COMMITS, build_complaints, sqlite, sqlite_complaints
 from crash_lib.small import fresh, mount
+from crash_lib.verdict import Contents
 
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import BarrierEnd, Entry, RecordingDevice, RecordingLog, Write
@@ -157,6 +158,29 @@ def test_a_memo_runs_again_only_for_what_was_read() -> None:
         image.write(0, content)
         assert memo.result([image]) == image.read(content[0] * 16, 4)
         assert memo.runs == runs
+
+
+def test_a_memo_that_has_grown_large_begins_anew() -> None:
+    base = LayeredDevice(MemoryDevice(1 << 16))
+    memo: Memo[bytes] = Memo(lambda devices: devices[0].read(0, 4096), {(0, 0)})
+    images = []
+    for number in range(20):
+        images.append(base.copy())
+        images[-1].write(0, bytes([number + 1]))
+    with mock.patch("crash_lib.memo.TREE_BYTES_MAX", 5 * 4096):
+        for image in [*images, images[-1], images[0]]:
+            assert memo.result([image]) == image.read(0, 4096)
+            assert memo._root is not None
+            assert len(memo._root.branches) <= 7
+    assert (memo.runs, memo.hits) == (21, 1), "the newest is known, the oldest forgotten"
+
+
+def test_equal_contents_are_kept_once() -> None:
+    contents = Contents()
+    first = contents.kept(b"x" * 5)
+    assert contents.kept(bytes(bytearray(b"xxxxx"))) is first
+    assert contents.kept(b"y" * 5) == b"y" * 5
+    assert contents.kept(b"") == b""
 
 
 def test_a_workload_is_the_same_in_every_run() -> None:
