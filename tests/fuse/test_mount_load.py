@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import SIZE, SMALL
 from hammer_mount import FULL, SERVER_BYTES_MAX, HammerMount
+from slow_mount import slow
 
 pytestmark = pytest.mark.mount
 
@@ -23,6 +25,10 @@ Maker = Callable[[], HammerMount]
 OPEN_FILES = 10_000 if FULL else 2_000
 PROCESSES = 64
 ENTRIES = 1_000_000 if FULL else 3_000
+SLOW_CACHE_MIB = 16
+WRITERS = 3
+WRITTEN_MIB = 24
+"""By each of them."""
 
 
 @contextmanager
@@ -107,6 +113,39 @@ def test_sixty_four_processes_at_once(hammer_mount: Maker) -> None:
         for index in range(6):
             path = mount.path / "shared" / f"{number} {index}"
             assert path.read_bytes() == b"%d of %d" % (index, number) * 1000
+
+
+def content_of(writer: int) -> bytes:
+    """What one of the writers writes."""
+    return random.Random(writer).randbytes(1 << 20) * WRITTEN_MIB
+
+
+OUTRUNNING = """
+import random, sys
+path, number, mib = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+piece = random.Random(number).randbytes(1 << 20)
+with open(path, "wb", buffering=0) as file:
+    for _ in range(mib):
+        assert file.write(piece) == len(piece)
+"""
+
+
+def test_writers_that_outrun_the_disk_are_slowed_down_and_not_refused(hammer_mount: Maker) -> None:
+    """They write several times what the server may hold, to a disk that takes 25 MB/s."""
+    mount = hammer_mount()
+    with slow(mount.image, mount.path, f"cache={SLOW_CACHE_MIB}M") as fared:
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", OUTRUNNING, mount.path / f"{number}", f"{number}", f"{WRITTEN_MIB}"]
+            )
+            for number in range(WRITERS)
+        ]
+        assert [writer.wait(240) for writer in writers] == [0] * WRITERS
+    assert fared.waits
+    assert fared.peak_bytes <= (SLOW_CACHE_MIB + 64) << 20
+    mount.mount()
+    for number in range(WRITERS):
+        assert (mount.path / f"{number}").read_bytes() == content_of(number)
 
 
 @pytest.fixture
