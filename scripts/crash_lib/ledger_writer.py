@@ -194,6 +194,10 @@ def disturb(writer: Writer) -> None:
 WORK: tuple[Callable[[Writer], None], ...] = (append, create, overwrite, replace, remove, resize, move, disturb)
 
 
+LIVE_MOUNT = b"one failed on a live mount"
+"""What is said when the mount still answers."""
+
+
 def run_until_failure(work: Callable[[Writer], None], writer: Writer) -> None:
     """One process of the writer; the end of the mount is its proper end, told on stderr by error number."""
     try:
@@ -216,7 +220,8 @@ def main() -> None:
     wait([process.sentinel for process in processes])
     with suppress(OSError):
         os.statvfs(folder)
-        sys.exit("one failed on a live mount")
+        os.write(2, LIVE_MOUNT + b"\n")  # at once, or the line of another process could come in between
+        sys.exit(1)
     for process in processes:
         process.join()
 

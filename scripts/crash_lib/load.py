@@ -20,8 +20,6 @@ DEAD_MOUNT_ERRORS = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO}
 """What system calls get when the server dies: those that follow, those under way, those that need a page of a file."""
 DEAD_DEVICE_ERRORS = {*DEAD_MOUNT_ERRORS, errno.EROFS}
 """The same when its device dies first: the mount turns read-only."""
-LIVE_MOUNT = b"one failed on a live mount"
-"""What the writer says when the mount still answers."""
 
 
 class Load:
@@ -60,7 +58,7 @@ class Load:
     def end(self, *, device_died: bool = False) -> None:
         """Wait for the end, which follows that of the mount or of its device; nothing else may have ended it."""
         _, said = self._process.communicate(timeout=START_SECONDS_MAX)
-        lines = [line for line in said.splitlines() if not (device_died and line == LIVE_MOUNT)]
+        lines = [line for line in said.splitlines() if not (device_died and line == ledger_writer.LIVE_MOUNT)]
         assert device_died or self._process.returncode == 0, said.decode()
         reasons = {int(line.split()[0]) for line in lines}
         assert reasons <= (DEAD_DEVICE_ERRORS if device_died else DEAD_MOUNT_ERRORS), said.decode()

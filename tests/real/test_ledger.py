@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from crash_lib import ledger_writer
 from crash_lib.ledger_writer import PAGE_BYTES, complaints, content_of, page_of, read_ledger, resized_to
 
 Change = Callable[[Path], object]
@@ -92,3 +98,25 @@ def test_what_a_crash_may_leave_passes(written: tuple[Path, Path], leftover: str
     top, ledger = written
     LEFTOVERS[leftover](top)
     assert list(complaints(top, read_ledger(ledger))) == []
+
+
+def test_the_writer_says_each_line_at_once(tmp_path: Path) -> None:
+    """Its processes share stderr, and half a line of one would take in what another says."""
+    said, stderr = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ledger = tmp_path / "ledger"
+    ledger.touch()
+    with said, stderr:
+        done = subprocess.run(
+            [sys.executable, ledger_writer.__file__, tmp_path / "top", ledger, "seed"],
+            stderr=stderr,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16)),
+            check=False,
+        )
+        said.setblocking(False)
+        parts = []
+        with suppress(BlockingIOError):
+            while True:
+                parts.append(said.recv(1 << 16))
+    assert done.returncode == 1
+    assert ledger_writer.LIVE_MOUNT + b"\n" in parts
+    assert all(part.count(b"\n") == 1 and part.endswith(b"\n") for part in parts), parts
