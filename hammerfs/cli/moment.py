@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
 from typing import Final
 
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import MAX_TID
+from hammerfs.ops.moments import parse_clock
 
 TIME_HELP: Final = "2026-11-22T10:00:00 (local time, UTC with a Z at its end; what is left out at its right is zero)"
 _TID: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}\Z")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?Z?\Z")
-_SHAPES: Final = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d")
 
 
 def parse_tid(text: str) -> Tid:
@@ -46,14 +45,10 @@ def is_moment(text: str) -> bool:
 
 def parse_time(text: str) -> int:
     """A clock time in microseconds since 1970; UsageError when it is none."""
-    zone, digits = ("+0000", text[:-1]) if text.endswith("Z") else ("", text)
-    for shape in _SHAPES:
-        try:
-            moment = datetime.strptime(digits + zone, shape + ("%z" if zone else ""))
-            return int(moment.timestamp() * 1_000_000)
-        except ValueError:
-            continue
-    raise UsageError(f"'{text}' is no time, such as {TIME_HELP}")
+    try:
+        return parse_clock(text)
+    except ValueError:
+        raise UsageError(f"'{text}' is no time, such as {TIME_HELP}") from None
 
 
 def time_text(seconds: int) -> str:

@@ -36,6 +36,8 @@ options (-o), separated by commas:
   cache=SIZE        memory for caches (128M)
   tid=0x...         the past, as of that transaction id, read-only
   pfs=ID            a pseudo file system instead of the root
+  snapdir=WORD      .hammer in each PFS root, with its snapshots and moments as directories:
+                    hidden (the default) from listings, visible, or off
   offset=BYTES      where the volume begins in each special
   nosuid, nodev, noexec, suid, dev, exec, sync, dirsync   as in mount(8); nosuid and
                     nodev are the default

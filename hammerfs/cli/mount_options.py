@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from hammerfs.cli.size import parse_size
 from hammerfs.errors import UsageError
-from hammerfs.fs.options import MIB, MountOptions
+from hammerfs.fs.options import MIB, SNAPDIR_HIDDEN, SNAPDIR_OFF, SNAPDIR_VISIBLE, MountOptions
 from hammerfs.ondisk.constants import MAX_PFSID, MAX_TID
 
 CACHE_BYTES_MIN: Final = 8 * MIB
@@ -177,6 +177,12 @@ def _parse_tid(name: str, value: str) -> int:
     return tid
 
 
+def _parse_snapdir(name: str, value: str) -> str:
+    if value not in (SNAPDIR_HIDDEN, SNAPDIR_VISIBLE, SNAPDIR_OFF):
+        raise UsageError(f"mount option {name}={value}: one of hidden, visible, off was expected")
+    return value
+
+
 def _parse_uid(name: str, value: str) -> int:
     try:
         return _whole_number(name, value, 0, 0xFFFFFFFE) if value.isdigit() else pwd.getpwnam(value).pw_uid
@@ -196,7 +202,7 @@ class _Value:
     """An option with a value: the field it sets, how to read it, and what to call it in messages."""
 
     field: str
-    parse: Callable[[str, str], int | float]
+    parse: Callable[[str, str], int | float | str]
     shape: str
 
 
@@ -209,6 +215,7 @@ _VALUES: Final = {
     "cache": _Value("cache_bytes", _parse_cache, "SIZE"),
     "tid": _Value("as_of", _parse_tid, "0x..."),
     "pfs": _Value("pfs", _parse_pfs, "ID"),
+    "snapdir": _Value("snapdir", _parse_snapdir, "hidden|visible|off"),
     "offset": _Value("offset", _parse_offset, "BYTES"),
 }
 """Options with a value."""

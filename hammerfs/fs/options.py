@@ -24,6 +24,13 @@ REDO_OPTIONAL = 1
 REDO_SKIPPED = 2
 """Recovery runs no REDO: what only fast fsyncs made durable is given up."""
 
+SNAPDIR_HIDDEN = "hidden"
+"""PFS roots have `.hammer`, but do not list it; the default."""
+SNAPDIR_VISIBLE = "visible"
+"""They list it."""
+SNAPDIR_OFF = "off"
+"""There is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
@@ -37,6 +44,7 @@ class MountOptions:
     cache_bytes -- bound of all caches together
     as_of -- mount the past as it was at this TID, read-only
     pfs -- mount this PFS instead of the root
+    snapdir -- one of the SNAPDIR_ words
     uid, gid -- shown as owner of everything, instead of what the inodes say
     """
 
@@ -51,5 +59,6 @@ class MountOptions:
     cache_bytes: int = 128 * MIB
     as_of: Tid | None = None
     pfs: int = 0
+    snapdir: str = SNAPDIR_HIDDEN
     uid: int | None = None
     gid: int | None = None

@@ -7,7 +7,9 @@ date by a look at what changed since.  A slave's TIDs are its master's, so every
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from hammerfs.ondisk.address import Localization, Tid
@@ -70,3 +72,28 @@ def moment_before(ctx: Context, localization: Localization, time_us: int) -> Pac
     table = MomentTable(localization)
     yield from table.brought_up_to_date(ctx)
     return table.before(time_us)
+
+
+# --- clock times as text --------------------------------------------------------------------------
+
+_SHAPES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d")
+
+
+def parse_clock(text: str) -> int:
+    """A local time, or UTC with a Z at its end, in microseconds since 1970; ValueError when it is none.
+
+    What is left out at its right is zero.
+    """
+    zone, digits = ("+0000", text[:-1]) if text.endswith("Z") else ("", text)
+    for shape in _SHAPES:
+        try:
+            moment = datetime.strptime(digits + zone, shape + ("%z" if zone else ""))
+            return int(moment.timestamp() * 1_000_000)
+        except (ValueError, OverflowError):
+            continue
+    raise ValueError(f"{text!r} is no time")
+
+
+def clock_text(time_us: int) -> str:
+    """A time as `parse_clock` takes it."""
+    return time.strftime(_SHAPES[0], time.localtime(time_us // 1_000_000))

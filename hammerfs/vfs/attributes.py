@@ -15,6 +15,7 @@ from typing import Final
 
 import pyfuse3
 
+from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.options import MountOptions
 from hammerfs.ondisk.constants import (
@@ -90,6 +91,19 @@ def bare_entry(node_id: int, obj_type: int) -> pyfuse3.EntryAttributes:
     entry.entry_timeout = 0
     entry.attr_timeout = 0
     return entry
+
+
+def statvfs(numbers: StatFs) -> pyfuse3.StatvfsData:
+    """What statfs(2) shows."""
+    answer = pyfuse3.StatvfsData()
+    answer.f_bsize = answer.f_frsize = numbers.block_size
+    answer.f_blocks = numbers.blocks
+    answer.f_bfree = numbers.blocks_free
+    answer.f_bavail = numbers.blocks_available
+    answer.f_files = numbers.files
+    answer.f_ffree = answer.f_favail = numbers.files_free
+    answer.f_namemax = numbers.name_max
+    return answer
 
 
 class OwnerNumbers(dict[bytes, int]):

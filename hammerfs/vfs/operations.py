@@ -57,12 +57,13 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import OBJTYPE_REGFILE
 from hammerfs.ondisk.direntry import path_text
 from hammerfs.vfs.acl import ACCESS_NAME, DEFAULT_NAME, Acl
-from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry, stored_time
+from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry, statvfs, stored_time
 from hammerfs.vfs.complaints import Complaints
 from hammerfs.vfs.nameless import Nameless
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
 from hammerfs.vfs.presentnames import PresentNames
 from hammerfs.vfs.refusedwriters import RefusedWriters
+from hammerfs.vfs.snapdir import NO_MOMENT, SNAPDIR_NAME, Snapdir
 from hammerfs.vfs.xattrnames import check_name, is_listed
 
 log = logging.getLogger(__name__)
@@ -143,12 +144,16 @@ class HammerOperations(pyfuse3.Operations):
         # Directories of which a listing that has not come to its end yet left something out.
         self._incomplete: set[int] = set()
         self._refused_writers = RefusedWriters()
+        self._snapdir = Snapdir(fs, self.node_ids, self._attributes)
 
     def inode_of(self, node_id: int) -> Inode:
         """What a node id stands for, which is the inode number that stat(2) shows."""
         if node_id >= OBJ_ID_MIN:
             return self.fs.inode(self._localization, node_id, self._as_of)
-        return self.fs.inode(*self.node_ids.identity(node_id))
+        identity = self.node_ids.identity(node_id)
+        if identity[2] == NO_MOMENT:
+            return self._snapdir.inode(*identity[:2])
+        return self.fs.inode(*identity)
 
     def refusal(self, request: str, args: Sequence[object], error: Exception) -> FUSEError:
         """The errno to answer for an error; damage and failing devices are logged, and so are bugs, with traceback."""
@@ -181,26 +186,30 @@ class HammerOperations(pyfuse3.Operations):
         return f" of {path_text(names)!r}"
 
     # --- names ----------------------------------------------------------------------------------
-    @_request
-    def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+    async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """An absent name is cached too, except one that names a moment, which may lie in the future.
 
         `@@-1` and the number of the mounted PFS lead back to a directory from inside.  The kernel's tree cannot hold
         itself: it refuses that with ELOOP, and takes it for an I/O error where the directory is the root.
         """
-        parent = self.inode_of(parent_inode)
         try:
-            inode = self.fs.lookup(parent, name)
-        except FileOperationError as error:
-            if error.errno == errno.ENOENT and b"@@" not in name:
-                return self._absent
-            raise
-        if (inode is self.fs.root or inode is parent) and name not in (b".", b".."):
-            raise FileOperationError(errno.ELOOP)
-        entry = self._attributes.referenced(inode)
-        if not self.present_names.may_be_remembered(parent_inode, name):
-            entry.entry_timeout = 0
-        return entry
+            parent = self.inode_of(parent_inode)
+            try:
+                inode = self.fs.lookup(parent, name)
+            except FileOperationError as error:
+                if parent.as_of == NO_MOMENT or (name == SNAPDIR_NAME and self._snapdir.is_in(parent)):
+                    return await self._snapdir.lookup(parent, name)
+                if error.errno == errno.ENOENT and b"@@" not in name:
+                    return self._absent
+                raise
+            if (inode is self.fs.root or inode is parent) and name not in (b".", b".."):
+                raise FileOperationError(errno.ELOOP)
+            entry = self._attributes.referenced(inode)
+            if not self.present_names.may_be_remembered(parent_inode, name):
+                entry.entry_timeout = 0
+            return entry
+        except Exception as error:
+            raise self.refusal("lookup", (parent_inode, name), error) from None
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """The kernel drops inodes from its cache; there is no answer, so no error can be told."""
@@ -319,16 +328,7 @@ class HammerOperations(pyfuse3.Operations):
 
     @_request
     def statfs(self, ctx: RequestContext) -> StatvfsData:
-        numbers = self.fs.statfs()
-        answer = StatvfsData()
-        answer.f_bsize = answer.f_frsize = numbers.block_size
-        answer.f_blocks = numbers.blocks
-        answer.f_bfree = numbers.blocks_free
-        answer.f_bavail = numbers.blocks_available
-        answer.f_files = numbers.files
-        answer.f_ffree = answer.f_favail = numbers.files_free
-        answer.f_namemax = numbers.name_max
-        return answer
+        return statvfs(self.fs.statfs())
 
     # --- contents -------------------------------------------------------------------------------
     @_request
@@ -387,6 +387,9 @@ class HammerOperations(pyfuse3.Operations):
             if not self._reply_dots(directory, fh, start_id, token):
                 return
             is_empty = False
+
+        if directory.obj_id < OBJ_ID_MIN and not self._snapdir.reply(directory, start_id, token):
+            return
 
         def damaged(error: CorruptionError) -> None:
             self.refusal("readdir", (fh,), error)
