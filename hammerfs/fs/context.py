@@ -42,7 +42,10 @@ def now_us() -> int:
 
 @dataclass(slots=True)
 class Context:
-    """One mounted file system, taken apart.  Holds no logic but the giving out of TIDs."""
+    """One mounted file system, taken apart.  Holds no logic but the giving out of TIDs.
+
+    rewritten_pfs -- PFSs whose records some work rewrites as a whole; it has them to itself
+    """
 
     options: MountOptions
     volumes: VolumeSet
@@ -61,6 +64,7 @@ class Context:
     clock: Callable[[], int] = now_us
     version: int = field(init=False)
     checksum: crc.CrcFunction = field(init=False)
+    rewritten_pfs: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.version = self.volumes.version

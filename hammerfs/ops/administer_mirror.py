@@ -24,6 +24,7 @@ from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_lea
 from hammerfs.ondisk.mirror import HEAD_SIZE, Pass, Record, Skip, StreamParser, packed, padded
 from hammerfs.ops.administer_sync import durable_tid
 from hammerfs.ops.operation import Call, Operation, Result
+from hammerfs.ops.pfs_claim import claimed
 
 _PIECE = 256 * 1024
 """Bytes of a stream that travel in one step."""
@@ -129,7 +130,13 @@ def _cuts(sizes: dict[Tid, int], limit: int) -> Iterator[tuple[Tid, int]]:
 
 def _write(call: Call) -> Work[Result]:
     """Apply what the client sends of a batch to a slave; readers go on seeing it as it was."""
-    ctx, pfs = call.fs.ctx, _pfs(call)
+    pfs = _pfs(call)
+    with claimed(call.fs, pfs):
+        return (yield from _apply_batch(call, pfs))
+
+
+def _apply_batch(call: Call, pfs: int) -> Work[Result]:
+    ctx = call.fs.ctx
     slave_record(ctx, pfs)
     writer = BatchWriter(ctx, pfs, call.number("begin"), call.number("end"))
     parser = StreamParser()

@@ -40,6 +40,7 @@ from hammerfs.ondisk.inode import InodeData, id_to_uuid
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
 from hammerfs.ops.administer_sync import durable_tid
 from hammerfs.ops.operation import Call, Operation, Result
+from hammerfs.ops.pfs_claim import claimed
 
 PRUNE_MIN_MAX: Final = (1 << 31) - 1
 _TIDS: Final = {"sync_beg_tid", "sync_end_tid"}
@@ -185,17 +186,16 @@ def _frozen(fs: FileSystem, pfs_id: int) -> Iterator[None]:
     """Nothing of the PFS changes within the block, and afterwards nobody remembers anything of it."""
     inodes = fs.ctx.inodes
     localization = pfs_localization(pfs_id)
-    if localization in inodes.frozen_pfs:
-        raise BusyError(f"PFS#{pfs_id} is being changed by somebody else")
     if fs.root.localization == localization:
         raise BusyError(f"PFS#{pfs_id} is what is mounted here")
     if any(inode.localization == localization for inode in inodes.opened()):
         raise BusyError(f"PFS#{pfs_id} is in use: files in it are open")
-    inodes.freeze(localization)
-    try:
-        yield
-    finally:
-        inodes.thaw(localization)
+    with claimed(fs, pfs_id):
+        inodes.freeze(localization)
+        try:
+            yield
+        finally:
+            inodes.thaw(localization)
 
 
 def _upgrade(call: Call) -> Work[Result]:

@@ -6,9 +6,10 @@ import uuid
 
 import pytest
 from administration import ask, stop_after
-from small_filesystem import assert_clean, assert_settled, fresh, make, mount, names, read, walk
+from small_filesystem import assert_clean, assert_settled, fresh, make, mount, names, read, recorded, walk
 
 from hammerfs.device.memory import MemoryDevice
+from hammerfs.device.recording import Write, drop_all, keep_all
 from hammerfs.errors import BusyError, FileOperationError, ReadOnlyError, UsageError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.metadata import insert_record
@@ -316,3 +317,66 @@ def test_two_cannot_change_the_same_pfs() -> None:
         ask(fs, "pfs-downgrade", pfs=1)
     first.close()
     ask(fs, "pfs-downgrade", pfs=1)
+
+
+def test_a_slave_that_a_batch_is_arriving_at_is_not_converted() -> None:
+    """What the rest of the batch brings would land in a master."""
+    fs = mount(fresh())
+    ask(fs, "pfs-create", slave=True)
+    batch = begin(find("mirror-write"), Call(fs, fs.root, {"pfs": 1, "begin": 1, "end": 1 << 32}))
+    next(batch)
+    for operation in ("pfs-upgrade", "pfs-destroy", "mirror-write"):
+        with pytest.raises(BusyError, match="by somebody else"):
+            ask(fs, operation, pfs=1, begin=1, end=1 << 32)
+    batch.close()
+    ask(fs, "pfs-destroy", pfs=1)
+
+
+@pytest.mark.parametrize("operation", ["pfs-destroy", "pfs-downgrade"])
+def test_a_power_cut_at_any_write_leaves_a_pfs_whole_or_to_nobody(operation: str) -> None:
+    plain = fresh()
+    filled(plain, files=60).close_now()
+    devices, log = recorded(plain)
+    fs = mount(devices)
+    whole = tree_of(fs)
+    ask(fs, operation, pfs=1)
+    fs.close_now()
+    barriers = {at for at, entry in enumerate(log.entries) if not isinstance(entry, Write)}
+    cuts = [
+        log.power_cut(at, choose) for at in sorted({0, *barriers, len(log.entries)}) for choose in (drop_all, keep_all)
+    ]
+    cuts += [images for _, images in log.random_power_cuts(7, 12)]
+    outcomes = set()
+    for images in cuts:
+        again = mount(images)
+        record = dict(pfs_records(again.ctx))[1]
+        outcomes.add((record.is_deleted, record.is_slave))
+        if not record.is_deleted:
+            assert tree_of(again) == whole
+        assert_untouched(again)
+        again.close_now()
+        assert_clean(images)
+    assert outcomes == {(False, False), (True, False) if operation == "pfs-destroy" else (False, True)}
+
+
+def tree_of(fs: FileSystem) -> dict[bytes, list[bytes]]:
+    """The names in each directory of PFS 1, and what the first file of each holds."""
+    top = root_of(fs)
+    folders = {name: sorted(names(fs, fs.lookup(top, name))) for name in names(fs, top)}
+    firsts = {name: fs.lookup(fs.lookup(top, name), inside[0]) for name, inside in folders.items()}
+    return {name: [*inside, fs.read(firsts[name], 0, 1 << 20)] for name, inside in folders.items()}
+
+
+def test_a_snapshot_that_was_acknowledged_survives_every_power_cut() -> None:
+    devices, log = recorded(fresh())
+    fs = mount(devices)
+    make(fs, fs.root, b"file", b"content")
+    tid = ask(fs, "snapshot-add", label="kept")["tid"]
+    acknowledged = len(log.entries)
+    for number in range(5):
+        make(fs, fs.root, b"%d" % number, b"content")
+        ask(fs, "synctid")
+    for at in range(acknowledged, len(log.entries) + 1):
+        again = mount(log.power_cut(at, drop_all), read_only=True)
+        assert [item["tid"] for item in ask(again, "snapshot-list")["snapshots"]] == [tid]
+        assert read(again, b"@@0x%016x" % tid, b"file") == b"content"
