@@ -42,7 +42,7 @@ def opened(path: str | Path, flags: int) -> Iterator[int]:
 class Row:
     """One measured number.
 
-    unit -- ending in "/s": more is better; else a time, and less is better
+    unit -- ending in "/s", or "times": more is better; else a time, and less is better
     count -- operations behind the number
     cpu_us -- CPU time of the server in microseconds per operation, entry or megabyte, for a program per run; None for
         a file system without a server
@@ -53,6 +53,11 @@ class Row:
     unit: str
     count: int
     cpu_us: float | None = None
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether a larger number is a faster one."""
+        return self.unit == "times" or self.unit.endswith("/s")
 
     def as_json(self) -> dict[str, object]:
         """For the file given to --json."""

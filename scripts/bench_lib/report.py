@@ -69,9 +69,9 @@ class Report:
         ratios = []
         for (who, round_number, which), row in self._rows.items():
             base = self._rows.get((BASE, round_number, name))
-            if (who, which) == (peer, name) and base is not None and row.value and base.value:
+            if (who, which) == (peer, name) and base is not None and row.value > 0 and base.value > 0:
                 ratio = row.value / base.value
-                ratios.append(ratio if row.unit.endswith("/s") else 1 / ratio)
+                ratios.append(ratio if row.more_is_better else 1 / ratio)
         return statistics.median(ratios) if ratios else None
 
     def _speed_lines(self, ratio_peers: Sequence[str]) -> Iterator[list[str]]:

@@ -30,6 +30,14 @@ def test_a_shorter_time_is_a_higher_ratio() -> None:
     assert report.ratio("hammerfs", "untar") == pytest.approx(1.5)
 
 
+def test_a_multiple_is_better_when_it_is_larger_and_a_difference_that_is_not_positive_has_no_ratio() -> None:
+    ours = repetition("hammerfs", 0, Row("threads", 6, "times", 1), Row("beyond", -2, "us", 1))
+    base = repetition("fuse2fs", 0, Row("threads", 3, "times", 1), Row("beyond", 5, "us", 1))
+    report = Report([ours, base])
+    assert report.ratio("hammerfs", "threads") == pytest.approx(2)
+    assert report.ratio("hammerfs", "beyond") is None
+
+
 def test_a_round_in_which_one_failed_does_not_count() -> None:
     rows = [repetition("fuse2fs", 0), repetition("hammerfs", 0, rate(7)), repetition("fuse2fs", 1, rate(50))]
     assert Report(rows).ratio("hammerfs", "create") is None
