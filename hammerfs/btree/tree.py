@@ -35,6 +35,7 @@ from hammerfs.ondisk.fifo import UNDO_OVERHEAD
 
 __all__ = ["BTree", "NodeStore", "TreeStatistics"]
 
+_NEWEST = b"\xff" * 8
 _ALIVE = bytes(8)
 _DELETE_END = DELETE_TID_OFFSET + 8
 _NOWHERE = b"\xff" * 31
@@ -217,6 +218,8 @@ class BTree:
         if as_of is None:
             return elements, bound
         if as_of == MAX_TID:
+            if bound is not None and keys and bound.startswith(keys[-1][:BASE_KEY_SIZE]):
+                bound = self._skip_versions(bound)
             return [element for element in elements if element[DELETE_TID_OFFSET:_DELETE_END] == _ALIVE], bound
         stamp = as_of.to_bytes(8, "big")
         visible = [
@@ -225,6 +228,17 @@ class BTree:
             if key[BASE_KEY_SIZE:] <= stamp and _outlives(element, as_of)
         ]
         return visible, bound
+
+    def _skip_versions(self, start: Key) -> Key:
+        """Where a scan of the present goes on: in the leaf with the newest version of the record that `start` names.
+
+        Only that one can be alive, and a file that is written again and again has thousands of older ones.
+        """
+        base = start[:BASE_KEY_SIZE]
+        keys = self._descend(base + _NEWEST).keys
+        index = bisect_left(keys, base)
+        is_there = index < len(keys) and keys[index].startswith(base)
+        return max(start, self._low) if is_there else start
 
     def _batch_before(self, low: Key, below: Key) -> tuple[list[bytes], Key | None]:
         """What one leaf contributes to a reverse scan of low <= key < below, and the bound to go on from."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
+from unittest import mock
 
 import pytest
-from btree_memory import HIGH, LOCALIZATION, LOW, MemoryNodeStore, insert, record, walk
+from btree_memory import DATA, HIGH, LOCALIZATION, LOW, MemoryNodeStore, insert, record, walk
 
 from hammerfs.btree.tree import UNDO_PER_NODE, BTree
 from hammerfs.errors import DuplicateKey, MissingKey, NoSpaceError
 from hammerfs.ondisk.constants import MAX_TID, NODE_SIZE
-from hammerfs.ondisk.element import BASE_KEY_SIZE, element_key, unpack_leaf, with_delete
+from hammerfs.ondisk.element import BASE_KEY_SIZE, element_key, record_element, unpack_leaf, with_delete
 from hammerfs.ondisk.node import element_at, unpack_header
 
 TID = 0x100000010
@@ -447,3 +448,28 @@ def test_localization_obj_id_type_and_key_order_in_this_sequence(tree: BTree) ->
     for element in random.Random(3).sample(elements, len(elements)):
         insert(tree, element)
     assert list(tree.scan(LOW, HIGH)) == elements
+
+
+def version(number: int, tid: int, deleted: int) -> bytes:
+    """A version of record `number`, made by transaction `tid` and ended by `deleted`, 0 if it lives."""
+    element = record_element(LOCALIZATION, 1, DATA, number, tid, 0, 0, 0, 0, 0)
+    return with_delete(element, deleted, 0) if deleted else element
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_the_present_is_found_without_a_walk_through_thousands_of_older_versions(tree: BTree, is_alive: bool) -> None:
+    """A page that a database writes with each transaction leaves a version behind each time."""
+    count = 5000
+    newest = version(5, TID + 16 * count, 0 if is_alive else TID + 16 * (count + 1))
+    history = [version(5, TID + 16 * number, TID + 16 * (number + 1)) for number in range(count)]
+    neighbours = [version(number, TID, 0) for number in (3, 4, 6, 7)]
+    for element in [*history, newest, *neighbours]:
+        insert(tree, element)
+    expected = sorted([newest] * is_alive + neighbours, key=element_key)
+    with mock.patch.object(BTree, "_batch", autospec=True, side_effect=BTree._batch) as batch:
+        assert tree.list_as_of(LOW, HIGH, MAX_TID) == expected
+        assert batch.call_count <= 4
+        assert list(tree.scan_as_of(LOW, HIGH, MAX_TID)) == expected
+        assert batch.call_count <= 8
+    assert len(list(tree.scan(LOW, HIGH))) == count + 5
+    assert len(tree.list_as_of(LOW, HIGH, TID + 16 * 100)) == 5
