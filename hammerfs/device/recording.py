@@ -137,6 +137,11 @@ class RecordingDevice(PassingDevice):
         self._began = len(self.log.entries)
         self.log.entries.append(BarrierBegin(self._index))
 
+    @property
+    def in_barrier(self) -> bool:
+        """Whether a barrier has begun and not ended."""
+        return self._began is not None
+
     def barrier(self) -> None:
         if self._began is None:
             self.begin_barrier()

@@ -78,31 +78,30 @@ class Cycle:
 
     def meta_limit(self) -> bool:
         """Whether so much dirty meta-data has piled up that it should be written before the group is done."""
-        return self._dirty_meta() > self._meta_limit
+        return self.dirty_meta() > self._meta_limit
 
     def meta_halflimit(self) -> bool:
         """The same for background operations, which leave room for the foreground."""
-        return self._dirty_meta() > self._meta_limit // 2
+        return self.dirty_meta() > self._meta_limit // 2
 
     def crowded(self, meta_bytes: int, data_bytes: int) -> bool:
         """Whether background work should have written what it changed before it goes on."""
         return (
-            self._dirty_meta() > meta_bytes
+            self.dirty_meta() > meta_bytes
             or self._ctx.blocks.queued_bytes > data_bytes
             or self.meta_halflimit()
             or self.undo_exhausted(2)
         )
 
-    def _dirty_meta(self) -> int:
+    def dirty_meta(self) -> int:
+        """Bytes of meta-data that wait to be written, at most."""
         tree = self._ctx.tree
         return self._ctx.buffers.dirty_bytes + (tree.dirty_nodes + tree.fresh_nodes) * 4096
 
     def has_dirty(self) -> bool:
         """Whether buffers or blocks wait to be written."""
         ctx = self._ctx
-        return bool(
-            ctx.blocks.queued_bytes or self._dirty_meta() or self._undo.dirty_bytes or ctx.freemap.dirty_entries
-        )
+        return bool(ctx.blocks.queued_bytes or self.dirty_meta() or self._undo.dirty_bytes or ctx.freemap.dirty_entries)
 
     # --- steps ----------------------------------------------------------------------------------
     def finalize(self, *, final: bool) -> Iterator[Step]:

@@ -187,6 +187,7 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
     # Before anything changes: a block that cannot be read ends the loop with an error.
     ctx.dirty.mark(inode, Dirty.DATA | Dirty.WRITTEN)
     position = offset
+    replaced: bytes | None = None
     while position < end:
         start = block_start(position)
         stop = start + block_size(start)
@@ -195,14 +196,14 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
         if position == start and (upto == stop or upto >= inode.data.size):
             _put_block(ctx, inode, start, chunk)
         else:
-            _patch_block(ctx, inode, start, position - start, chunk)
+            replaced = _patch_block(ctx, inode, start, position - start, chunk)
         position = upto
     now = ctx.clock()
     inode.data.mtime = inode.data.ctime = now
     if end > inode.data.size:
         inode.data.size = end
     if inode.redo is not None:
-        inode.redo.note(offset, data)
+        inode.redo.note_write(offset, data, replaced)
     if len(inode.blocks) > _LAY_DOWN_BLOCKS:
         lay_down_full(ctx, inode)
     return size
@@ -217,14 +218,17 @@ def _put_block(ctx: Context, inode: Inode, start: int, content: bytes | bytearra
     inode.blocks[start] = content
 
 
-def _patch_block(ctx: Context, inode: Inode, start: int, at: int, chunk: bytes) -> None:
+def _patch_block(ctx: Context, inode: Inode, start: int, at: int, chunk: bytes) -> bytes:
+    """Change part of a block; returns what stood there, which is shorter where nothing did."""
     block = inode.blocks.get(start)
     if not isinstance(block, bytearray):
         block = bytearray(_content(ctx, inode, start) if block is None else block)
         _put_block(ctx, inode, start, block)
     if len(block) < at:
         block.extend(bytes(at - len(block)))
+    replaced = bytes(block[at : at + len(chunk)])
     block[at : at + len(chunk)] = chunk
+    return replaced
 
 
 def _content(ctx: Context, inode: Inode, start: int) -> bytes | bytearray:

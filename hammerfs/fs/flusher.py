@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
-from hammerfs.errors import FlushFailedError, HammerError
-from hammerfs.fs.barrier import BarrierRunner
-from hammerfs.fs.cycle import Cycle, Step, UndoMode, run_steps
-from hammerfs.fs.flushgroup import FlushGroup, capture, closure, touched_directories
-from hammerfs.fs.inode import Dirty, FlushState, Inode
+from hammerfs.errors import FlushFailedError
+from hammerfs.fs.cycle import Step, UndoMode
+from hammerfs.fs.flushgroup import FlushGroup
+from hammerfs.fs.groupflush import GroupFlusher
+from hammerfs.fs.inode import Inode
 from hammerfs.fs.sync_inode import InodeSync
 from hammerfs.ondisk.address import Tid
 
@@ -60,67 +59,29 @@ class Slave:
         self.idle.set()
 
 
-class Flusher:
-    """The back end of a mounted file system.
+class Flusher(GroupFlusher):
+    """The back end of a mounted file system: the tasks, and what they are asked for.
 
-    next -- sequence number that the next group or dummy request gets; done -- last one finished
-    durable -- last one that no crash takes back
-    fill_group -- takes what is queued now, None until something is; groups -- waiting and running, in order
     group_lock -- while positive, no new group starts (held by operations that need a quiet back end)
-    barriers -- runs them
-    failure -- the sentence that turned the mount read-only; ended -- no task flushes any more
+    ended -- no task flushes any more
+    others_wait -- tells whether requests wait that nobody has begun to answer; None when that cannot be known
     """
 
     def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self.cycle = Cycle(ctx)
-        self.next = 1
-        self.done = 0
-        self.durable = 0
-        self.fill_group: FlushGroup | None = None
-        self.groups: deque[FlushGroup] = deque()
+        super().__init__(ctx)
+        self.others_wait: Callable[[], bool] | None = None
         self.group_lock = 0
-        self.failure: str | None = None
-        self.statistics_groups = 0
-        self.statistics_inodes = 0
         self._want_durable = 0
         self._signal = trio.Event()
         self._finished = trio.lowlevel.ParkingLot()
         self._group_free = trio.lowlevel.ParkingLot()
         self._slaves = [Slave(number) for number in range(MAX_SLAVES)]
-        self._running: FlushGroup | None = None
         self._finalize_lock = trio.Lock()
-        self.barriers = BarrierRunner(ctx.volumes)
         self._exiting = self.ended = False
 
     # --- requests -------------------------------------------------------------------------------
-    def queue(self, inode: Inode | None) -> FlushGroup:
-        """Put an inode, or everything dirty, into the group that is being filled."""
-        group = self.fill_group
-        if group is None:
-            group = self.fill_group = FlushGroup(self.next)
-            self.next += 1
-            self.groups.append(group)
-        if inode is None:
-            group.everything = True
-        else:
-            group.inodes[inode] = None
-        return group
-
     def async_(self, close_group: FlushGroup | None = None) -> int:
-        """Start flushing what is queued, up to `close_group`; returns the sequence number to wait for.
-
-        Without a group to close, a dummy number still makes the flusher finish what the last cycle left open.
-        """
-        if close_group is not None and close_group.closed:
-            return close_group.seq
-        group = self.fill_group
-        if group is not None:
-            group.closed = True
-            seq = group.seq
-        else:
-            seq = self.next
-            self.next += 1
+        seq = super().async_(close_group)
         self._signal.set()
         return seq
 
@@ -158,10 +119,6 @@ class Flusher:
     async def wait_next(self) -> None:
         """Flush one group and wait for it."""
         await self.wait(self.async_one())
-
-    def running(self) -> bool:
-        """Whether something requested is not done yet."""
-        return self.next - 1 > self.done
 
     async def sync(self) -> None:
         """Flush everything dirty and return when it is durable."""
@@ -201,6 +158,26 @@ class Flusher:
         if inode.last_seq:
             return inode.last_seq
         return self.done if self._running is None else self._running.seq
+
+    def flush_alone(self, inode: Inode) -> bool:
+        """Flush what belongs to an inode durably, here and now, if that is short and nobody could share it.
+
+        False, with nothing done, if not.  From task to task such a flush costs several times the CPU.
+        """
+        if self.others_wait is None or self.others_wait():
+            return False
+        if self.groups or self.running() or self.group_lock or self._finalize_lock.locked():
+            return False
+        if self._exiting or self.ended or inode not in self._ctx.dirty.setup or not self._is_little_dirty():
+            return False
+        try:
+            self._flush_at_once(self.queue(None if inode.adds or inode.deletes else inode))
+            self._drive_at_once(self.cycle.close())
+        except BaseException as error:
+            self.give_up(error)
+            self.raise_failure()
+        self.finish(self.done)
+        return True
 
     async def flush_undos(self, mode: UndoMode) -> None:
         """Write the UNDO/REDO FIFO by itself."""
@@ -298,9 +275,7 @@ class Flusher:
         return True
 
     def finish(self, seq: int) -> None:
-        self.done = seq
-        if not self.cycle.undo_dirty:
-            self.durable = seq
+        super().finish(seq)
         self._finished.unpark_all()
 
     async def _close_if_wanted(self) -> bool:
@@ -335,36 +310,6 @@ class Flusher:
             await self._finalize(final=True)
         self.end_group(group)
 
-    def start_group(self, group: FlushGroup) -> None:
-        """Capture the group in one step: from here on the front end changes what the next group writes."""
-        if self.fill_group is group:
-            self.fill_group = None
-        group.closed = group.running = True
-        setup, redo = self._ctx.dirty.setup, self._ctx.redo
-        seeds = group.inodes if redo is None else group.inodes | redo.holders
-        wanted: Iterable[Inode] = setup
-        if not group.everything:
-            wanted = closure(seeds)
-            wanted = {*wanted, *touched_directories(wanted)}
-        chosen = [inode for inode in wanted if inode in setup]
-        for inode in chosen:
-            del setup[inode]
-            capture(inode, group.seq)
-            if redo is not None:
-                redo.capture(inode, group.seq)
-        chosen.sort(key=lambda inode: (inode.localization, inode.obj_id), reverse=True)
-        group.work = chosen
-        group.total_count = len(chosen)
-        group.refs = len(chosen)
-        group.tid = self._ctx.alloc_tid()
-        self._running = group
-        self.statistics_groups += 1
-        self.statistics_inodes += len(chosen)
-
-    def end_group(self, group: FlushGroup) -> None:
-        self._running = None
-        self.groups.popleft()
-
     async def _compete(self, slave: Slave, group: FlushGroup) -> None:
         """Flush inodes of the running group until none is left; a slave comes in, and back, by `turn`."""
         transaction = slave.transaction = Transaction(group.tid)
@@ -380,25 +325,6 @@ class Flusher:
             if self.cycle.meta_limit():
                 await self._finalize(final=False)
             since = await self._pause(since)
-
-    def _settle(self, group: FlushGroup, inode: Inode, work: InodeSync) -> None:
-        """Put an inode back where it belongs after its flush; what was left of it goes into a group of its own."""
-        group.refs -= 1
-        dirty = self._ctx.dirty
-        inode.capture = None
-        inode.state = FlushState.IDLE
-        dirty.cut_short.discard(inode)
-        if work.cut_short:
-            dirty.cut_short.add(inode)
-        if work.would_block:
-            dirty.mark(inode, Dirty.DATA | Dirty.INODE)
-            self.async_(self.queue(inode))
-        elif inode in dirty.setup:
-            inode.state = FlushState.SETUP
-
-    def _should_stop(self) -> bool:
-        """Whether an inode with unbounded work should leave the rest to a later cycle."""
-        return self.cycle.undo_exhausted(2)
 
     async def _pause(self, since: float) -> float:
         if time.perf_counter() - since < _STRETCH_SECONDS:
@@ -433,66 +359,8 @@ class Flusher:
                 since = time.perf_counter()
             self.raise_failure()
 
-    def flush_now(self) -> None:
-        """Flush everything durably without an event loop: for offline work, and for tests."""
-        self.raise_failure()
-        try:
-            while self._ctx.dirty.setup or self.groups or self.cycle.has_dirty():
-                group = self.queue(None)
-                if self.cycle.must_close_first():
-                    run_steps(self._ctx, self.cycle.close())
-                self.start_group(group)
-                self.sync_group(group)
-                run_steps(self._ctx, self.cycle.finalize(final=True))
-                self.end_group(group)
-                self.done = group.seq
-            run_steps(self._ctx, self.cycle.close())
-            self.durable = self.done
-        except BaseException as error:
-            self.critical_error(error)
-            raise
-
-    def sync_group(self, group: FlushGroup) -> None:
-        """What the slaves do, in one go."""
-        while group.work:
-            inode = group.work.pop()
-            work = InodeSync(self._ctx, group.tid, inode, self._should_stop)
-            for _ in work.run():
-                pass
-            self._settle(group, inode, work)
-
-    def finish_recovery(self) -> None:
-        """Flush what REDO did, and close the FIFO's range even if that was nothing."""
-        self.cycle.undo_dirty = True
-        self.flush_now()
-
     # --- failure --------------------------------------------------------------------------------
     def critical_error(self, error: BaseException) -> None:
-        """Turn the mount read-only, loudly and for good (`hammer_critical_error`).
-
-        An exception that is none of ours is a defect: its place is logged, so that it can be mended.
-        """
-        if self.failure is None:
-            expected = isinstance(error, (HammerError, OSError, trio.Cancelled))
-            self.failure = str(error) if expected else f"internal error: {error!r}"
-            if isinstance(error, trio.Cancelled):
-                self.failure = "flushing was cancelled in the middle of a cycle"
-            self._ctx.read_only = True
-            log.error(
-                "the file system is read-only from now on, nothing more is written: %s",
-                self.failure,
-                exc_info=None if expected else error,
-            )
+        super().critical_error(error)
         self._finished.unpark_all()
         self._signal.set()
-
-    def give_up(self, error: BaseException) -> None:
-        """A cycle ended in the middle; whoever cancelled it, too, must not go on from there."""
-        self.critical_error(error)
-        if not isinstance(error, Exception):
-            raise error
-
-    def raise_failure(self) -> None:
-        """Raise what turned the mount read-only, for those who wait for durability."""
-        if self.failure is not None:
-            raise FlushFailedError(self.failure)

@@ -20,7 +20,10 @@ from collections.abc import Iterable
 from hammerfs.fs.inode import Dirty, FlushState, Inode, InodeCapture
 from hammerfs.fs.records import EntryRecord, RecordState
 from hammerfs.ondisk.address import Tid
-from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
+from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY, XBUFSIZE
+
+TRUNCATED_BYTES_MAX = 8 * XBUFSIZE
+"""A longer truncation may take several cycles, which no REDO record can wait for."""
 
 
 class FlushGroup:
@@ -76,6 +79,13 @@ class DirtyInodes:
         inode.dirty = 0
         if inode.state is FlushState.SETUP:
             inode.state = FlushState.IDLE
+
+
+def removes_much(inode: Inode) -> bool:
+    """Whether the pending truncation or deletion of an inode may end more data records than go by in a moment."""
+    if not inode.data.nlinks:
+        return inode.disk_end > TRUNCATED_BYTES_MAX
+    return inode.trunc_off is not None and inode.disk_end - inode.trunc_off > TRUNCATED_BYTES_MAX
 
 
 def closure(seeds: Iterable[Inode]) -> list[Inode]:

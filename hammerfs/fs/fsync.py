@@ -3,9 +3,9 @@
 The fast way lays the file's operations into the FIFO (`redolog.py`), writes the FIFO, and puts a barrier behind it.
 Fsyncs that arrive while a barrier runs share the next one.
 
-A barrier in a thread costs more CPU than all the rest, so a lone client's runs here and now.  When fsyncs of other
-files come one right behind the other, several clients are waiting: for a while barriers then take a thread, and what
-arrives meanwhile is laid for the next one.
+A barrier in a thread costs more CPU than all the rest, so a short one runs here and now.  Before it does, requests that
+are waiting get their turn, for they may be fsyncs as well: several clients share one barrier.  For the same reason a
+flush that nobody could share is carried out at once, without the flusher's tasks.
 """
 
 from __future__ import annotations
@@ -16,21 +16,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from hammerfs.errors import HammerError
+from hammerfs.fs.flushgroup import TRUNCATED_BYTES_MAX
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.options import FSYNC_BACKGROUND, FSYNC_FULL, FSYNC_IGNORED, FSYNC_RELAXED
 from hammerfs.fs.redolog import RedoJournal, RedoLog
-from hammerfs.ondisk.constants import OBJTYPE_REGFILE, XBUFSIZE
+from hammerfs.ondisk.constants import OBJTYPE_REGFILE
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
     from hammerfs.fs.flusher import Flusher
 
-TRUNCATED_BYTES_MAX = 8 * XBUFSIZE
-"""A longer truncation may take several cycles, which no REDO record can wait for."""
-_RIGHT_BEHIND_SECONDS = 0.00015
-"""An fsync of another file this soon after a barrier was waiting already."""
-_CROWD_SECONDS = 0.05
-"""How long barriers take a thread after such a sign of company."""
+_GATHER_SECONDS = 0.002
+"""How long the first of several fsyncs waits for the others at most."""
 
 
 class Fsync:
@@ -43,6 +40,11 @@ class Fsync:
         self._ctx = ctx
         self._flusher = flusher
         self.fast = None if ctx.redo is None else FastFsync(ctx, ctx.redo, flusher)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no fast fsync waits for its barrier."""
+        return self.fast is None or not self.fast.leading
 
     async def run(self, inode: Inode, mode: int) -> None:
         """Do what fsync mode `mode` promises; raises what stopped the flusher."""
@@ -60,7 +62,10 @@ class Fsync:
     async def _by_flush(self, inode: Inode) -> None:
         """Return when everything acknowledged about an inode is durable, even if that takes several groups (INV-6)."""
         flusher = self._flusher
-        await flusher.wait_durable(self._seq_logged(inode))
+        if flusher.flush_alone(inode):
+            self._begin_log(inode, flusher.done)
+        else:
+            await flusher.wait_durable(self._seq_logged(inode))
         while inode in self._ctx.dirty.cut_short:
             await flusher.wait_durable(flusher.seq_for(inode))
 
@@ -93,15 +98,19 @@ class Fsync:
     def _seq_logged(self, inode: Inode) -> int:
         """`Flusher.seq_for`, and from then on operations are noted, so that the next fsync can be fast."""
         seq = self._flusher.seq_for(inode)
+        self._begin_log(inode, seq)
+        return seq
+
+    def _begin_log(self, inode: Inode, seq: int) -> None:
         if self.fast is not None:
             self.fast.begin(inode, seq)
-        return seq
 
 
 class FastFsync:
     """Knows which fsyncs can be fast, and does them.
 
     count -- fast fsyncs done; barriers -- barriers that they took
+    leading -- one of them is about to run a barrier, or waits for it
     """
 
     def __init__(self, ctx: Context, journal: RedoJournal, flusher: Flusher) -> None:
@@ -110,11 +119,8 @@ class FastFsync:
         self._journal = journal
         self._flusher = flusher
         self._settled = 0
-        self._leading = False
+        self.leading = False
         self._led = trio.lowlevel.ParkingLot()
-        self._last: Inode | None = None
-        self._last_end = 0.0
-        self._crowded_until = 0.0
         self.count = 0
         self.barriers = 0
 
@@ -148,13 +154,12 @@ class FastFsync:
         """Make a file's operations durable; raises what stopped the flusher."""
         log = inode.redo
         assert log is not None
-        self._look_round(inode)
         try:
             self._journal.lay(inode, log)
             wanted = log.serial
             while self._settled < wanted:
                 self._flusher.raise_failure()
-                if self._leading:
+                if self.leading:
                     await self._led.park()
                 else:
                     await self._lead()
@@ -162,26 +167,26 @@ class FastFsync:
             self._flusher.critical_error(error)
         self._flusher.raise_failure()
         self.count += 1
-        self._last, self._last_end = inode, time.perf_counter()
 
     async def _lead(self) -> None:
         """Write the FIFO and run the barrier for everybody who has laid something."""
-        self._leading = True
+        self.leading = True
         try:
+            await self._gather()
             covered = self._journal.serial
             self._undo.flush()
             self.barriers += 1
-            if time.perf_counter() < self._crowded_until:
-                await self._flusher.barriers.run_in_thread()
-            else:
-                await self._flusher.barriers.run()
+            await self._flusher.barriers.run()
             self._settled = max(self._settled, covered)
         finally:
-            self._leading = False
+            self.leading = False
             self._led.unpark_all()
 
-    def _look_round(self, inode: Inode) -> None:
-        """Notice company."""
-        now = time.perf_counter()
-        if self._leading or (inode is not self._last and now - self._last_end < _RIGHT_BEHIND_SECONDS):
-            self._crowded_until = now + _CROWD_SECONDS
+    async def _gather(self) -> None:
+        """Let requests that wait already be answered first: what they lay shares the barrier."""
+        others_wait = self._flusher.others_wait
+        if others_wait is None or not others_wait():
+            return
+        deadline = time.perf_counter() + _GATHER_SECONDS
+        while others_wait() and time.perf_counter() < deadline:
+            await trio.lowlevel.checkpoint()

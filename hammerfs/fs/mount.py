@@ -125,9 +125,14 @@ class FileSystem:
 
     @property
     def quiet(self) -> bool:
-        """Whether neither the flusher nor an administrator's work has anything to do."""
-        flusher = self.flusher
-        return not self.works and (flusher is None or not flusher.running())
+        """Whether nobody waits for the flusher, a barrier or an administrator's work."""
+        flusher, fsync = self.flusher, self._fsync
+        return not self.works and (flusher is None or fsync is None or (fsync.quiet and not flusher.running()))
+
+    def know_waiting_requests(self, others_wait: Callable[[], bool]) -> None:
+        """Learn whom to ask whether requests wait that could share a flush."""
+        if self.flusher is not None:
+            self.flusher.others_wait = others_wait
 
     @property
     def congested(self) -> bool:

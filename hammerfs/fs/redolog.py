@@ -18,11 +18,12 @@ the extension was committed; none is written, and none could confuse a reader th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.ondisk.constants import REDO_TRUNC
-from hammerfs.ondisk.fifo import RedoBody
+from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX, RedoBody
 from hammerfs.store.undo import UndoFifo, redo_write_size
 
 UNLAID_BYTES_MAX = 64 * 1024
@@ -67,6 +68,18 @@ class RedoLog:
         self.unlaid_bytes = 0
         self.serial = 0
 
+    def note_write(self, offset: int, data: bytes, replaced: bytes | None) -> None:
+        """A write of the front end, and what stood in its place, if that is known.
+
+        A database writes pages of which little has changed: pieces that were the same are left out.  Whatever a crash
+        leaves of the rest is still the beginning of this write, cut where one of its records would have ended.
+        """
+        if replaced is None or len(replaced) != len(data) or len(data) <= REDO_PAYLOAD_MAX:
+            self.note(offset, data)
+            return
+        for start, end in _changed_pieces(replaced, data):
+            self.note(offset + start, data[start:end])
+
     def note(self, offset: int, data: bytes | None) -> None:
         """An operation of the front end."""
         if self.overflowed:
@@ -96,6 +109,23 @@ class RedoLog:
         self.laid = 0
         if not self.captured:
             self.unlaid_bytes = 0
+
+
+def _changed_pieces(old: bytes, new: bytes) -> Iterator[tuple[int, int]]:
+    """Runs of pieces, of one record's payload each, that differ; the last piece where none does."""
+    size = len(new)
+    start = -1
+    for at in range(0, size, REDO_PAYLOAD_MAX):
+        if old[at : at + REDO_PAYLOAD_MAX] != new[at : at + REDO_PAYLOAD_MAX]:
+            if start < 0:
+                start = at
+        elif start >= 0:
+            yield start, at
+            start = -1
+    if start >= 0:
+        yield start, size
+    elif old == new:
+        yield (size - 1) // REDO_PAYLOAD_MAX * REDO_PAYLOAD_MAX, size
 
 
 class RedoJournal:

@@ -94,7 +94,7 @@ class InodeSync:
                     current = self._ctx.tree.lookup(element_key(raw))
                     assert current is not None, "a live record vanished while its inode was flushed"
                     raw = current
-                # What a fast fsync promised is short (`fsync.py: TRUNCATED_BYTES_MAX`).
+                # What a fast fsync promised is short (`flushgroup.py: TRUNCATED_BYTES_MAX`).
                 if (count or not self._taken.promised) and self._exhausted():
                     element = unpack_leaf(raw)
                     self._postpone(element.key - element.data_len)

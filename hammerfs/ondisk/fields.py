@@ -21,7 +21,11 @@ class Structure:
 
     def copy(self) -> bytes:
         """The structure's bytes, detached from the buffer."""
-        return bytes(self.raw[self.base : self.base + self.SIZE])
+        return self.part(0, self.SIZE)
+
+    def part(self, start: int, end: int) -> bytes:
+        """Some of its bytes, detached from the buffer."""
+        return bytes(self.raw[self.base + start : self.base + end])
 
 
 class IntField:

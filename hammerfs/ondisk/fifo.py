@@ -28,6 +28,11 @@ HEAD = struct.Struct("<HHIII")
 TAIL = struct.Struct("<HHI")
 UNDO = struct.Struct("<HHIIIQiI")
 REDO = struct.Struct("<HHIIIqQiIIIQ")
+FRONT = struct.Struct("<HHII")
+"""What of a head its checksum covers; the checksum itself stands between that and the rest."""
+UNDO_TARGET = struct.Struct("<QiI")
+REDO_BODY = struct.Struct("<qQiIIIQ")
+"""What of an UNDO and of a REDO follows the head, up to the data."""
 HEAD_SIZE = HEAD.size
 TAIL_SIZE = TAIL.size
 UNDO_HEAD_SIZE = UNDO.size
@@ -129,7 +134,7 @@ def format_buffer(version: int, seq: int) -> bytes:
     of_rest = function(rest)
     pieces: list[bytes] = []
     for number in range(seq, seq + BUFSIZE // UNDO_ALIGN):
-        front = HEAD.pack(HEAD_SIGNATURE, HEAD_TYPE_DUMMY, UNDO_ALIGN, number & 0xFFFFFFFF, 0)[:CRC_OFFSET]
+        front = FRONT.pack(HEAD_SIGNATURE, HEAD_TYPE_DUMMY, UNDO_ALIGN, number & 0xFFFFFFFF)
         pieces += (front, (function(front) ^ of_rest).to_bytes(4, "little"), rest)
     return b"".join(pieces)
 

@@ -11,6 +11,7 @@ changed, not whole buffers: a small fsync touches one node in each of five buffe
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Protocol
 
 from hammerfs.ondisk.address import Offset, to_zone2
@@ -19,6 +20,8 @@ from hammerfs.ondisk.crc import Buffer
 from hammerfs.store.volumes import VolumeSet
 
 _DIFF_CHUNK = 512
+_DIFF_GAP = 40
+"""Equal bytes between two differing ranges that cost no more than a second record's head and tail."""
 _MAX_VECTOR = 64
 _PAGE_MASK = 4096 - 1
 
@@ -98,13 +101,8 @@ class MetaBuffers:
         start = offset & BUFMASK
         base = to_zone2(offset) - start
         buffer = self._writable(base)
-        for at in range(0, NODE_SIZE, _DIFF_CHUNK):
-            new = raw[at : at + _DIFF_CHUNK]
-            position = start + at
-            old = buffer[position : position + _DIFF_CHUNK]
-            if old != new:
-                low, high = differing_range(old, new)
-                self._replace_under_undo(buffer, base, position + low, position + high, new[low:high])
+        for low, high in _differing_ranges(buffer[start : start + NODE_SIZE], raw):
+            self._replace_under_undo(buffer, base, start + low, start + high, raw[low:high])
 
     def flush(self) -> int:
         """Write every dirty buffer, neighbours together; returns the bytes written.  No barrier."""
@@ -175,6 +173,23 @@ class MetaBuffers:
     def _evict(self) -> None:
         while len(self._clean) > self._limit:
             self._clean.popitem(last=False)
+
+
+def _differing_ranges(old: Buffer, new: Buffer) -> Iterator[tuple[int, int]]:
+    """Where two versions of a node differ; pieces that touch are told as one, as each costs a record of its own."""
+    low, high = -1, -NODE_SIZE
+    for at in range(0, NODE_SIZE, _DIFF_CHUNK):
+        old_chunk, new_chunk = old[at : at + _DIFF_CHUNK], new[at : at + _DIFF_CHUNK]
+        if old_chunk == new_chunk:
+            continue
+        first, end = differing_range(old_chunk, new_chunk)
+        if at + first > high + _DIFF_GAP:
+            if low >= 0:
+                yield low, high
+            low = at + first
+        high = at + end
+    if low >= 0:
+        yield low, high
 
 
 def differing_range(old: Buffer, new: Buffer) -> tuple[int, int]:

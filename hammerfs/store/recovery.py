@@ -331,7 +331,7 @@ class _Restorer:
         raw[entry.base : entry.base + entry.SIZE] = present.copy()
         restored.vol0_next_tid = max(restored.vol0_next_tid, volume.header.vol0_next_tid)
         volume.buffer[:] = raw
-        self._volumes.write_header(volume)
+        self._volumes.write_header(volume, whole=True)
 
 
 def _undo_target(place: Place) -> tuple[Offset, int]:

@@ -17,7 +17,7 @@ from hammerfs.ondisk.constants import (
     ZONE_RAW_VOLUME,
     ZONE_UNDO,
 )
-from hammerfs.ondisk.volume import BLOCKMAP_ARRAY_OFFSET, BLOCKMAP_ENTRY_SIZE, VolumeHeader
+from hammerfs.ondisk.volume import VolumeHeader
 from hammerfs.store.buffers import UndoLog
 from hammerfs.store.volumes import VolumeSet
 
@@ -69,33 +69,28 @@ class RootVolume:
     def sync(self, undo: UndoLog) -> None:
         """Bring the header up to date; what changes is logged first."""
         header = self.header
-        before = header.copy()
+        before = header.part(_COUNTERS_START, _COUNTERS_END)
         header.vol0_stat_freebigblocks = self.free_bigblocks
         header.vol0_stat_bigblocks = self.total_bigblocks
         header.vol0_stat_inodes = self.inode_count
         header.vol0_btree_root = self.btree_root
+        if header.part(_COUNTERS_START, _COUNTERS_END) != before:
+            undo.log(encode(ZONE_RAW_VOLUME, 0, _COUNTERS_START), before)
         for zone in RECORD_ZONES:
             entry = header.blockmap(zone)
             if entry.next_offset != self.next_offset[zone]:
+                undo.log(encode(ZONE_RAW_VOLUME, 0, entry.base), entry.copy())
                 entry.next_offset = self.next_offset[zone]
                 entry.update_crc(header.vol_version)
-        after = header.copy()
-        spans = [(_COUNTERS_START, _COUNTERS_END)]
-        for zone in RECORD_ZONES:
-            start = BLOCKMAP_ARRAY_OFFSET + zone * BLOCKMAP_ENTRY_SIZE
-            spans.append((start, start + BLOCKMAP_ENTRY_SIZE))
-        for start, end in spans:
-            if before[start:end] != after[start:end]:
-                undo.log(encode(ZONE_RAW_VOLUME, 0, start), before[start:end])
 
     def point_fifo(self, first_offset: Offset, next_offset: Offset) -> bool:
         """Set the FIFO's indices and the next TID in the header; True when something changed."""
         header = self.header
-        before = header.copy()
         entry = header.blockmap(ZONE_UNDO)
+        before = entry.copy(), header.vol0_next_tid
         entry.first_offset = first_offset
         entry.next_offset = next_offset
         entry.update_crc(header.vol_version)
         if header.vol0_next_tid < self.next_tid:
             header.vol0_next_tid = self.next_tid
-        return header.copy() != before
+        return before != (entry.copy(), header.vol0_next_tid)

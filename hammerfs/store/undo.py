@@ -35,17 +35,14 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.crc import Buffer
 from hammerfs.ondisk.fifo import (
-    CRC_OFFSET,
     DUMMY_SIZE_MIN,
-    HEAD_SIZE,
-    REDO,
+    FRONT,
+    REDO_BODY,
     REDO_OVERHEAD,
     REDO_PAYLOAD_MAX,
     TAIL,
-    TAIL_SIZE,
-    UNDO,
-    UNDO_HEAD_SIZE,
     UNDO_OVERHEAD,
+    UNDO_TARGET,
     RedoBody,
     dummy_record,
     format_buffer,
@@ -62,7 +59,7 @@ _FORMAT_FLIP = 0x40000000
 """The numbers of DUMMYs in a new buffer are half the number space away from those in use (`hammer_format_undo`)."""
 _RESERVE = 3 * BUFSIZE
 """Kept free between the newest record and the oldest: formatting a buffer reaches up to 16 KiB ahead."""
-_PADS = {size: pad_record(size) for size in range(FIFO_HEAD_ALIGN, UNDO_ALIGN, FIFO_HEAD_ALIGN)}
+_PADS = {0: b""} | {size: pad_record(size) for size in range(FIFO_HEAD_ALIGN, UNDO_ALIGN, FIFO_HEAD_ALIGN)}
 _HIDING_JUMPS = 64
 """In units of the most records that the ring can hold.  Recovery goes on one unit ahead of the end that it found
 (`recovery.py`), so that many recoveries in a row stay clear of what was hidden there.
@@ -160,12 +157,34 @@ class UndoFifo:
         self.undo_bytes += size
         done = 0
         while done < size:
-            room = self._sector_room(UNDO_OVERHEAD + 1) - UNDO_OVERHEAD
-            piece = old[done : done + room] if size - done > room else old[done:]
-            self._lay_undo(offset + done, piece)
-            done += len(piece)
+            self._sector_room(UNDO_OVERHEAD + 1)
+            done += self._lay_undo_sectors(offset + done, old[done:] if done else old)
         self._remember(offset, size)
         return True
+
+    def _lay_undo_sectors(self, offset: Offset, data: Buffer) -> int:
+        """Fill what is left of the current buffer with records of `data`; returns the bytes that they took."""
+        buffer, function, seq = self._buffer, self._crc, self.seq
+        first = end = self.next_offset & BUFMASK
+        done, size = 0, len(data)
+        while done < size and BUFSIZE - end > UNDO_OVERHEAD:
+            start = end
+            piece = data[done : done + UNDO_ALIGN - (start & _SECTOR_MASK) - UNDO_OVERHEAD]
+            fill = -len(piece) & 7
+            length = UNDO_OVERHEAD + len(piece) + fill
+            end = start + length
+            front = FRONT.pack(HEAD_SIGNATURE, HEAD_TYPE_UNDO, length, seq)
+            tail = TAIL.pack(TAIL_SIGNATURE, HEAD_TYPE_UNDO, length)
+            covered = b"".join((UNDO_TARGET.pack(offset + done, len(piece), 0), piece, bytes(fill), tail))
+            checksum = (function(front) ^ function(covered)).to_bytes(4, "little")
+            record = b"".join((front, checksum, covered, _PADS[-end & _SECTOR_MASK]))
+            buffer[start : start + len(record)] = record
+            seq = (seq + 1) & _SEQ_MASK
+            done += len(piece)
+        self.seq = seq
+        self._mark(first & ~_SECTOR_MASK, (end + _SECTOR_MASK) & ~_SECTOR_MASK)
+        self._move_to(self._base + end)
+        return done
 
     def append_redo(self, body: RedoBody) -> Offset:
         """Lay down a REDO record of at most REDO_PAYLOAD_MAX bytes of payload; returns where it begins."""
@@ -192,19 +211,17 @@ class UndoFifo:
         buffer, function, seq = self._buffer, self._crc, self.seq
         first = self.next_offset & BUFMASK
         count = min(len(data) // REDO_PAYLOAD_MAX, (BUFSIZE - first) // UNDO_ALIGN)
-        for number in range(count):
-            done = number * REDO_PAYLOAD_MAX
-            head = REDO.pack(
-                HEAD_SIGNATURE, HEAD_TYPE_REDO, UNDO_ALIGN, (seq + number) & _SEQ_MASK, 0,
-                obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, 0,
-            )  # fmt: skip
-            covered = b"".join((head[HEAD_SIZE:], data[done : done + REDO_PAYLOAD_MAX], _REDO_SECTOR_TAIL))
-            front = head[:CRC_OFFSET]
-            start = first + number * UNDO_ALIGN
+        start = first
+        for done in range(0, count * REDO_PAYLOAD_MAX, REDO_PAYLOAD_MAX):
+            front = FRONT.pack(HEAD_SIGNATURE, HEAD_TYPE_REDO, UNDO_ALIGN, seq)
+            body = REDO_BODY.pack(obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, 0)
+            covered = b"".join((body, data[done : done + REDO_PAYLOAD_MAX], _REDO_SECTOR_TAIL))
             checksum = (function(front) ^ function(covered)).to_bytes(4, "little")
             buffer[start : start + UNDO_ALIGN] = b"".join((front, checksum, covered))
+            seq = (seq + 1) & _SEQ_MASK
+            start += UNDO_ALIGN
         end = first + count * UNDO_ALIGN
-        self.seq = (seq + count) & _SEQ_MASK
+        self.seq = seq
         self._mark(first, end)
         self._move_to(self._base + end)
         return count * REDO_PAYLOAD_MAX
@@ -274,27 +291,6 @@ class UndoFifo:
     def clear_history(self) -> None:
         """Begin a new cycle: from here on every range is logged again."""
         self._history.clear()
-
-    def _lay_undo(self, offset: Offset, data: Buffer) -> None:
-        size = len(data)
-        start = self.next_offset & BUFMASK
-        end = start + UNDO_OVERHEAD + ((size + 7) & ~7)
-        UNDO.pack_into(self._buffer, start, HEAD_SIGNATURE, HEAD_TYPE_UNDO, end - start, self.seq, 0, offset, size, 0)
-        self._fill(start + UNDO_HEAD_SIZE, end, data)
-        self._seal(start, end, HEAD_TYPE_UNDO)
-
-    def _fill(self, start: int, end: int, payload: Buffer) -> None:
-        """Put a record's payload between its head and its tail."""
-        room = end - TAIL_SIZE - start
-        self._buffer[start : end - TAIL_SIZE] = payload if room == len(payload) else bytes(payload).ljust(room, b"\0")
-
-    def _seal(self, start: int, end: int, kind: int) -> None:
-        """Complete a record made in place."""
-        buffer = self._buffer
-        TAIL.pack_into(buffer, end - TAIL_SIZE, TAIL_SIGNATURE, kind, end - start)
-        checksum = self._crc(buffer[start : start + CRC_OFFSET]) ^ self._crc(buffer[start + HEAD_SIZE : end])
-        buffer[start + CRC_OFFSET : start + HEAD_SIZE] = checksum.to_bytes(4, "little")
-        self._advance(start, end)
 
     def _advance(self, start: int, end: int) -> None:
         """Account for a record laid down at start..end of the current buffer, and pad its sector for now."""

@@ -35,8 +35,11 @@ from hammerfs.ondisk.constants import (
     ZONE_UNDO,
 )
 from hammerfs.ondisk.crc import Buffer
-from hammerfs.ondisk.volume import VolumeHeader
+from hammerfs.ondisk.volume import VOLUME_HEADER_SIZE, VolumeHeader
 
+_HEADER_PAGE = 4096
+"""The bytes of a header's buffer that are written for a change of the header, which is smaller: one page."""
+assert VOLUME_HEADER_SIZE <= _HEADER_PAGE
 _FSTYPE = uuid.UUID(FSTYPE_UUID)
 _LISTED_MAX = 8
 """Numbers that a sentence about volumes names one by one."""
@@ -142,11 +145,14 @@ class VolumeSet:
         reader = self._readers[(offset >> 52) & 0xFF]
         return reader is not None and (offset & SHORT_MASK) + size <= reader[2]
 
-    def write_header(self, volume: Volume | None = None) -> None:
-        """Write a volume's header (the root's by default) with a fresh checksum; durable after the next `barrier`."""
+    def write_header(self, volume: Volume | None = None, *, whole: bool = False) -> None:
+        """Write a volume's header (the root's by default) with a fresh checksum; durable after the next `barrier`.
+
+        Behind the header proper nothing in its buffer changes but by recovery, which writes the `whole` of it.
+        """
         volume = volume or self.root
         volume.header.update_crc()
-        volume.device.write(0, volume.buffer)
+        volume.device.write(0, volume.buffer if whole else memoryview(volume.buffer)[:_HEADER_PAGE])
         self._unsettled.add(volume.number)
         if volume is self.root:
             self._undo_first_written = volume.header.blockmap(ZONE_UNDO).first_offset

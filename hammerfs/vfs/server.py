@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 READ_AHEAD_KIB: Final = 1024
 """The kernel's default is 128 KiB, and no read of a cached file is larger than its read-ahead."""
-WORKERS_MIN: Final = 4
+WORKERS_MIN: Final = 20
 """Workers kept waiting: with a single one, pyfuse3 would start and end another around nearly every request."""
 
 
@@ -59,7 +59,8 @@ def serve(
     """
     fs = operations.fs
     keep_freed_memory()
-    dispatch.install(lambda: fs.quiet)
+    if dispatch.install(lambda: fs.quiet):
+        fs.know_waiting_requests(dispatch.request_waits)
     try:
         _mount(operations, mountpoint, source, kernel_options)
     except BaseException:

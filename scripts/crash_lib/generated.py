@@ -131,6 +131,9 @@ class _Run:
         self.drawn = [name for name, weight in plan.weights.items() for _ in range(weight)]
 
     async def main(self) -> None:
+        # An fsync that has company shares the flusher's next group, one without flushes at once: both are tried.
+        company = random.Random(f"{self.seed} company")
+        self.fs.know_waiting_requests(lambda: company.random() < 0.6)
         async with trio.open_nursery() as flusher:
             await flusher.start(self.fs.run)
             async with trio.open_nursery() as tasks:
@@ -191,6 +194,7 @@ def deterministic(seed: int) -> Iterator[None]:
             mock.patch("hammerfs.fs.filedata._QUEUE_BYTES", 100_000),
             mock.patch.object(BarrierRunner, "run", _slow_barrier),
             mock.patch.object(BarrierRunner, "run_in_thread", _slow_barrier),
+            mock.patch.object(BarrierRunner, "run_now", _barrier_at_once),
         ):
             patches.enter_context(patch)
         yield
@@ -218,3 +222,13 @@ async def _slow_barrier(runner: BarrierRunner) -> None:
         written = {entry.device for entry in log.entries[began:] if isinstance(entry, Write)}
     volumes.barrier()
     volumes._unsettled |= written
+
+
+def _barrier_at_once(runner: BarrierRunner) -> None:
+    """A barrier that gives way to nobody: one that another task has begun ends first, as it does not cover as much."""
+    volumes = runner._volumes
+    for volume in volumes.volumes.values():
+        device = volume.device
+        if isinstance(device, RecordingDevice) and device.in_barrier:
+            device.barrier()
+    volumes.barrier()

@@ -65,7 +65,7 @@ def test_point_2_a_rename_whose_halves_land_one_by_one_tears() -> None:
 
     fails(
         lambda: points.test_point_2_rename_between_directories_is_one_step(0),
-        mock.patch("hammerfs.fs.flusher.closure", closure),
+        mock.patch("hammerfs.fs.groupflush.closure", closure),
     )
 
 
@@ -118,7 +118,7 @@ def test_point_5_a_size_that_goes_ahead_of_its_data_shows_zeros() -> None:
 
     fails(
         points.test_point_5_size_and_data_of_a_file_that_was_never_fsynced_become_visible_together,
-        mock.patch("hammerfs.fs.flusher.capture", capture),
+        mock.patch("hammerfs.fs.groupflush.capture", capture),
     )
 
 
@@ -150,7 +150,7 @@ def test_point_7_dependencies_followed_one_behind_the_other_never_end() -> None:
             follow(inode, found)
         return found
 
-    with mock.patch("hammerfs.fs.flusher.closure", closure), pytest.raises(RecursionError):
+    with mock.patch("hammerfs.fs.groupflush.closure", closure), pytest.raises(RecursionError):
         points.test_point_7_directories_moved_into_each_other_before_the_first_flush()
 
 

@@ -443,6 +443,48 @@ async def test_times_that_no_redone_write_moves_are_flushed(times: dict[str, int
         assert min(found[0], found[2]) >= RECOVERY_US
 
 
+@pytest.mark.parametrize(
+    ("changes", "pieces"),
+    [
+        ([(3, 12)], [(0, 448)]),
+        ([(440, 20)], [(0, 896)]),
+        ([(0, 1), (2000, 1)], [(0, 448), (1792, 2240)]),
+        ([(4095, 1)], [(4032, 4096)]),
+        ([(0, 4096)], [(0, 4096)]),
+        ([], [(4032, 4096)]),
+    ],
+)
+def test_of_a_page_only_the_pieces_that_changed_are_laid(
+    changes: list[tuple[int, int]], pieces: list[tuple[int, int]]
+) -> None:
+    """What a database does: it writes whole pages of which a few bytes are new.  Each power cut leaves a beginning."""
+    old = random.Random(1).randbytes(8192)
+    page = bytearray(old[:4096])
+    for start, length in changes:
+        page[start : start + length] = bytes(byte ^ 0xFF for byte in page[start : start + length])
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    inode = make(fs, fs.root, b"f", old)
+    begun = 0
+
+    async def main() -> None:
+        nonlocal begun
+        async with running(fs):
+            await fs.fsync(inode)
+            begun = len(log.entries)
+            fs.write(inode, 0, bytes(page))
+            assert inode.redo is not None
+            assert [(offset, offset + len(data or b"")) for offset, data in inode.redo.recent] == pieces
+            await fs.fsync(inode)
+
+    trio.run(main)
+    new = bytes(page) + old[4096:]
+    assert read(mount(log.power_cut(len(log.entries), drop_all)), b"f") == new
+    allowed = [new[:cut] + old[cut:] for cut in range(0, 4096 + 448, 448)]
+    for image in every_power_cut(log, begun):
+        assert read(mount(image), b"f") in allowed
+
+
 @pytest.mark.trio
 async def test_fsyncs_that_arrive_together_share_a_barrier() -> None:
     recording, log = recorded(fresh())
@@ -452,10 +494,14 @@ async def test_fsyncs_that_arrive_together_share_a_barrier() -> None:
         for inode in inodes:
             await fs.fsync(inode)
         before = len(log.entries)
+        begun = 0
+        fs.know_waiting_requests(lambda: begun % 8 > 0)
 
         async def append(index: int) -> None:
+            nonlocal begun
             for _ in range(5):
                 fs.write(inodes[index], inodes[index].data.size, b"y" * 100)
+                begun += 1
                 await fs.fsync(inodes[index])
 
         async with trio.open_nursery() as nursery:

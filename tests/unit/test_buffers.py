@@ -100,6 +100,18 @@ def test_a_changed_node_logs_only_what_differs() -> None:
     assert len(setup.undo.records) == 2
 
 
+def test_what_moved_within_a_node_is_logged_as_one_range() -> None:
+    """An element that is inserted moves all behind it; a record for each piece would cost more than what it holds."""
+    node = bytes(number * 7 % 251 for number in range(NODE_SIZE))
+    setup = Setup(node)
+    changed = b"!" + node[1:700] + bytes(64) + node[700:2936] + node[3000:]
+    setup.buffers.modify_node(META_START, changed, fresh=False)
+    (_, first), (place, moved) = setup.undo.records
+    assert first == node[:1]
+    assert (place - META_START, moved) == (700, node[700:3000])
+    assert setup.buffers.read(META_START, NODE_SIZE) == changed
+
+
 def test_a_fresh_node_logs_nothing() -> None:
     setup = Setup()
     setup.buffers.modify_node(META_START, b"n" * NODE_SIZE, fresh=True)

@@ -8,19 +8,22 @@ from unittest import mock
 
 import pytest
 import trio
+import trio.testing
 from flusher_control import Gate, gated, running, until
 from small_filesystem import assert_clean, assert_settled, fresh, make, mount, names, read, recorded, walk
 
 from hammerfs.device.faulty import FaultyDevice
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import drop_all
-from hammerfs.errors import ReadOnlyError
+from hammerfs.errors import DeviceError, FlushFailedError, ReadOnlyError
 from hammerfs.fs.cycle import Cycle, UndoMode
 from hammerfs.fs.flusher import MAX_SLAVES, Flusher
-from hammerfs.fs.flushgroup import FlushGroup
+from hammerfs.fs.flushgroup import TRUNCATED_BYTES_MAX, FlushGroup
+from hammerfs.fs.groupflush import LITTLE_RECORDS
 from hammerfs.fs.inode import FlushState, Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import FSYNC_BACKGROUND, FSYNC_DURABLE, FSYNC_FULL, FSYNC_IGNORED, FSYNC_RELAXED
+from hammerfs.ondisk.constants import XBUFSIZE
 
 pytestmark = pytest.mark.trio
 
@@ -374,7 +377,7 @@ async def test_nothing_is_changed_while_meta_data_is_written_out(gate: Gate) -> 
 
     with (
         mock.patch.object(Cycle, "finalize", finalize),
-        mock.patch.object(Cycle, "meta_limit", lambda self: self._dirty_meta() > 40_000),
+        mock.patch.object(Cycle, "meta_limit", lambda self: self.dirty_meta() > 40_000),
     ):
         async with running(fs):
             await fs.close()
@@ -588,6 +591,67 @@ async def test_fsync_mode_4_does_nothing(gate: Gate) -> None:
     image, flusher = await image_after_fsync(FSYNC_IGNORED, gate)
     assert names(mount(image), mount(image).root) == []
     assert flusher.statistics_groups == 0
+
+
+async def test_an_fsync_that_nobody_could_share_flushes_at_once_and_durably() -> None:
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    fs.know_waiting_requests(lambda: False)
+    async with running(fs) as flusher:
+        inode = make(fs, fs.root, b"f", b"content")
+        with trio.testing.assert_no_checkpoints():
+            await fs.fsync(inode)
+        assert read(mount(log.power_cut(len(log.entries), drop_all)), b"f") == b"content"
+        assert (flusher.done, flusher.durable, flusher.running()) == (1, 1, False)
+        assert inode.state is FlushState.IDLE
+        fs.rename(fs.root, b"f", fs.root, b"g")
+        with trio.testing.assert_no_checkpoints():
+            await fs.fsync(fs.root)
+        cut = mount(log.power_cut(len(log.entries), drop_all))
+        assert names(cut, cut.root) == [b"g"]
+
+
+@pytest.mark.parametrize(
+    "hindrance", ["others wait", "slow barriers", "much to truncate", "much is dirty", "a group runs", "group lock"]
+)
+async def test_other_fsyncs_leave_the_flush_to_the_tasks(hindrance: str) -> None:
+    fs = mount(fresh())
+    fs.know_waiting_requests(lambda: hindrance == "others wait")
+    inode = make(fs, fs.root, b"f", b"content")
+    async with running(fs) as flusher:
+        if hindrance == "slow barriers":
+            flusher.barriers._mean_seconds = 1.0
+        elif hindrance == "much to truncate":
+            fs.write(inode, 0, bytes(TRUNCATED_BYTES_MAX + XBUFSIZE))
+            await fs.sync()
+            fs.setattr(inode, size=0)
+        elif hindrance == "much is dirty":
+            for number in range(LITTLE_RECORDS):
+                make(fs, fs.root, b"%d" % number, b"")
+        elif hindrance == "a group runs":
+            flusher.async_(flusher.queue(None))
+        elif hindrance == "group lock":
+            flusher.lock_groups()
+        assert not flusher.flush_alone(inode)
+        assert inode in fs.ctx.dirty.setup
+        if hindrance == "group lock":
+            flusher.unlock_groups()
+        await fs.fsync(inode)
+        assert inode not in fs.ctx.dirty.setup
+
+
+@pytest.mark.expect_log("read-only from now on")
+async def test_a_flush_at_once_whose_barrier_fails_acknowledges_nothing() -> None:
+    fs = mount(fresh())
+    fs.know_waiting_requests(lambda: False)
+    async with running(fs) as flusher:
+        inode = make(fs, fs.root, b"f", b"content")
+        broken = DeviceError("barrier", "disk", 0, 0, "worn out")
+        with mock.patch.object(type(fs.ctx.volumes), "barrier", side_effect=broken), pytest.raises(FlushFailedError):
+            await fs.fsync(inode)
+        assert flusher.failure is not None
+        assert fs.read_only
+        assert flusher.durable == 0
 
 
 async def test_fsync_of_a_new_file_leaves_nothing_to_do_for_its_directory() -> None:
