@@ -29,6 +29,7 @@ from hammerfs.btree.node import (
 )
 from hammerfs.errors import CorruptionError
 from hammerfs.ondisk.address import Tid
+from hammerfs.ondisk.constants import BTREE_INTERNAL
 from hammerfs.ondisk.element import ROOT_LEFT_BOUNDARY, ROOT_RIGHT_BOUNDARY
 
 # --- growing ------------------------------------------------------------------------------------
@@ -180,6 +181,8 @@ def unlink(cache: NodeCache, parent: Node, index: int, tid: Tid) -> None:
     elements = cache.change(parent)
     tid = max(tid, mirror_of(elements[index]))
     heir = index - 1 if index else 1
+    if cache.mirror:
+        _tell_edge(cache, parent, heir, tid, last=heir < index)
     if mirror_of(elements[heir]) < tid:
         elements[heir] = with_mirror(elements[heir], tid)
     if index == 0:
@@ -187,6 +190,26 @@ def unlink(cache: NodeCache, parent: Node, index: int, tid: Tid) -> None:
         parent.keys[heir] = parent.keys[0]
     del parent.keys[index], elements[index], parent.children[index]
     parent.mirror_tid = max(parent.mirror_tid, tid)
+
+
+def _tell_edge(cache: NodeCache, parent: Node, heir: int, tid: Tid, *, last: bool) -> None:
+    """Carry a TID down the side of an heir on which its range grows, for scans for changes to come that far.
+
+    The original tells its topmost node alone, and a mirror never learns what was removed with a whole subtree.
+    """
+    edge = []
+    try:
+        while parent.bounds_of(heir).kind == BTREE_INTERNAL:
+            parent = cache.child(parent, heir)
+            heir = len(parent.children) - 1 if last else 0
+            edge.append((parent, heir))
+    except CorruptionError:
+        return  # whoever needs that node gets to hear of it
+    for node, index in edge:
+        elements = cache.change(node)
+        if mirror_of(elements[index]) < tid:
+            elements[index] = with_mirror(elements[index], tid)
+        node.mirror_tid = max(node.mirror_tid, tid)
 
 
 def shrink_root(cache: NodeCache) -> None:

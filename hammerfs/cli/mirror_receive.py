@@ -67,6 +67,7 @@ class _Receiver:
         self._reach = reach
         self._arguments = arguments
         self._pipe = pipe
+        self._complete = False
 
     def batch(self) -> bool:
         """Take one batch in; False when there are no more."""
@@ -79,6 +80,7 @@ class _Receiver:
             return False
         self._demand_slave_of(header)
         end = header.sync_end_tid
+        self._complete = False
         arguments = {**self._arguments, "begin": header.sync_beg_tid, "end": end}
         told = self._reach.call("mirror-write", arguments, Hearing(source=self._bulk))
         if told["damaged"]:
@@ -107,11 +109,14 @@ class _Receiver:
             raise StreamError("mirror-write: target must be in slave mode")
 
     def _bulk(self, limit: int) -> bytes:
-        """The next records of the B-tree, until something else comes."""
+        """The next records of the B-tree, until something else comes; SYNC is passed on, too, and stays."""
         content = bytearray()
         while len(content) < limit // 2 and isinstance(record := self._pipe.peek(), Record | Pass | Skip):
             self._pipe.read()
             content += packed(record)
+        if not content and isinstance(self._pipe.peek(), Sync) and not self._complete:
+            self._complete = True
+            content += packed(Sync())
         return bytes(content)
 
     def _close(self, end: int) -> bool:

@@ -36,7 +36,15 @@ from hammerfs.ondisk.constants import (
     ZONE_META,
 )
 from hammerfs.ondisk.direntry import ENTRY_HEADER_SIZE, pack_entry, unpack_entry
-from hammerfs.ondisk.element import LeafElement, element_key, first_key, unpack_leaf, with_delete
+from hammerfs.ondisk.element import (
+    BASE_KEY_SIZE,
+    LeafElement,
+    element_key,
+    first_key,
+    last_key,
+    unpack_leaf,
+    with_delete,
+)
 from hammerfs.ondisk.mirror import Pass, Record, Skip
 from hammerfs.ondisk.pfs import PfsData
 from hammerfs.store.blockmap import data_zone
@@ -115,6 +123,15 @@ class BatchWriter:
             self._changes = 0
             yield
 
+    def finish(self) -> Iterator[None]:
+        """The batch has been told to be complete: behind its last record there is nothing.
+
+        The original forgets what the source has lost there without history.
+        """
+        last = element_key(last_key(self._localization))
+        yield from self._end_until(last)
+        self._at = last
+
     # --- what arrives ---------------------------------------------------------------------------
     def _demand_order(self, sound: bool) -> None:
         if not sound:
@@ -139,7 +156,10 @@ class BatchWriter:
 
     # --- what is done ---------------------------------------------------------------------------
     def _end_until(self, limit: Key) -> Iterator[None]:
-        """End what lives between the present place and `limit`, and is not the slave's own or too young."""
+        """End what lives between the present place and `limit`, and is not the slave's own or too young.
+
+        The version before the one at `limit` ends where that begins, lest both be visible at a time.
+        """
         tree = self._ctx.tree
         for raw in tree.scan(self._at, limit):
             key = element_key(raw)
@@ -147,7 +167,10 @@ class BatchWriter:
                 break
             leaf = unpack_leaf(raw)
             if leaf.rec_type != RECTYPE_CONFIG and not leaf.delete_tid and leaf.create_tid < self.end:
-                self._end_record(key, raw, self.end, self._ctx.clock() // 1_000_000)
+                tid = self.end
+                if key[:BASE_KEY_SIZE] == limit[:BASE_KEY_SIZE]:
+                    tid = min(tid, int.from_bytes(limit[BASE_KEY_SIZE:], "big"))
+                self._end_record(key, raw, tid, self._ctx.clock() // 1_000_000)
             self._changes += 1
             if self._changes >= _PAUSE_EVERY:
                 self._changes = 0

@@ -13,15 +13,15 @@ import os
 from collections.abc import Iterator
 
 from hammerfs.btree.changed import Unchanged
-from hammerfs.errors import NoSpaceError, StreamError, UsageError
+from hammerfs.errors import BusyError, NoSpaceError, StreamError, UsageError
 from hammerfs.fs.mirrorread import PAUSE_EVERY, changes, source_state
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid, slave_record
 from hammerfs.fs.pfs import link_target
-from hammerfs.fs.work import Data, Done, Emit, Phase, Receive, Want, Work
+from hammerfs.fs.work import Data, Done, Phase, Receive, Want, Work
 from hammerfs.ondisk.address import Tid, pfs_localization, pfs_of
 from hammerfs.ondisk.constants import OBJTYPE_SOFTLINK
 from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_leaf
-from hammerfs.ondisk.mirror import HEAD_SIZE, Pass, Record, Skip, StreamParser, packed, padded
+from hammerfs.ondisk.mirror import HEAD_SIZE, Pass, Record, Skip, StreamParser, Sync, packed, padded
 from hammerfs.ops.administer_sync import durable_tid
 from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.pfs_claim import claimed
@@ -129,7 +129,10 @@ def _cuts(sizes: dict[Tid, int], limit: int) -> Iterator[tuple[Tid, int]]:
 
 
 def _write(call: Call) -> Work[Result]:
-    """Apply what the client sends of a batch to a slave; readers go on seeing it as it was."""
+    """Apply what the client sends of a batch to a slave; readers go on seeing it as it was.
+
+    A SYNC record completes the batch; without it there may be more to come another time.
+    """
     pfs = _pfs(call)
     with claimed(call.fs, pfs):
         return (yield from _apply_batch(call, pfs))
@@ -141,42 +144,53 @@ def _apply_batch(call: Call, pfs: int) -> Work[Result]:
     writer = BatchWriter(ctx, pfs, call.number("begin"), call.number("end"))
     parser = StreamParser()
     records = 0
+    complete = False
     yield Phase("mirroring")
     while piece := (yield Receive(_PIECE)):
+        _demand_slave(call, pfs)
         parser.feed(piece)
         while (record := parser.next_record()) is not None:
-            if not isinstance(record, Record | Pass | Skip):
+            if complete or not isinstance(record, Record | Pass | Skip | Sync):
                 raise StreamError("the mirroring stream holds a record where only those of the B-tree may be")
-            yield from _applied(call, writer, record, pfs)
-            records += 1
+            if isinstance(record, Sync):
+                complete = True
+                yield from _gently(call, writer.finish(), pfs)
+            else:
+                yield from _applied(call, writer, record, pfs)
+                records += 1
         yield Done(len(piece))
-        slave_record(ctx, pfs)
     parser.finish()
-    if writer.damaged:
-        yield Emit({"damaged": writer.damaged})
-    return {"records": records, "damaged": writer.damaged}
+    return {"complete": complete, "records": records, "damaged": writer.damaged}
 
 
 def _applied(call: Call, writer: BatchWriter, record: Record | Pass | Skip, pfs: int) -> Work[None]:
     """Apply a record; once more after a flush when space is short, since that may set some free."""
     try:
-        yield from _gently(call, writer, record, pfs)
+        yield from _gently(call, writer.apply(record), pfs)
     except NoSpaceError:
         yield Want.DURABLE
-        slave_record(call.fs.ctx, pfs)
-        yield from _gently(call, writer, record, pfs)
+        yield from _gently(call, writer.apply(record), pfs)
 
 
-def _gently(call: Call, writer: BatchWriter, record: Record | Pass | Skip, pfs: int) -> Work[None]:
-    for _ in writer.apply(record):
+def _gently(call: Call, steps: Iterator[None], pfs: int) -> Work[None]:
+    for _ in steps:
         yield Want.PAUSE
-        slave_record(call.fs.ctx, pfs)  # it may have been promoted meanwhile
+        _demand_slave(call, pfs)  # it may have been promoted meanwhile
+
+
+def _demand_slave(call: Call, pfs: int) -> None:
+    """Whoever changes what the PFS is has it to himself; StreamError when it is no slave (any more)."""
+    ctx = call.fs.ctx
+    if pfs_localization(pfs) in ctx.inodes.frozen_pfs:
+        raise BusyError(f"PFS {pfs} is being changed by somebody else")
+    slave_record(ctx, pfs)
 
 
 def _synced(call: Call) -> Work[Result]:
     """A batch has been applied: readers see the slave as of its end, durably."""
-    tid = call.number("tid")
-    set_sync_tid(call.fs.ctx, _pfs(call), tid)
+    pfs, tid = _pfs(call), call.number("tid")
+    _demand_slave(call, pfs)
+    set_sync_tid(call.fs.ctx, pfs, tid)
     yield Want.DURABLE
     return {"tid": tid}
 

@@ -60,22 +60,31 @@ def batch(fs: FileSystem, begin: Tid, end: Tid, pfs: int = 0) -> Batch:
 
 def apply(fs: FileSystem, records: Iterable[Record | Pass | Skip], end: Tid, pfs: int = SLAVE) -> BatchWriter:
     """Apply records, in as many cycles as the UNDO FIFO demands."""
-    assert fs.flusher is not None
     writer = BatchWriter(fs.ctx, pfs, 1, end)
     for record in records:
-        for _ in writer.apply(record):
-            if fs.flusher.cycle.undo_exhausted(2) or fs.flusher.cycle.meta_halflimit():
-                fs.flusher.flush_now()
+        _drive(fs, writer.apply(record))
     return writer
+
+
+def complete(fs: FileSystem, records: Iterable[Record | Pass | Skip], end: Tid, pfs: int = SLAVE) -> None:
+    """Apply a whole batch and make it visible."""
+    _drive(fs, apply(fs, records, end, pfs).finish())
+    set_sync_tid(fs.ctx, pfs, end)
+    settle(fs)
+
+
+def _drive(fs: FileSystem, steps: Iterator[None]) -> None:
+    assert fs.flusher is not None
+    for _ in steps:
+        if fs.flusher.cycle.undo_exhausted(2) or fs.flusher.cycle.meta_halflimit():
+            fs.flusher.flush_now()
 
 
 def mirror(source: FileSystem, target: FileSystem) -> Batch:
     """Bring the slave up to date; what was sent for that."""
     end = settle(source)
     records = batch(source, synced(target) + 1, end)
-    apply(target, records, end)
-    set_sync_tid(target.ctx, SLAVE, end)
-    settle(target)
+    complete(target, records, end)
     return records
 
 
@@ -105,4 +114,16 @@ def _entries(fs: FileSystem, inode: Inode, path: bytes) -> Iterator[tuple[bytes,
             yield from _entries(fs, fs.lookup(inode, entry.name), path + b"/" + entry.name)
 
 
-__all__ = ["Batch", "apply", "batch", "make_slave", "mirror", "settle", "slave_root", "synced", "tree", "walk"]
+__all__ = [
+    "Batch",
+    "apply",
+    "batch",
+    "complete",
+    "make_slave",
+    "mirror",
+    "settle",
+    "slave_root",
+    "synced",
+    "tree",
+    "walk",
+]

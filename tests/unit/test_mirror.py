@@ -10,7 +10,8 @@ from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import FileOperationError, StreamError
 from hammerfs.fs.mirrorread import changes
 from hammerfs.fs.mount import FileSystem
-from hammerfs.ondisk.constants import MAX_TID
+from hammerfs.ondisk.constants import MAX_KEY, MAX_TID, MIN_KEY
+from hammerfs.ondisk.element import pack_key, unpack_leaf
 from hammerfs.ondisk.mirror import Pass, Record, Skip
 
 
@@ -144,6 +145,20 @@ def test_what_is_gone_without_history_is_deleted_at_the_slave(volumes: list[list
         source.unlink(source.root, b"file%d" % number)
     mirror(source, target)
     assert tree(target, slave_root(target)) == tree(source, source.root)
+    finish(volumes, source, target)
+
+
+def test_what_is_gone_behind_everything_else_is_deleted_too(volumes: list[list[MemoryDevice]]) -> None:
+    source, target = mount(volumes[0], nohistory=True), mount(volumes[1])
+    make_slave(target)
+    make(source, source.root, b"first", b"content")
+    last = make(source, source.root, b"last", b"content")
+    mirror(source, target)
+    source.unlink(source.root, b"last")
+    mirror(source, target)
+    high = pack_key(0x10002, last.obj_id, 0xFFFF, MAX_KEY, MAX_TID)
+    left = list(target.ctx.tree.scan_as_of(pack_key(0x10001, last.obj_id, 0, MIN_KEY, 1), high, MAX_TID))
+    assert all(unpack_leaf(raw).obj_id != last.obj_id for raw in left)
     finish(volumes, source, target)
 
 
