@@ -56,6 +56,7 @@ class _Sender:
     def run(self, forced: int | None, *, streaming: bool) -> None:
         """Batch after batch, TERM at the end."""
         next_begin = 0
+        self._state(sync=True)
         quiet = self._options.verbosity < (2 if streaming else 0)
         while True:
             self._progress.phase("Running")
@@ -84,8 +85,8 @@ class _Sender:
                 self._await_change(end, began)
         self._pipe.write(Term())
 
-    def _state(self) -> PfsData:
-        told = self._reach.call("mirror-state", self._arguments)
+    def _state(self, *, sync: bool = False) -> PfsData:
+        told = self._reach.call("mirror-state", {**self._arguments, "sync": sync})
         return PfsData(bytearray(bytes.fromhex(told["record"])))
 
     def _other_end(self) -> int | None:

@@ -130,7 +130,7 @@ async def carry_out(fs: FileSystem, work: Work[T], listener: Listener) -> T:
     try:
         since = await _turn(flusher)
         while True:
-            step = work.send(answer) if answer else next(work)
+            step = _next_step(flusher, work, answer)
             answer = b""
             if isinstance(step, Want):
                 if step is Want.DURABLE and flusher is not None:
@@ -147,9 +147,6 @@ async def carry_out(fs: FileSystem, work: Work[T], listener: Listener) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
-    except Exception as error:
-        _judge(flusher, error)
-        raise
     finally:
         fs.works -= 1
         work.close()
@@ -181,7 +178,7 @@ def run_work(fs: FileSystem, work: Work[T], listener: LocalListener | None = Non
     answer = b""
     try:
         while True:
-            step = work.send(answer) if answer else next(work)
+            step = _next_step(flusher, work, answer)
             answer = b""
             if isinstance(step, Want):
                 if flusher is not None and (step is Want.DURABLE or _lacks_room(flusher)):
@@ -193,11 +190,19 @@ def run_work(fs: FileSystem, work: Work[T], listener: LocalListener | None = Non
     except StopIteration as end:
         result: T = end.value
         return result
+    finally:
+        work.close()
+
+
+def _next_step(flusher: Flusher | None, work: Work[T], answer: bytes) -> Step:
+    """Let the work go on to its next step.  What it raises is judged; what befalls its listener is no fault of it."""
+    try:
+        return work.send(answer) if answer else next(work)
+    except StopIteration:
+        raise
     except Exception as error:
         _judge(flusher, error)
         raise
-    finally:
-        work.close()
 
 
 def _judge(flusher: Flusher | None, error: Exception) -> None:

@@ -49,9 +49,13 @@ def _named(call: Call, name: bytes) -> int:
 
 
 def _state(call: Call) -> Work[Result]:
-    """The record that heads a stream from this PFS, or tells its source how far it is mirrored to here."""
-    yield from ()
+    """The record that heads a stream from this PFS, or tells its source how far it is mirrored to here.
+
+    With `sync` everything that was accepted so far is part of it; the original leaves out what no flush has met yet.
+    """
     pfs = _pfs(call)
+    if call.flag("sync"):
+        yield Want.DURABLE
     return {"pfs": pfs, "record": source_state(call.fs.ctx, pfs, durable_tid(call.fs)).copy().hex()}
 
 

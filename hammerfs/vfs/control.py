@@ -221,6 +221,8 @@ class _Conversation:
                 answer = encode({"result": result})
             except (HammerError, OSError) as error:
                 answer = _error(error)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise  # the client went away
             except Exception as error:
                 log.exception("the operation %r failed", request.get("operation"))
                 answer = _error(error)

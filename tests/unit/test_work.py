@@ -66,6 +66,24 @@ async def test_work_talks_to_whoever_asked_for_it() -> None:
     assert local.told == SAID
 
 
+class Lost(Memory):
+    """A listener whose client goes away."""
+
+    async def tell(self, step: Phase | Done | Emit | Data) -> None:
+        raise trio.BrokenResourceError
+
+
+async def test_a_listener_that_is_lost_ends_the_work_and_nothing_else() -> None:
+    fs = mount(fresh())
+    async with running(fs):
+        with pytest.raises(trio.BrokenResourceError):
+            await carry_out(fs, talkative(), Lost())
+        assert fs.failure is None
+        assert fs.works == 0
+        make(fs, fs.root, b"file", b"content")
+        await fs.sync()
+
+
 async def test_what_was_accepted_before_a_durable_step_survives() -> None:
     devices = fresh()
     fs = mount(devices)

@@ -1,0 +1,160 @@
+"""Mirroring between two mounted file systems: copies, streams, a link over a remote shell that is cut, promotion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hammer_mount import HammerMount
+
+pytestmark = pytest.mark.mount
+
+Maker = Callable[[], HammerMount]
+HAMMER = [sys.executable, "-m", "hammerfs.cli.hammer"]
+SECONDS_MAX = 120
+REMOTE_SHELL = """#!{python}
+# Called as [-l user] host command...; notes that down, and cuts the link after $LINK_BYTES bytes.
+import os, subprocess, sys
+with open(sys.argv[0] + ".log", "a") as log:
+    print(*sys.argv[1:], file=log)
+os.environ["SSH_ORIGINAL_COMMAND"] = " ".join(sys.argv[sys.argv.index("hammer"):])
+words = [sys.executable, "-m", "hammerfs.cli.hammer", "ssh-remote", "mirror-read,mirror-read-stream", "{tree}"]
+left = int(os.environ.get("LINK_BYTES", "0"))
+if not left:
+    os.execv(words[0], words)
+child = subprocess.Popen(words, stdout=subprocess.PIPE)
+while left and (piece := child.stdout.read1(left)):
+    os.write(1, piece)
+    left -= len(piece)
+child.kill()
+child.wait()
+"""
+
+
+def attempt(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HAMMER, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS_MAX,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+def hammer(*words: str | Path, **environment: str) -> str:
+    """What `hammer` prints; it has to succeed."""
+    done = attempt(*words, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def pair(hammer_mount: Maker) -> tuple[Path, Path]:
+    """A master PFS with something in it, and where its slave will be."""
+    source, target = hammer_mount(), hammer_mount()
+    source.mount()
+    target.mount()
+    master = source.path / "master"
+    hammer("pfs-master", master)
+    (master / "folder").mkdir()
+    for number in range(30):
+        (master / "folder" / f"file{number}").write_bytes(bytes([number]) * number * 5000)
+    (master / "link").symlink_to("folder/file3")
+    return master, target.path / "slave"
+
+
+def assert_equal(master: Path, slave: Path) -> None:
+    """`diff -r` finds nothing, not even of links."""
+    done = subprocess.run(
+        ["diff", "-r", "--no-dereference", f"{master}/", f"{slave}/"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def shell(folder: Path, tree: Path) -> Path:
+    """A remote shell that leads back here, to whom only one tree is open."""
+    program = folder / "rsh"
+    program.write_text(REMOTE_SHELL.replace("{python}", sys.executable).replace("{tree}", str(tree)))
+    program.chmod(0o755)
+    return program
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.2)
+
+
+def test_a_copy_equals_its_master_and_is_read_only(pair: tuple[Path, Path]) -> None:
+    master, slave = pair
+    hammer("-y", "mirror-copy", master, slave)
+    assert_equal(master, slave)
+    with pytest.raises(OSError, match="Read-only"):
+        (slave / "new").write_bytes(b"")
+    seen = os.readlink(slave)
+    (master / "folder" / "file7").unlink()
+    (master / "new").write_bytes(b"new" * 100_000)
+    hammer("mirror-copy", master, slave)
+    assert os.readlink(slave) != seen
+    assert_equal(master, slave)
+    done = attempt("mirror-copy", slave, master)
+    assert done.returncode != 0
+    assert "target must be in slave mode" in done.stderr
+
+
+def test_a_link_over_a_remote_shell_that_is_cut_is_taken_up_again(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    master, slave = pair
+    program = shell(tmp_path, master.parent)
+    hammer("pfs-slave", slave, f"shared-uuid={_shared(master)}")
+    remote = f"me@elsewhere:{master}"
+    for size in ("100", "100000", "1000001"):
+        done = attempt("mirror-copy", remote, slave, HAMMER_RSH=str(program), LINK_BYTES=size)
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+    hammer("-X", "mirror-copy", remote, slave, HAMMER_RSH=str(program))
+    assert_equal(master, slave)
+    calls = (tmp_path / "rsh.log").read_text().splitlines()
+    assert calls[0] == f"-l me elsewhere hammer -2 mirror-read {master}"
+    assert calls[-1].startswith("-C -l me elsewhere hammer -2")
+    done = attempt("mirror-copy", "elsewhere:/etc", slave, HAMMER_RSH=str(program))
+    assert done.returncode != 0
+    assert "restricted target" in done.stderr
+
+
+def _shared(path: Path) -> str:
+    return next(line for line in hammer("pfs-status", path).splitlines() if "shared-uuid" in line).partition("=")[2]
+
+
+def test_a_stream_follows_its_master(pair: tuple[Path, Path]) -> None:
+    master, slave = pair
+    hammer("pfs-slave", slave, f"shared-uuid={_shared(master)}")
+    stream = subprocess.Popen([*HAMMER, "-q", "-i", "0", "mirror-stream", master, slave], start_new_session=True)
+    try:
+        until(lambda: (slave / "folder" / "file29").exists())
+        (master / "later").write_bytes(b"later")
+        until(lambda: (slave / "later").exists())
+    finally:
+        os.killpg(stream.pid, 15)
+        stream.wait(SECONDS_MAX)
+    assert_equal(master, slave)
+
+
+def test_a_slave_that_was_promoted_takes_no_more_and_can_be_mirrored_back(pair: tuple[Path, Path]) -> None:
+    master, slave = pair
+    hammer("-y", "mirror-copy", master, slave)
+    hammer("pfs-upgrade", slave)
+    hammer("pfs-downgrade", master)
+    done = attempt("mirror-copy", master, slave)
+    assert done.returncode != 0
+    (slave / "written here").write_bytes(b"at the new master")
+    hammer("mirror-copy", slave, master)
+    assert (master / "written here").read_bytes() == b"at the new master"
+    assert_equal(slave, master)
