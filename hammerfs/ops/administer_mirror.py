@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 
 from hammerfs.btree.changed import Unchanged
-from hammerfs.errors import BusyError, NoSpaceError, StreamError, UsageError
+from hammerfs.errors import NoSpaceError, StreamError, UsageError
 from hammerfs.fs.mirrorread import PAUSE_EVERY, changes, source_state
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid, slave_record
 from hammerfs.fs.pfs import link_target
@@ -151,51 +151,41 @@ def _apply_batch(call: Call, pfs: int) -> Work[Result]:
     complete = False
     yield Phase("mirroring")
     while piece := (yield Receive(_PIECE)):
-        _demand_slave(call, pfs)
         parser.feed(piece)
         while (record := parser.next_record()) is not None:
             if complete or not isinstance(record, Record | Pass | Skip | Sync):
                 raise StreamError("the mirroring stream holds a record where only those of the B-tree may be")
             if isinstance(record, Sync):
                 complete = True
-                yield from _gently(call, writer.finish(), pfs)
+                yield from _gently(writer.finish())
             else:
-                yield from _applied(call, writer, record, pfs)
+                yield from _applied(writer, record)
                 records += 1
         yield Done(len(piece))
     parser.finish()
     return {"complete": complete, "records": records, "damaged": writer.damaged}
 
 
-def _applied(call: Call, writer: BatchWriter, record: Record | Pass | Skip, pfs: int) -> Work[None]:
+def _applied(writer: BatchWriter, record: Record | Pass | Skip) -> Work[None]:
     """Apply a record; once more after a flush when space is short, since that may set some free."""
     try:
-        yield from _gently(call, writer.apply(record), pfs)
+        yield from _gently(writer.apply(record))
     except NoSpaceError:
         yield Want.DURABLE
-        yield from _gently(call, writer.apply(record), pfs)
+        yield from _gently(writer.apply(record))
 
 
-def _gently(call: Call, steps: Iterator[None], pfs: int) -> Work[None]:
+def _gently(steps: Iterator[None]) -> Work[None]:
     for _ in steps:
         yield Want.PAUSE
-        _demand_slave(call, pfs)  # it may have been promoted meanwhile
-
-
-def _demand_slave(call: Call, pfs: int) -> None:
-    """Whoever changes what the PFS is has it to himself; StreamError when it is no slave (any more)."""
-    ctx = call.fs.ctx
-    if pfs_localization(pfs) in ctx.inodes.frozen_pfs:
-        raise BusyError(f"PFS {pfs} is being changed by somebody else")
-    slave_record(ctx, pfs)
 
 
 def _synced(call: Call) -> Work[Result]:
     """A batch has been applied: readers see the slave as of its end, durably."""
     pfs, tid = _pfs(call), call.number("tid")
-    _demand_slave(call, pfs)
-    set_sync_tid(call.fs.ctx, pfs, tid)
-    yield Want.DURABLE
+    with claimed(call.fs, pfs):
+        set_sync_tid(call.fs.ctx, pfs, tid)
+        yield Want.DURABLE
     return {"tid": tid}
 
 
