@@ -22,16 +22,22 @@ from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick, pick_node
 from crash_lib.promises import Promises
 from crash_lib.small import fresh, mount, recorded
 from crash_lib.twin import Twin
-from crash_lib.verdict import Tree
+from crash_lib.verdict import Tree, snapshots_of
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
 from hammerfs.errors import NoSpaceError
+from hammerfs.fs import work
 from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.work import Work
 
 TASKS_MAX = 4
 EARLY_BYTES = 40 * 1024
 """Dirty meta-data at which a flush group is written out before its end, where that is wanted."""
+
+
+WORKS = 2
+"""Directives that run beside one workload's tasks: each of them writes more than all of these."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Plan:
     early -- write meta-data out in the middle of flush groups, too
     prepare -- what happens before anything is recorded
     tune -- what is changed about the mount that is recorded
+    maintain -- works that go on beside the tasks, one after the other
     """
 
     version: int = 7
@@ -64,6 +71,7 @@ class Plan:
     early: bool = False
     prepare: Callable[[Twin], None] | None = None
     tune: Callable[[FileSystem], None] | None = None
+    maintain: Callable[[FileSystem, random.Random], Work[Any]] | None = None
 
 
 class Keeping(Protocol):
@@ -111,6 +119,7 @@ def record(plan: Plan, seed: int) -> Workload:
         promises = Promises(twin)
         promises.note()
         promises.keep(0, promises.floors_of_everything())
+        promises.past = snapshots_of(fs)
         trio.run(_Run(fs, twin, promises, log, plan, seed).main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert fs.failure is None, fs.failure
     return Workload(bases, log, promises, options)
@@ -136,9 +145,12 @@ class _Run:
         self.fs.know_waiting_requests(lambda: company.random() < 0.6)
         async with trio.open_nursery() as flusher:
             await flusher.start(self.fs.run)
-            async with trio.open_nursery() as tasks:
-                for number in range(self.plan.tasks):
-                    tasks.start_soon(self.task, random.Random(f"{self.seed} {number}"))
+            async with trio.open_nursery() as beside:
+                beside.start_soon(self.maintain, random.Random(f"{self.seed} maintenance"))
+                async with trio.open_nursery() as tasks:
+                    for number in range(self.plan.tasks):
+                        tasks.start_soon(self.task, random.Random(f"{self.seed} {number}"))
+                beside.cancel_scope.cancel()
             self.twin.release_all()
             self.promises.note()
             floors = self.promises.floors_of_everything()
@@ -173,10 +185,30 @@ class _Run:
             for _ in range(source.choice((0, 0, 0, 1, 3, 9))):
                 await trio.lowlevel.checkpoint()
 
+    async def maintain(self, source: random.Random) -> None:
+        """A few works, where any are wanted."""
+        if self.plan.maintain is None:
+            return
+        for _ in range(WORKS):
+            for _ in range(source.randrange(100)):
+                await trio.lowlevel.checkpoint()
+            await work.carry_out(self.fs, self.plan.maintain(self.fs, source), _Silent())
+
     async def promised(self, wait: Callable[[], Any], floors: dict[Any, int]) -> None:
         """Wait for durability, and note from when on it is promised."""
         await wait()
         self.promises.keep(len(self.log.entries), floors)
+
+
+class _Silent:
+    """Has nothing to say to works, and does not listen."""
+
+    async def tell(self, step: object) -> None:
+        """Let it pass."""
+
+    async def receive(self, limit: int) -> bytes:
+        """Nothing."""
+        return b""
 
 
 @contextmanager
@@ -190,6 +222,10 @@ def deterministic(seed: int) -> Iterator[None]:
             mock.patch("time.perf_counter", partial(_tick, ticks)),
             mock.patch("hammerfs.fs.flusher._STRETCH_SECONDS", 0.0),
             mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 2),
+            mock.patch("hammerfs.fs.work._STRETCH_SECONDS", 0.0),
+            mock.patch("hammerfs.ops.prune._BATCH", 5),
+            mock.patch("hammerfs.ops.reblock._BATCH", 5),
+            mock.patch("hammerfs.ops.dedup._BATCH", 5),
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
             mock.patch("hammerfs.fs.filedata._QUEUE_BYTES", 100_000),
             mock.patch.object(BarrierRunner, "run", _slow_barrier),

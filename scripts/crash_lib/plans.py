@@ -5,13 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from crash_lib.generated import TASKS_MAX, Plan
-from crash_lib.operations import FILLER, OPERATIONS, WEIGHTS
+from crash_lib.operations import FILLER, OPERATIONS, WEIGHTS, carry_out, random_step
 from crash_lib.twin import Twin
+from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.work import Work
 from hammerfs.ondisk.address import to_zone2
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, HBUFSIZE, OBJTYPE_REGFILE, ZONE_LARGE_DATA
+from hammerfs.ops import dedup as sharing
+from hammerfs.ops import prune as pruning
+from hammerfs.ops import reblock as moving
+from hammerfs.ops.rebalance import rebalance, saturation_of
+from hammerfs.ops.reblock import Parts
+from hammerfs.ops.record_range import RecordRange
+from hammerfs.ops.retention import BetweenSnapshots
 from hammerfs.store.undo import UndoFifo
 
 ALL = {**dict.fromkeys(OPERATIONS, 1), **WEIGHTS}
@@ -126,14 +136,94 @@ def full(seed: int) -> Plan:
     )
 
 
+def prune(seed: int) -> Plan:
+    """History is taken away under two snapshots, which stay, and B-tree nodes are filled up again."""
+
+    def maintain(fs: FileSystem, source: random.Random) -> Work[Any]:
+        tids = [snapshot.tid for snapshot in rootrecords.snapshots(fs.ctx, 0)]
+        if source.random() < 0.3:
+            return rebalance(fs, RecordRange(0), saturation_of(85), _never)
+        return pruning.prune(fs, 0, BetweenSnapshots(tids), _never)
+
+    return Plan(
+        tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 20, 50), weights=ALL, prepare=old_ones, maintain=maintain
+    )
+
+
+def reblock(seed: int) -> Plan:
+    """Records, data and nodes get other places while they are changed."""
+
+    def maintain(fs: FileSystem, source: random.Random) -> Work[Any]:
+        parts = source.choice([Parts.EVERYTHING, Parts.DATA, Parts.BTREE, Parts.INODES | Parts.DIRS])
+        return moving.reblock(fs, moving.range_of(0, parts), parts, 0, _never)
+
+    return Plan(
+        tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 20, 50), weights=ALL, prepare=old_ones, maintain=maintain
+    )
+
+
+def dedup(seed: int) -> Plan:
+    """Equal data is brought together, and moved apart again."""
+
+    def maintain(fs: FileSystem, source: random.Random) -> Work[Any]:
+        if source.random() < 0.3:
+            return moving.reblock(fs, moving.range_of(0, Parts.DATA), Parts.DATA, 0, _never)
+        return sharing.dedup(fs, 0, 1 << 20, _never)
+
+    weights = {"create": 3, "write": 6, "patch": 6, "truncate": 2, "remove": 2}
+    steps = _steps(seed, 20, 50)
+    return Plan(tasks=1 + seed % TASKS_MAX, steps=steps, weights=weights, prepare=old_ones, maintain=maintain)
+
+
+def regain(seed: int) -> Plan:
+    """Nearly all big-blocks hold next to nothing: what is moved out of them, and what is written, fills them anew."""
+
+    def maintain(fs: FileSystem, source: random.Random) -> Work[Any]:
+        return moving.reblock(fs, moving.range_of(0, Parts.DATA), Parts.DATA, BIGBLOCK_SIZE // 2, _never)
+
+    return Plan(
+        steps=24,
+        weights={"rewrite": 12, "create": 2},
+        fsyncs=0.02,
+        syncs=0.05,
+        flushes=0.93,
+        nohistory=True,
+        prepare=lambda twin: fill(twin, leave=3),
+        tune=without_reserve,
+        maintain=maintain,
+    )
+
+
 PLANS: dict[str, Callable[[int], Plan]] = {
     plan.__name__: plan
-    for plan in (mixed, tasks, names, data, redo, attributes, versions, volumes, early, wrap, reuse, full)
+    for plan in (
+        *(mixed, tasks, names, data, redo, attributes, versions, volumes, early, wrap, reuse, full),
+        *(prune, reblock, dedup, regain),
+    )
 }
 
 
 def _steps(seed: int, low: int, high: int) -> int:
     return random.Random(seed).randint(low, high)
+
+
+def _never() -> bool:
+    return False
+
+
+def old_ones(twin: Twin) -> None:
+    """Some history with two snapshots in it, and what nobody demands before, between and behind them."""
+    source = random.Random("history")
+    flusher = twin.fs.flusher
+    assert flusher is not None
+    drawn = [name for name, weight in ALL.items() for _ in range(weight)]
+    for moment in range(9):
+        for _ in range(8):
+            carry_out(twin, random_step(source, drawn))
+        flusher.flush_now()
+        if moment in (2, 5):
+            rootrecords.add_snapshot(twin.fs.ctx, 0, twin.fs.ctx.root.next_tid, 0, b"%d" % moment)
+    twin.release_all()
 
 
 def three_files(twin: Twin) -> None:

@@ -23,8 +23,9 @@ from itertools import pairwise
 from typing import Any
 
 from crash_lib.small import FILE, RECOVERY_US
-from crash_lib.twin import Node, Twin
+from crash_lib.twin import Node, State, Twin
 from crash_lib.verdict import Tree
+from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX
 
 Chain = tuple[Any, ...]
@@ -54,6 +55,7 @@ class Promises:
     ties -- chains and their versions that became true in one step
     kept -- (log position, floors), from which on no crash may bring back anything older
     written -- where the writes began and ended that led to versions of contents
+    past -- what snapshots show that were there before anything was recorded: for ever the same
     """
 
     twin: Twin
@@ -61,6 +63,7 @@ class Promises:
     ties: list[list[tuple[Chain, int]]] = field(default_factory=list)
     kept: list[tuple[int, Floors]] = field(default_factory=list)
     written: dict[tuple[Chain, int], tuple[int, int]] = field(default_factory=dict)
+    past: dict[Tid, State] = field(default_factory=dict)
 
     def note(self) -> None:
         """Compare the model with what was noted before; to be called after every single operation."""
@@ -118,6 +121,8 @@ class Promises:
 
     def broken_by(self, tree: Tree, floors: Floors) -> list[str]:
         """What a recovered file system has lost, invented or torn; empty when all is well."""
+        if tree.past != self.past:
+            return ["a snapshot is gone, or shows something else"]
         domains, complaints = self._domains(tree, floors)
         return complaints or _torn(domains, self._binding_ties(tree, floors))
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 from crash_lib.memo import ReadingDevice
 from crash_lib.small import FILE, RECOVERY_US, mount
+from crash_lib.twin import State, view_as_of
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
 from hammerfs.device.recording import Entry
 from hammerfs.errors import HammerError
+from hammerfs.fs import rootrecords
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.metadata import read_record
 from hammerfs.fs.mount import FileSystem
-from hammerfs.ondisk.address import Offset, short_of, to_zone2, volume_of
+from hammerfs.ondisk.address import Offset, Tid, short_of, to_zone2, volume_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     BUFSIZE,
@@ -73,10 +75,11 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A whole file system: which object has which names, and what each object looks like."""
+    """A whole file system: which object has which names, what each object looks like, and every snapshot as a whole."""
 
     slots: dict[Slot, int]
     objects: dict[int, Seen]
+    past: dict[Tid, State] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -153,7 +156,14 @@ def survey(fs: FileSystem, contents: Contents) -> Tree:
             for entry in fs.readdir(inode, 0):
                 tree.slots[inode.obj_id, entry.name] = entry.obj_id
                 waiting.append(fs.lookup(inode, entry.name))
+    tree.past.update(snapshots_of(fs))
     return tree
+
+
+def snapshots_of(fs: FileSystem) -> dict[Tid, State]:
+    """What the snapshots on record show."""
+    found = rootrecords.snapshots(fs.ctx, fs.root.localization)
+    return {snapshot.tid: view_as_of(fs, snapshot.tid) for snapshot in found}
 
 
 def look_at(fs: FileSystem, inode: Inode, contents: Contents) -> Seen:
