@@ -57,6 +57,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "rebalance",
     ),
     "hammerfs.cli.directive_dedup": ("dedup", "dedup-simulate"),
+    "hammerfs.cli.directive_cleanup": ("cleanup",),
 }
 """The modules with the directives that each one has."""
 _OPTION_WORDS = frozenset(f"-{letter}" for letter in SHORT_OPTIONS if letter not in ":h")

@@ -71,7 +71,15 @@ def _plan(call: Call) -> Work[Result]:
     yield from ()
     tids, count = _demanded(call)
     pfs = pfs_of(call.place.localization)
-    return {"pfs": pfs, "prune_min": _prune_min(call), "tids": tids, "snapshots": count}
+    record = rootrecords.pfs_record(call.fs.ctx, pfs)
+    folder = b"" if record is None else record.snapshots.split(b"\0", 1)[0]
+    return {
+        "pfs": pfs,
+        "prune_min": _prune_min(call),
+        "tids": tids,
+        "snapshots": count,
+        "folder": os.fsdecode(folder),
+    }
 
 
 def _links(call: Call) -> Work[Result]:

@@ -1,0 +1,249 @@
+"""`hammer cleanup`, the nightly job: snapshots are made and expire, history is pruned, B-tree nodes are filled, data is
+deduplicated, big-blocks are freed, each as often and as long as the PFS's configuration says (`cmd_cleanup.c`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hammerfs.cli.cleanup_config import ConfigLine, default_config, is_due, is_expired, parse_config
+from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
+from hammerfs.cli.directive import Directive
+from hammerfs.cli.directive_dedup import dedup
+from hammerfs.cli.directive_prune import prune_everything, prune_kept
+from hammerfs.cli.directive_reblock import rebalance, reblock
+from hammerfs.cli.directive_snapshots import snapshot
+from hammerfs.cli.hammer_options import HammerOptions
+from hammerfs.cli.reach import reaching
+from hammerfs.cli.snapshot_links import snapshot_links
+from hammerfs.errors import HammerError
+from hammerfs.ondisk.constants import ROOT_PFSID, VERSION_SNAPSHOT_RECORDS
+from hammerfs.vfs.mounttable import FILESYSTEM_KIND, mounts
+
+_CLEANUP = "cleanup [<filesystem> ...]"
+_PASSES = (
+    ("1", "reblock-btree", ""),
+    ("2", "reblock-inodes", ""),
+    ("4", "reblock-dirs", ""),
+    ("3", "reblock-data", "95"),
+)
+"""Number of the cycle file, directive, fill percentage: metadata is always rewritten as a whole."""
+
+
+@dataclass
+class _Pfs:
+    """One PFS that is cleaned up.
+
+    path -- leads to it; folder -- what is remembered of it
+    has_records -- the format keeps snapshots as records
+    without_snapshots -- none are made and none are there, so no history is kept
+    """
+
+    options: HammerOptions
+    path: str
+    folder: Path
+    has_records: bool
+    without_snapshots: bool = False
+
+    def run(self, directive: Callable[[HammerOptions], int], cycle: str, seconds: int) -> int:
+        """Carry a directive out for some time, going on where it stopped; quietly, unless -v."""
+        options = replace(self.options, cycle_path=str(self.folder / f".{cycle}.cycle"), timeout=seconds)
+        if self.options.verbose:
+            return directive(options)
+        options.verbosity = -1
+        with redirect_stdout(io.StringIO()):
+            return directive(options)
+
+
+def cleanup(options: HammerOptions, arguments: list[str]) -> int:
+    """Clean up the PFSs that the paths lead to, or all of all that is mounted."""
+    paths = arguments or (["/"] if options.specials else list(_everything(options)))
+    handled: set[tuple[str, int]] = set()
+    code = 0
+    for path in paths:
+        try:
+            code = max(code, _clean(options, path, handled))
+        except (HammerError, OSError) as error:
+            print(f"cleanup {path:<20} - {error}")
+            code = 1
+    return code
+
+
+def _everything(options: HammerOptions) -> Iterator[str]:
+    """Every PFS of every file system that is mounted."""
+    for mount in mounts():
+        if mount.kind != FILESYSTEM_KIND:
+            continue
+        with reaching(options, mount.path) as reach:
+            found = reach.call("info", {})["pfs_list"]
+        yield mount.path
+        for pfs in found:
+            below = f"{mount.path.rstrip('/')}/@@-1:{pfs['id']:05d}"
+            if pfs["id"] != ROOT_PFSID and os.path.isdir(below):
+                yield below
+
+
+def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]]) -> int:
+    with reaching(options, path, writable=True) as reach:
+        info, config = reach.call("info", {}), reach.call("config-get", {})
+        configured = str(reach.call("prune-plan", {})["folder"])
+        identity = info["fsid"], config["pfs"]
+        if identity in handled:
+            print(f"cleanup {path:<20} - PFS#{config['pfs']} already handled")
+            return 0
+        handled.add(identity)
+        where = f"/offline/{info['fsid']}/{config['pfs']}" if options.specials else os.path.abspath(path)
+        folder = state_folder(where, "" if options.specials else configured)
+        text, has_records = config["text"], info["version"] >= VERSION_SNAPSHOT_RECORDS
+        if has_records and text is None:
+            text = default_config(path)
+            reach.call("config-set", {"text": text})
+    with locked(folder) as is_ours:
+        if not is_ours:
+            print(f"cleanup {path:<20} - PFS#{config['pfs']} locked by other process")
+            return 0
+        print(f"cleanup {path:<20} - handle PFS#{config['pfs']} using {folder}")
+        pfs = _Pfs(options, path, folder, has_records)
+        lines = parse_config(_file_config(folder, path) if text is None else text)
+        return max([_line(pfs, line) for line in lines], default=0)
+
+
+def _file_config(folder: Path, path: str) -> str:
+    """Before version 3 a file has the configuration."""
+    file = folder / "config"
+    if not file.exists():
+        file.write_text(default_config(path))
+    return file.read_text()
+
+
+def _line(pfs: _Pfs, line: ConfigLine) -> int:
+    """Carry out one line of the configuration, if it is due; the exit code."""
+    print(f"{line.word:>20} - ", end="", flush=True)
+    work = _WORKS.get(line.word)
+    if work is None:
+        print("unknown directive")
+        return 1
+    now = int(time.time())
+    if not line.period:
+        _without_period(pfs, line, now)
+        return 0
+    if not pfs.options.force and not is_due(line.period, last_run(pfs.folder, line.word), now):
+        print("skip")
+        return 0
+    print("run", flush=True)
+    try:
+        code = work(pfs, line)
+    except HammerError as error:
+        print(f"    {error}", file=sys.stderr)
+        code = error.exit_code
+    if not code:
+        note_run(pfs.folder, line.word, now)
+    return code
+
+
+def _without_period(pfs: _Pfs, line: ConfigLine, now: int) -> None:
+    """What is never due; snapshots may still expire."""
+    if line.word != "snapshots":
+        print("disabled")
+    elif line.limit and (_links(pfs) or _records(pfs)):
+        print("only removing old snapshots")
+        _expire(pfs, line, now)
+    else:
+        print("disabled")
+        pfs.without_snapshots = True
+
+
+# --- snapshots ----------------------------------------------------------------------------------
+def _links(pfs: _Pfs) -> list[str]:
+    return [link.name for link in snapshot_links(str(pfs.folder))]
+
+
+def _records(pfs: _Pfs) -> list[dict[str, Any]]:
+    with reaching(pfs.options, pfs.path) as reach:
+        found: list[dict[str, Any]] = reach.call("snapshot-list", {})["snapshots"]
+    return found
+
+
+def _snapshots(pfs: _Pfs, line: ConfigLine) -> int:
+    """Expire old snapshots, make a new one."""
+    _expire(pfs, line, int(time.time()))
+    if pfs.options.specials:
+        with reaching(pfs.options, pfs.path, writable=True) as reach:
+            reach.call("snapshot-add", {"label": "", "legacy": True})
+        return 0
+    return pfs.run(lambda options: snapshot(options, [pfs.path, str(pfs.folder)]), "snapshots", 0)
+
+
+def _expire(pfs: _Pfs, line: ConfigLine, now: int) -> None:
+    told = pfs.options.verbose
+    for name in _links(pfs):
+        if is_expired(name, line.any_name, line.limit, now):
+            if told:
+                print(f"    expire {pfs.folder / name}")
+            (pfs.folder / name).unlink()
+    if not pfs.has_records:
+        return
+    old = [item for item in _records(pfs) if now - item["time_us"] // 1_000_000 > line.limit]
+    if old:
+        with reaching(pfs.options, pfs.path, writable=True) as reach:
+            reach.call("snapshot-remove", {"tids": [item["tid"] for item in old]})
+    for item in old if told else ():
+        print(f"    expire {item['tid']:#018x} {item['label']}")
+
+
+# --- the others ---------------------------------------------------------------------------------
+def _prune(pfs: _Pfs, line: ConfigLine) -> int:
+    if pfs.without_snapshots:
+        return pfs.run(lambda options: prune_everything(options, [pfs.path]), "prune", line.limit)
+    if pfs.options.specials:
+        return pfs.run(lambda options: prune_kept(options, pfs.path), "prune", line.limit)
+    return pfs.run(lambda options: prune_kept(options, str(pfs.folder), pfs.path), "prune", line.limit)
+
+
+def _rebalance(pfs: _Pfs, line: ConfigLine) -> int:
+    return pfs.run(lambda options: rebalance(options, [pfs.path]), "rebalance", line.limit)
+
+
+def _dedup(pfs: _Pfs, line: ConfigLine) -> int:
+    return pfs.run(lambda options: dedup(options, [pfs.path]), "dedup", line.limit)
+
+
+def _reblock(pfs: _Pfs, line: ConfigLine) -> int:
+    return _passes(pfs, line, "reblock")
+
+
+def _recopy(pfs: _Pfs, line: ConfigLine) -> int:
+    return _passes(pfs, line, "recopy", whole=True)
+
+
+def _passes(pfs: _Pfs, line: ConfigLine, cycle: str, *, whole: bool = False) -> int:
+    """B-tree, inodes, directories and data in turn, each for as long as the configuration allows."""
+    code = 0
+    for number, name, percentage in _PASSES:
+        words = [pfs.path] if whole or not percentage else [pfs.path, percentage]
+
+        def run(options: HammerOptions, name: str = name, words: list[str] = words) -> int:
+            return reblock(name, options, words)
+
+        code = max(code, pfs.run(run, f"{cycle}-{number}", line.limit))
+    return code
+
+
+_WORKS: dict[str, Callable[[_Pfs, ConfigLine], int]] = {
+    "snapshots": _snapshots,
+    "prune": _prune,
+    "rebalance": _rebalance,
+    "dedup": _dedup,
+    "reblock": _reblock,
+    "recopy": _recopy,
+}
+
+DIRECTIVES = (Directive("cleanup", _CLEANUP, cleanup),)

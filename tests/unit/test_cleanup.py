@@ -1,0 +1,208 @@
+"""`hammer cleanup`: configuration, when something is due, what expires, and runs over volumes nobody has mounted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from small_filesystem import fresh, make, mount
+
+from hammerfs.cli import cleanup_folder
+from hammerfs.cli.cleanup_config import (
+    ConfigLine,
+    default_config,
+    is_due,
+    is_expired,
+    parse_config,
+    seconds_of,
+    stamp_of,
+)
+from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
+from hammerfs.cli.hammer import main
+from hammerfs.device.file import FileDevice
+from hammerfs.errors import HammerError, UsageError
+from hammerfs.fs import rootrecords
+from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.options import MountOptions
+from hammerfs.ondisk.constants import BUFSIZE
+
+DAY, HOUR, MINUTE = 86400, 3600, 60
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+
+# --- configuration ------------------------------------------------------------------------------
+def test_the_lines_of_a_configuration() -> None:
+    text = "snapshots 1d 60d any\n\n# no\n#dedup 1d 5m\nprune\t2h 0 # often\nreblock 30s\nodd\n"
+    assert list(parse_config(text)) == [
+        ConfigLine("snapshots", DAY, 60 * DAY, True),
+        ConfigLine("prune", 2 * HOUR, 0, False),
+        ConfigLine("reblock", 30, 0, False),
+        ConfigLine("odd", 0, 0, False),
+    ]
+    with pytest.raises(UsageError):
+        seconds_of("5x")
+
+
+def test_the_configuration_of_who_has_none() -> None:
+    lines = {line.word: (line.period, line.limit) for line in parse_config(default_config("/data"))}
+    assert lines == {
+        "snapshots": (DAY, 60 * DAY),
+        "prune": (DAY, 5 * MINUTE),
+        "rebalance": (DAY, 5 * MINUTE),
+        "reblock": (DAY, 5 * MINUTE),
+        "recopy": (30 * DAY, 10 * MINUTE),
+    }
+    assert next(parse_config(default_config("/tmp"))) == ConfigLine("snapshots", 0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("period", "last", "now", "due"),
+    [
+        (DAY, None, 0, True),
+        (DAY, 10 * DAY - 1, 10 * DAY, True),
+        (DAY, 10 * DAY, 11 * DAY - 1, False),
+        (2 * DAY, 10 * DAY - 1, 10 * DAY, False),
+        (HOUR, 10 * HOUR - 1, 10 * HOUR, True),
+        (HOUR, 10 * HOUR, 11 * HOUR - 1, False),
+        (MINUTE, 119, 120, True),
+        (30, 100, 129, False),
+        (30, 100, 130, True),
+    ],
+)
+@pytest.mark.usefixtures("utc")
+def test_a_period_ends_when_its_unit_does(period: int, last: int | None, now: int, due: bool) -> None:
+    assert is_due(period, last, now) is due
+
+
+@pytest.mark.usefixtures("utc")
+def test_names_tell_when_a_snapshot_was_taken() -> None:
+    assert stamp_of("snap-19700102-0130") == DAY + 90 * MINUTE
+    assert stamp_of("snap-19700102") == DAY
+    assert stamp_of("daily.19700103") == 2 * DAY
+    assert stamp_of("snap-now") is None
+    assert is_expired("snap-19700102", False, DAY, 2 * DAY + 1)
+    assert not is_expired("snap-19700102", False, DAY, 2 * DAY)
+    assert not is_expired("daily.19700102", False, DAY, 9 * DAY)
+    assert is_expired("daily.19700102", True, DAY, 9 * DAY)
+    assert not is_expired("other", True, DAY, 9 * DAY)
+
+
+# --- what is remembered -------------------------------------------------------------------------
+def test_where_it_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert state_folder("/") == Path("/var/hammer/root")
+    assert state_folder("/mnt/d/") == Path("/var/hammer/mnt/d")
+    assert state_folder("/mnt", "/elsewhere") == Path("/elsewhere")
+    with pytest.raises(HammerError):
+        state_folder("/mnt", "relative")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state_folder("/mnt/d") == tmp_path / "hammer/mnt/d"
+
+
+def test_runs_are_noted_and_one_cleanup_keeps_another_out(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    with locked(folder) as is_ours:
+        assert is_ours
+        assert last_run(folder, "prune") is None
+        note_run(folder, "prune", 1000)
+        assert last_run(folder, "prune") == 1000
+        assert (folder / ".prune.period").read_text() == "0x000003e8\n"
+        with locked(folder) as again:
+            assert not again
+    (folder / ".prune.period").write_text("soon\n")
+    assert last_run(folder, "prune") is None
+
+
+# --- a run --------------------------------------------------------------------------------------
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An image with history and an old snapshot; what is remembered goes into the test's folder."""
+    monkeypatch.setattr(cleanup_folder, "ROOT_BASE", tmp_path / "state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    devices = fresh()
+    fs = mount(devices)
+    assert fs.flusher is not None
+    file = make(fs, fs.root, b"a", b"one" * 30_000)
+    for content in (b"two", b"six"):
+        fs.flusher.flush_now()
+        fs.write(file, 0, content * 30_000)
+    fs.flusher.flush_now()
+    rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.root.next_tid, 0, b"of old")
+    fs.close_now()
+    path = tmp_path / "small.img"
+    with path.open("wb") as target:
+        target.truncate(devices[0].size)
+        for index, page in devices[0]._pages.items():
+            target.seek(index * BUFSIZE)
+            target.write(page)
+    return path
+
+
+def words_of(told: str) -> dict[str, str]:
+    """What each line of the configuration came to."""
+    return {line.split(" - ")[0].strip(): line.split(" - ")[1] for line in told.splitlines()[1:]}
+
+
+def opened(image: Path) -> FileSystem:
+    return FileSystem.open([FileDevice(str(image), writable=False)], MountOptions(read_only=True))
+
+
+def test_a_run_by_the_defaults_and_what_is_left_to_do_after_it(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-f", str(image), "cleanup"]) == 0
+    first = words_of(capsys.readouterr().out)
+    assert first == dict.fromkeys(("snapshots", "prune", "rebalance", "reblock", "recopy"), "run")
+    fs = opened(image)
+    assert rootrecords.configuration(fs.ctx, 0) == default_config("/").encode()
+    taken = rootrecords.snapshots(fs.ctx, 0)
+    assert [item.label.rstrip(b"\0") for item in taken] == [b""], "the old one has expired, a new one was made"
+    assert not [
+        raw
+        for raw in fs.ctx.tree.scan(b"\0" * 30, b"\xff" * 30)
+        if 0 < int.from_bytes(raw[24:32], "little") <= taken[0].tid
+    ]
+    fs.close_now()
+    assert main(["-f", str(image), "cleanup", "/"]) == 0
+    assert set(words_of(capsys.readouterr().out).values()) == {"skip"}
+    assert main(["-F", "-f", str(image), "cleanup", "/", "/a"]) == 0
+    told = capsys.readouterr().out
+    assert set(words_of(told[: told.index("cleanup /a")]).values()) == {"run"}
+    assert "PFS#0 already handled" in told
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("snapshots 0d 0d\nprune 1d 5m\n", {"snapshots": "disabled", "prune": "run"}),
+        ("snapshots 0d 1d\nprune 1d 0\n", {"snapshots": "only removing old snapshots", "prune": "run"}),
+        ("dedup 1d 5m\nreblock 0 5m\n", {"dedup": "run", "reblock": "disabled"}),
+    ],
+)
+def test_what_the_configuration_says_is_done(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str, expected: dict[str, str]
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(config)
+    assert main(["-f", str(image), "config", "/", str(file)]) == 0
+    assert main(["-f", str(image), "-v", "cleanup"]) == 0
+    told = capsys.readouterr().out
+    for word, came_to in expected.items():
+        assert f"{word:>20} - {came_to}\n" in told
+    fs = opened(image)
+    history = [raw for raw in fs.ctx.tree.scan(b"\0" * 30, b"\xff" * 30) if any(raw[24:32])]
+    assert bool(history) is ("snapshots 0d 0d" not in config)
+    fs.close_now()
+
+
+def test_an_unknown_line_is_told(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config"
+    file.write_text("polish 1d\n")
+    assert main(["-f", str(image), "config", "/", str(file)]) == 0
+    assert main(["-f", str(image), "cleanup"]) == 1
+    assert words_of(capsys.readouterr().out) == {"polish": "unknown directive"}
