@@ -1,8 +1,12 @@
-"""`hammer -f blkdevs strip`: make volumes unreadable as a file system, after asking (`cmd_strip.c`)."""
+"""`hammer -f blkdevs strip`: make volumes unreadable as a file system, after asking (`cmd_strip.c`).
+
+As safety measure -y has no effect here.
+"""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 from hammerfs.cli.directive import Directive, DirectiveError, confirmed, count_down, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
@@ -28,7 +32,7 @@ def strip(options: HammerOptions, arguments: list[str]) -> int:
         volumes = VolumeSet.open(devices)
         what = f"HAMMER filesystem ({volumes.root.header.label})"
         print(f"You have requested that {what} be stripped")
-        if not confirmed(options, "Do you really want to do this? [y/n]"):
+        if not confirmed(replace(options, yes=False), "Do you really want to do this? [y/n]"):
             raise DirectiveError("No action taken")
         count_down(options, f"Stripping {what}")
         for line in strip_volumes(volumes):
