@@ -25,6 +25,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "hammerfs.cli.directive_volumes": ("volume-list", "volume-blkdevs"),
     "hammerfs.cli.directive_namekey": ("namekey1", "namekey2", "namekey32"),
     "hammerfs.cli.directive_strip": ("strip",),
+    "hammerfs.cli.directive_recover": ("recover",),
     "hammerfs.cli.directive_history": ("history",),
     "hammerfs.cli.directive_mirror": (
         "mirror-read",

@@ -18,13 +18,18 @@ from small_filesystem import FIFO_SIZE, VOLUME_SIZE, make, mount, names, read, w
 
 from hammerfs.cli import hammer
 from hammerfs.cli.directive_config import DEFAULTS
+from hammerfs.cli.directive_recover import _Copy
 from hammerfs.cli.directive_status import humanized
 from hammerfs.cli.pfs_options import SECONDS_MAX, parse_seconds
 from hammerfs.device.file import FileDevice
 from hammerfs.errors import HammerError
 from hammerfs.fs.mount import FileSystem
+from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY, OBJTYPE_REGFILE, OBJTYPE_SOFTLINK
+from hammerfs.ondisk.inode import InodeData
 from hammerfs.ops.check import check_devices
 from hammerfs.ops.mkfs import FormatRequest, plan_format, write_file_system
+from hammerfs.ops.recover import Extent, Found
+from hammerfs.store.volumes import VolumeSet
 
 Hammer = Callable[..., str]
 COMMAND = [sys.executable, "-m", "hammerfs.cli.hammer"]
@@ -357,3 +362,77 @@ def test_stripped_volumes_are_no_file_system_any_more(
     assert hammer.main(["-f", str(doomed), "info"]) == 1
     assert "is not a HAMMER volume" in capsys.readouterr().err
     assert b"content" in doomed.read_bytes(), "what files held is not erased"
+
+
+def grown(fs: FileSystem) -> None:
+    """A tree with links, modes, times, history, a PFS, and a file that was removed."""
+    populate(fs)
+    folder = walk(fs, b"d")
+    long = make(fs, folder, b"long", bytes(range(256)) * 1000)
+    fs.setattr(long, mode=0o640, mtime_us=1_000_000_000_000_000)
+    fs.link(long, fs.root, b"second name")
+    fs.symlink(folder, b"link", b"file", 0, 0)
+    fs.symlink(folder, b"long link", b"x" * 100, 0, 0)
+    make(fs, folder, b"removed", b"gone")
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    fs.unlink(folder, b"removed")
+    fs.write(walk(fs, b"d", b"file"), 0, b"CONTENT")
+
+
+@pytest.mark.parametrize("scope", [[], ["full"], ["quick"]])
+@pytest.mark.parametrize("broken", [False, True])
+def test_files_are_recovered_from_what_nodes_tell(
+    scope: list[str], broken: bool, image: Path, run: Hammer, changing: Change, tmp_path: Path
+) -> None:
+    changing(grown)
+    run("pfs-master", "/pfs")
+    changing(lambda fs: make(fs, walk(fs, b"@@-1:00001"), b"inside", b"in a PFS"))
+    victim = tmp_path / "victim.img"
+    subprocess.run(["cp", "--sparse=always", image, victim], check=True)
+    if broken:
+        with victim.open("r+b") as file:  # vol0_btree_root leads nowhere
+            file.seek(240)
+            file.write(bytes(8))
+    out = tmp_path / "out"
+    assert hammer.main(["-f", str(victim), "recover", str(out), *scope]) == 0
+    top = out / "PFS00000"
+    assert (top / "d" / "file").read_bytes() == b"CONTENT"
+    assert (top / "d" / "long").read_bytes() == bytes(range(256)) * 1000
+    assert (top / "d" / "long").samefile(top / "second name")
+    assert (top / "d" / "long").stat().st_mode & 0o777 == 0o640
+    assert (top / "d" / "long").stat().st_mtime == 1_000_000_000
+    assert os.readlink(top / "d" / "link") == "file"
+    assert os.readlink(top / "d" / "long link") == "x" * 100
+    assert (out / "PFS00001" / "inside").read_bytes() == b"in a PFS"
+    assert not (top / "d" / "removed").exists()
+
+
+def test_names_of_a_hostile_image_do_not_lead_out(tmp_path: Path, image: Path) -> None:
+    objects = {
+        (0, 1): Found((0, 1), InodeData(obj_type=OBJTYPE_DIRECTORY, nlinks=1)),
+        (0, 2): Found((0, 2), InodeData(obj_type=OBJTYPE_REGFILE), names=[(1, b"../../escaped")]),
+        (0, 3): Found((0, 3), InodeData(obj_type=OBJTYPE_REGFILE), names=[(1, b"..")]),
+        (0, 4): Found((0, 4), InodeData(obj_type=OBJTYPE_SOFTLINK), b"/etc", names=[(1, b"twice")]),
+        (0, 5): Found((0, 5), InodeData(obj_type=OBJTYPE_DIRECTORY), names=[(1, b"twice")]),
+        (0, 6): Found((0, 6), InodeData(obj_type=OBJTYPE_REGFILE), names=[(5, b"below")]),
+        (0, 7): Found((0, 7), InodeData(obj_type=OBJTYPE_DIRECTORY), names=[(8, b"circle")]),
+        (0, 8): Found((0, 8), InodeData(obj_type=OBJTYPE_DIRECTORY), names=[(7, b"circle")]),
+        (0, 9): Found((0, 9), InodeData(obj_type=OBJTYPE_REGFILE), names=[(77, b"orphan")]),
+        (0, 10): Found((0, 10), extents=[Extent(0, 1, 16, 0)]),
+        (0, 11): Found((0, 11), InodeData(obj_type=OBJTYPE_REGFILE), names=[(1, b"y" * 3000)]),
+    }
+    for number in range(1000, 2500):  # deeper than paths may be
+        inode = InodeData(obj_type=OBJTYPE_DIRECTORY)
+        objects[0, number] = Found((0, number), inode, names=[(number + 1, b"z" * 100)])
+    out = tmp_path / "out"
+    out.mkdir()
+    device = FileDevice(str(image), writable=False)
+    _Copy(VolumeSet.open([device]), objects, out).run()
+    device.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "volume.img"]
+    assert [path.name for path in out.iterdir()] == ["PFS00000"]
+    below = {str(path.relative_to(out / "PFS00000")) for path in out.rglob("*")} - {"."}
+    assert {"______escaped", "__", "twice", "obj_0x000000000000000a", "obj_0x000000000000004d/orphan"} <= below
+    assert len([name for name in below if name.endswith("below")]) == 1
+    assert all(not path.is_symlink() or path.readlink() == Path("/etc") for path in out.rglob("*"))
