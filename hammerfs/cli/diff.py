@@ -12,7 +12,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.history_words import on_one_line, type_letter, type_word
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import is_moment
-from hammerfs.cli.past import Past, add_json, add_volumes, as_of, moment_of, place_of
+from hammerfs.cli.past import Past, add_json, add_volumes, as_of, exists, moment_of, place_of
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 
@@ -75,6 +75,9 @@ def _as_of(past: Past, path: str, moment: str) -> str:
 
 def _changes(past: Past, before: str, after: str) -> list[dict[str, Any]]:
     """Both have to be told from one place, the directory that the first one is in."""
+    for path in (before, after):
+        if not exists(past, path):
+            raise UsageError(f"{path}: No such file or directory")
     place, name = place_of(past, before)
     other, other_name = place_of(past, after)
     way = "" if other == place else os.path.relpath(past.absolute(other), past.absolute(place))

@@ -72,7 +72,7 @@ def _scan_disk(
         if element.key in directory.deletes or element.key in directory.add_keys:
             continue
         try:
-            obj_id, target_localization, name = _unpack(ctx, element)
+            obj_id, target_localization, name = read_entry(ctx, element)
         except CorruptionError as error:
             if damaged is None:
                 raise
@@ -96,11 +96,12 @@ def _under_hash(ctx: Context, directory: Inode, low: int, high: int) -> Iterator
     for raw in ctx.tree.list_as_of(*_key_range(directory, low, high), directory.as_of):
         element = unpack_leaf(raw)
         if element.key not in directory.deletes and element.key not in directory.add_keys:
-            obj_id, target_localization, name = _unpack(ctx, element)
+            obj_id, target_localization, name = read_entry(ctx, element)
             yield Entry(name, element.key, obj_id, target_localization, element.obj_type)
 
 
-def _unpack(ctx: Context, element: LeafElement) -> EntryData:
+def read_entry(ctx: Context, element: LeafElement) -> EntryData:
+    """What an entry's record says; CorruptionError for one that is damaged or has an impossible name."""
     try:
         entry = unpack_entry(read_record(ctx, element))
     except ValueError as error:
@@ -142,7 +143,7 @@ def name_of(ctx: Context, directory: Inode, obj_id: ObjId, budget: Iterator[int]
             continue
         if visible_at(element.create_tid, element.delete_tid, directory.as_of):
             try:
-                entry = _unpack(ctx, element)
+                entry = read_entry(ctx, element)
             except CorruptionError:
                 continue
             if entry.obj_id == obj_id and entry.localization == directory.localization:

@@ -37,13 +37,10 @@ def _paused(steps: Paced[T]) -> Work[T]:
 
 
 def _below(fs: FileSystem, place: Inode, path: str) -> Inode:
-    """What a path from a place leads to, symlinks not followed; FileOperationError names it."""
+    """What a path from a place leads to, symlinks not followed; FileOperationError when that is nothing."""
     inode = place
-    try:
-        for name in os.fsencode(path).split(b"/"):
-            inode = inode if name in (b"", b".") else fs.lookup(inode, name)
-    except FileOperationError as error:
-        raise FileOperationError(error.errno, f"{path}: {error}") from None
+    for name in os.fsencode(path).split(b"/"):
+        inode = inode if name in (b"", b".") else fs.lookup(inode, name)
     return inode
 
 

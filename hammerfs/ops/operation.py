@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -41,10 +42,14 @@ class Call:
     exclusive: bool = False
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A string argument; UsageError when it is missing without a default, or something else."""
+        """A string argument, fit for `os.fsencode`; UsageError when it is missing without a default, or not that."""
         value = self.arguments.get(name, default)
         if not isinstance(value, str):
             raise UsageError(f"argument '{name}' has to be a text")
+        try:
+            os.fsencode(value)
+        except UnicodeEncodeError:
+            raise UsageError(f"argument '{name}' is no text that could be a name") from None
         return value
 
     def number(self, name: str, default: int | None = None) -> int:

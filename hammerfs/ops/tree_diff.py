@@ -82,10 +82,15 @@ class _Findings:
 def tree_diff(ctx: Context, before: Inode, after: Inode) -> Paced[list[Change]]:
     """The changes that lead from the tree under `before` to the one under `after`, in the order of their paths.
 
-    Both are inodes of one PFS, each in its view.  What memory has not flushed is not seen.  UsageError for two PFSs.
+    Both are inodes of one PFS, each in its view.  What memory has not flushed is not seen.  UsageError for two
+    PFSs, and for two trees at one moment.
     """
     if before.localization != after.localization:
         raise UsageError("the two trees are in different PFSs, which have no history in common")
+    if before.as_of == after.as_of:
+        if before.obj_id != after.obj_id:
+            raise UsageError("these are two trees at one moment; diff(1) compares such")
+        return []
     return (yield from _Comparison(ctx, before, after).run())
 
 
@@ -98,6 +103,8 @@ class _Comparison:
         self._touched: set[ObjId] = set()
         self._ways: set[ObjId] = set()
         self._found = _Findings()
+        self._entered: set[tuple[Tid, ObjId]] = set()
+        self._held: dict[tuple[Tid, ObjId], set[ObjId]] = {}
 
     def run(self) -> Paced[list[Change]]:
         yield from self._find_touched()
@@ -139,6 +146,7 @@ class _Comparison:
                 for parent in (yield from self._holders_of(strays, as_of)):
                     self._climb(parent, climbed)
             self._ways |= climbed
+        self._held.clear()
 
     def _load(self, obj_id: ObjId, as_of: Tid) -> Inode | None:
         try:
@@ -164,20 +172,30 @@ class _Comparison:
             if parent is None or not parent.is_directory:
                 return inode.is_directory and is_sure
             if not inode.is_directory and is_sure:
-                is_sure = any(entry.obj_id == inode.obj_id for entry in directory.scan(self._ctx, parent, 0))
+                is_sure = inode.obj_id in self._held_by(parent)
             inode = parent
         raise CorruptionError(f"directory {inode.obj_id:#x} is more than {_DEPTH_MAX} levels deep")
+
+    def _held_by(self, parent: Inode) -> set[ObjId]:
+        """What a directory names; remembered, since much of what changed has its neighbours for company."""
+        held = self._held.get((parent.as_of, parent.obj_id))
+        if held is None:
+            held = {entry.obj_id for entry in directory.scan(self._ctx, parent, 0)}
+            self._held[parent.as_of, parent.obj_id] = held
+        return held
 
     def _holders_of(self, strays: set[ObjId], as_of: Tid) -> Paced[list[Inode]]:
         """Directories of the view that name one of these objects, found by a look at every directory below the top."""
         top = self._before if as_of == self._before.as_of else self._after
         holders = []
         waiting = [top]
+        passed = set()
         while waiting:
             yield
             inode = waiting.pop()
-            if not inode.is_directory:
+            if not inode.is_directory or inode.obj_id in passed:
                 continue
+            passed.add(inode.obj_id)
             entries = list(directory.scan(self._ctx, inode, 0))
             if any(entry.obj_id in strays for entry in entries):
                 holders.append(inode)
@@ -230,6 +248,10 @@ class _Comparison:
         return inode is not None and inode.data.nlinks > 0
 
     def _entries(self, parent: Inode) -> dict[bytes, ObjId]:
+        """A directory has one name, so nothing leads to it twice: where something does, there would be no end to it."""
+        if (parent.as_of, parent.obj_id) in self._entered:
+            raise CorruptionError(f"directory {parent.obj_id:#x} has several names")
+        self._entered.add((parent.as_of, parent.obj_id))
         entries = directory.scan(self._ctx, parent, 0)
         return {entry.name: entry.obj_id for entry in entries if entry.localization == parent.localization}
 

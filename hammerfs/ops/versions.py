@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from hammerfs.errors import CorruptionError
-from hammerfs.fs.directory import entry_localization
+from hammerfs.fs.directory import entry_localization, read_entry
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.metadata import read_record
 from hammerfs.ondisk.address import Localization, ObjId, Tid
@@ -34,7 +34,7 @@ from hammerfs.ondisk.constants import (
     RECTYPE_INODE,
     XBUFSIZE,
 )
-from hammerfs.ondisk.direntry import name_key, unpack_entry
+from hammerfs.ondisk.direntry import name_key
 from hammerfs.ondisk.element import LeafElement, pack_key, unpack_leaf, visible_at
 from hammerfs.ondisk.inode import InodeData
 from hammerfs.ops.pace import Paced, numbered
@@ -117,15 +117,19 @@ def data_versions(ctx: Context, inode: Inode, low: int = 0, high: int = MAX_KEY)
 
 def entry_versions(ctx: Context, directory: Inode, name: bytes | None = None) -> Iterator[EntryVersion]:
     """All names that a directory ever held, or the versions of one, by hash, then by age."""
-    low, high = (MIN_KEY, MAX_KEY) if name is None else name_key(directory.data.cap_flags, name)
+    low, high = (MIN_KEY, MAX_KEY) if name is None else _keys_of(directory, name)
     localization = entry_localization(directory)
     for element in _records(ctx, localization, directory.obj_id, RECTYPE_DIRENTRY, low, high):
-        try:
-            entry = unpack_entry(read_record(ctx, element))
-        except ValueError as error:
-            raise CorruptionError(str(error), offset=element.data_offset) from None
+        entry = read_entry(ctx, element)
         if name is None or entry.name == name:
             yield EntryVersion(_life(element), entry.name, entry.obj_id, entry.localization, element.obj_type)
+
+
+def _keys_of(directory: Inode, name: bytes) -> tuple[int, int]:
+    try:
+        return name_key(directory.data.cap_flags, name)
+    except ValueError as error:
+        raise CorruptionError(f"directory {directory.obj_id:#x}: {error}") from None
 
 
 def inode_moments(ctx: Context, localization: Localization, obj_id: ObjId) -> list[Moment]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fuzz_lib import bases, walks
+from fuzz_lib import bases, questions, walks
 from fuzz_lib.atlas import Atlas, survey
 from fuzz_lib.changes import Editor, Program
 from fuzz_lib.generate import Generator
@@ -33,6 +33,7 @@ ROTATING: tuple[tuple[int, str, Stage | None], ...] = (
     (1, "blockmap", walks.blockmap),
     (1, "checkmap", walks.checkmap),
     (1, "past", walks.look_back),
+    (1, "history", questions.ask_everything),
 )
 """Every image is checked and walked; one of these comes on top, by weight.  A replay does them all."""
 

@@ -27,6 +27,7 @@ from hammerfs.ops.check import Report, check_devices
 from hammerfs.ops.show import show_lines
 from hammerfs.ops.show_undo import show_undo_lines
 from hammerfs.store.volumes import VolumeSet
+from hammerfs.vfs.nodeids import OBJ_ID_MIN
 from hammerfs.vfs.operations import XattrOperations
 
 USER: Any = SimpleNamespace(uid=1000, gid=100, pid=1, umask=0o22)
@@ -180,7 +181,20 @@ def _look_at_directory(probe: Probe, node: int) -> None:
     attempt(lambda: call(probe.lookup(node, b"small@@0x%016x" % (probe.fs.ctx.root.next_tid & MAX_TID), USER)), kinds)
     if node == pyfuse3.ROOT_INODE:
         attempt(lambda: call(probe.lookup(node, b"@@-1:00001", USER)), kinds)
+        _look_at_snapshots(probe, node)
     attempt(lambda: list(itertools.islice(probe.fs.readdir(directory, (1 << 63) - 2), 3)), kinds)
+
+
+def _look_at_snapshots(probe: Probe, root: int) -> None:
+    """The directory `.hammer`, where the root has no entry of that name."""
+    kinds = probe.kinds
+    top = attempt(lambda: call(probe.lookup(root, b".hammer", USER)), kinds)
+    if top is None or top.st_ino >= OBJ_ID_MIN or not top.st_ino:
+        return
+    for name, _, _ in attempt(lambda: probe.listing(top.st_ino), kinds) or []:
+        attr = attempt(lambda name=name: call(probe.lookup(top.st_ino, name, USER)), kinds)  # type: ignore[misc]
+        if attr is not None:
+            attempt(lambda attr=attr: probe.listing(attr.st_ino), kinds)  # type: ignore[misc]
 
 
 def _look_at(probe: Probe, attr: pyfuse3.EntryAttributes, path: bytes, seen: Seen) -> None:

@@ -111,6 +111,22 @@ def test_what_changed_between_two_moments(image: PastImage, capsys: Capture) -> 
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["0x0000000100000000", "2023-11-14"], "these are two moments, but of what?"),
+        (["/absent", "/"], "/absent: No such file or directory"),
+        (["/", "1999-01-01"], "there is no history as old as 1999-01-01"),
+        (["/", "/folder"], "two trees at one moment"),
+    ],
+)
+def test_what_cannot_be_compared(words: list[str], sentence: str, image: PastImage, capsys: Capture) -> None:
+    run(image, "diff", *words, code=2)
+    output = capsys.readouterr()
+    assert sentence in output.err
+    assert output.err.count("\n") == 1
+
+
 def test_differences_for_programs(image: PastImage, capsys: Capture) -> None:
     found = as_json(image, capsys, "diff", tid_text(image.states["third"]), "/", code=1)
     assert found["changes"] == [

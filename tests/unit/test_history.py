@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from small_filesystem import fresh, make, mount, walk
+from small_filesystem import DIRECTORY, fresh, make, mount, walk
 
-from hammerfs.errors import FileOperationError, HammerError, UsageError
+from hammerfs.errors import CorruptionError, FileOperationError, HammerError, UsageError
 from hammerfs.fs.inode import Inode
+from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Deaf, run_work
+from hammerfs.ondisk.constants import CAP_DIRHASH_MASK, LOCALIZE_INODE, RECTYPE_DIRENTRY
+from hammerfs.ondisk.direntry import name_key, pack_entry
 from hammerfs.ops.operation import Call
 from hammerfs.ops.pace import STEP_RECORDS, at_once
 from hammerfs.ops.registry import begin, find
@@ -189,3 +192,33 @@ def test_times_lead_to_moments() -> None:
         top = fs.inode(0, 1, found)
         assert sorted(entry.name for entry in fs.readdir(top, 0)) == [b"%d" % name for name in range(number + 1)]
     assert ask(fs, "moment", time_us=1_000_000) == {"tid": None}
+
+
+def test_damage_has_an_end_and_is_told() -> None:
+    """A directory that is entered below itself, and one whose names are hashed by a rule that nobody knows."""
+    fs = mount(fresh())
+    folder = make(fs, fs.root, b"folder")
+    inner = make(fs, folder, b"inner")
+    before = flushed(fs)
+    make(fs, inner, b"file", b"x")
+    flushed(fs)
+    insert_record(
+        fs.ctx,
+        fs.ctx.alloc_tid(),
+        LOCALIZE_INODE,
+        inner.obj_id,
+        RECTYPE_DIRENTRY,
+        name_key(inner.data.cap_flags, b"loop")[0],
+        DIRECTORY,
+        pack_entry(folder.obj_id, 0, b"loop"),
+    )
+    with pytest.raises(CorruptionError, match="several names"):
+        ask(fs, "diff", before=f"@@{before:#018x}", after="")
+    folder.data.cap_flags |= CAP_DIRHASH_MASK
+    with pytest.raises(CorruptionError, match="reserved"):
+        ask(fs, "versions", folder, name="x")
+
+
+def test_text_that_could_be_no_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="no text that could be a name"):
+        ask(mount(fresh()), "versions", name="\ud800")
