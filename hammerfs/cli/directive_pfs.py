@@ -83,8 +83,8 @@ def _status_lines(results: list[dict[str, Any]]) -> Iterator[str]:
         yield "}"
 
 
-def described(pfs: dict[str, Any]) -> Iterator[str]:
-    """The lines about one PFS."""
+def record_lines(pfs: dict[str, Any]) -> Iterator[str]:
+    """The lines about a PFS's record, wherever it was found."""
     yield f"    sync-beg-tid={pfs['sync_beg_tid']:#018x}"
     yield f"    sync-end-tid={pfs['sync_end_tid']:#018x}"
     yield f"    shared-uuid={pfs['shared_uuid']}"
@@ -94,6 +94,11 @@ def described(pfs: dict[str, Any]) -> Iterator[str]:
         yield f'    snapshots="{pfs["snapshots"]}"'
     yield f"    prune-min={_duration(pfs['prune_min'])}"
     yield f"    operating as a {'SLAVE' if pfs['slave'] else 'MASTER'}"
+
+
+def described(pfs: dict[str, Any]) -> Iterator[str]:
+    """The lines about one PFS."""
+    yield from record_lines(pfs)
     if pfs["snapshots"]:
         return
     if pfs["version"] >= VERSION_SNAPSHOT_RECORDS:

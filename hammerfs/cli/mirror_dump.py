@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
+from hammerfs.cli.directive_pfs import record_lines
 from hammerfs.cli.mirror_pipe import MirrorPipe
 from hammerfs.errors import StreamError
 from hammerfs.ondisk.constants import MAX_TID
 from hammerfs.ondisk.element import BASE, LeafElement
 from hammerfs.ondisk.mirror import Header, Idle, Pass, Record, Skip, StreamRecord, Sync
 from hammerfs.ondisk.pfs import PfsData
-
-_DAY = 24 * 60 * 60
 
 
 def dump_lines(pipe: MirrorPipe) -> Iterator[str]:
@@ -31,26 +32,21 @@ def header_lines(pipe: MirrorPipe) -> Iterator[str]:
     record = pipe.read()
     if not isinstance(record, Header):
         raise StreamError("the stream does not begin with a PFSD record")
-    yield from pfs_lines(record.data)
+    yield from record_lines(_fields(record.data))
 
 
-def pfs_lines(data: PfsData) -> Iterator[str]:
-    """A PFS record as hammer(8) prints it, without what depends on where it is mounted."""
-    yield f"    sync-beg-tid={data.sync_beg_tid:#018x}"
-    yield f"    sync-end-tid={data.sync_end_tid:#018x}"
-    yield f"    shared-uuid={data.shared_uuid}"
-    yield f"    unique-uuid={data.unique_uuid}"
-    yield f'    label="{_text(data.label)}"'
-    if _text(data.snapshots):
-        yield f'    snapshots="{_text(data.snapshots)}"'
-    days, seconds = divmod(data.prune_min, _DAY)
-    time = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    yield f"    prune-min={time if not days else f'{days}d/{time}' if seconds else f'{days}d'}"
-    yield f"    operating as a {'SLAVE' if data.is_slave else 'MASTER'}"
-
-
-def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+def _fields(data: PfsData) -> dict[str, Any]:
+    """A PFS record as operations tell it."""
+    return {
+        "slave": data.is_slave,
+        "sync_beg_tid": data.sync_beg_tid,
+        "sync_end_tid": data.sync_end_tid,
+        "shared_uuid": str(data.shared_uuid),
+        "unique_uuid": str(data.unique_uuid),
+        "label": os.fsdecode(data.label.split(b"\0", 1)[0]),
+        "snapshots": os.fsdecode(data.snapshots.split(b"\0", 1)[0]),
+        "prune_min": data.prune_min,
+    }
 
 
 def _lines(record: StreamRecord) -> Iterator[str]:

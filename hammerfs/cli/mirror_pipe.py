@@ -114,11 +114,6 @@ def place_of(options: HammerOptions, path: str) -> tuple[str, dict[str, str]]:
     return path, {}
 
 
-def exists(options: HammerOptions, path: str) -> bool:
-    """Whether there is anything at a path of a mounted file system."""
-    return bool(options.specials) or os.path.lexists(path.rstrip("/") or path)
-
-
 def _leads_to_pfs(path: str) -> bool:
     try:
         return _PFS_TARGET.match(os.readlink(path)) is not None

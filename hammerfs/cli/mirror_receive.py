@@ -10,8 +10,8 @@ from hammerfs.cli import hammer
 from hammerfs.cli.directive import DirectiveError
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing
-from hammerfs.cli.mirror_pipe import MirrorPipe, exists, place_of
-from hammerfs.cli.reach import Reach, reaching
+from hammerfs.cli.mirror_pipe import MirrorPipe, place_of
+from hammerfs.cli.reach import Reach, reaching, working
 from hammerfs.errors import StreamError
 from hammerfs.ondisk.mirror import Header, Idle, Pass, Record, Skip, Sync, Term, Update, packed
 from hammerfs.ondisk.pfs import PfsData
@@ -23,13 +23,18 @@ def receive(options: HammerOptions, path: str, *, pipe: MirrorPipe) -> None:
     first = pipe.peek()
     if first is None:
         raise StreamError("mirror-write: the stream holds nothing")
-    if isinstance(first, Header) and not exists(options, path):
+    if isinstance(first, Header) and _is_missing(options, path):
         _create(options, path, first.data.shared_uuid)
         place, arguments = place_of(options, path)
     with reaching(options, place, writable=True) as reach:
         receiver = _Receiver(options, path, reach, arguments, pipe)
         while receiver.batch():
             pass
+
+
+def _is_missing(options: HammerOptions, path: str) -> bool:
+    with working(options) as desk:
+        return desk.names.kind(path.rstrip("/") or path, follow=False) is None
 
 
 def _create(options: HammerOptions, path: str, shared: uuid.UUID) -> None:

@@ -67,6 +67,7 @@ def _read(call: Call) -> Work[Result]:
     pfs, begin, end = _pfs(call), call.number("begin"), call.number("end")
     piece = bytearray()
     records = 0
+    complete = False
     yield Phase("mirroring")
     for record in changes(call.fs.ctx, pfs, begin, end):
         if record is None:
@@ -81,10 +82,10 @@ def _read(call: Call) -> Work[Result]:
             yield Done(len(piece))
             piece.clear()
     else:
+        complete = True
+    if piece:
         yield Data(bytes(piece))
-        return {"complete": True, "records": records}
-    yield Data(bytes(piece))
-    return {"complete": False, "records": records}
+    return {"complete": complete, "records": records}
 
 
 def _split(call: Call) -> Work[Result]:

@@ -145,7 +145,6 @@ def test_a_target_that_is_none_is_refused(tmp_path: Path) -> None:
     for place, path, given, complaint in (
         (target, "/", stream, "target must be in slave mode"),
         (target, "/slave", bytes(foreign), "different shared-uuid"),
-        (target, "/nothing", stream, "No such file"),
         (tmp_path / "other", "/slave", stream, "there is no PFS 1"),
         (target, "/slave", b"", "holds nothing"),
         (target, "/slave", b"x" * 100, "no mirroring stream"),
@@ -156,6 +155,18 @@ def test_a_target_that_is_none_is_refused(tmp_path: Path) -> None:
         assert done.returncode != 0
         assert complaint in done.stderr.decode()
         assert done.stderr.count(b"\n") == 1
+    check(target)
+
+
+def test_a_slave_that_does_not_exist_is_made_if_that_is_wanted(tmp_path: Path) -> None:
+    source, target = master(tmp_path / "source"), new_image(tmp_path / "target")
+    stream = hammer("-f", source, "mirror-read", "/")
+    done = run("-f", target, "-y", "mirror-write", "/slave", stdin=stream)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Auto create new slave PFS!" in done.stderr
+    assert b"Creating PFS#1" in done.stderr
+    assert done.stdout.startswith(b"Source can update synctid")
+    assert slave_tree(target) == root_tree(source)
     check(target)
 
 
