@@ -27,7 +27,10 @@ def info(options: HammerOptions, arguments: list[str]) -> int:
     for path in paths:
         try:
             with reaching(options, path) as reach:
-                results.append({"path": path, **reach.call("info", {})})
+                found = {"path": path, **reach.call("info", {})}
+                if options.verbose:
+                    found |= reach.call("reclaimable", {})
+                results.append(found)
         except HammerError as error:
             print(f"hammer info: {error}", file=sys.stderr)
             code = 1
@@ -67,6 +70,9 @@ def info_lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"\tTotal size     {humanized(total * BIGBLOCK_SIZE):>6} ({total * BIGBLOCK_SIZE} bytes)"
     for name, count in (("Used", used), ("Reserved", reserved), ("Free", free - reserved)):
         yield f"\t{name:<8}       {humanized(count * BIGBLOCK_SIZE):>6} ({_percent(count, total)})"
+    if "reclaimable" in result:
+        size = result["reclaimable"]
+        yield f"\tReclaimable    {humanized(size):>6} ({_percent(size, total * BIGBLOCK_SIZE)})"
     yield "PFS information"
     yield "\t  PFS#  Mode    Snaps"
     for pfs in result["pfs_list"]:

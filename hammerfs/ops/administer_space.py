@@ -14,8 +14,8 @@ from hammerfs.errors import UsageError
 from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Want, Work
-from hammerfs.ondisk.address import Tid, pfs_of
-from hammerfs.ondisk.constants import MAX_TID, OBJTYPE_SOFTLINK
+from hammerfs.ondisk.address import Tid, pfs_of, to_zone
+from hammerfs.ondisk.constants import MAX_TID, OBJTYPE_SOFTLINK, RECORD_ZONES
 from hammerfs.ops.dedup import dedup
 from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.prune import prune
@@ -24,6 +24,7 @@ from hammerfs.ops.reblock import Parts, free_level_of, range_of, reblock
 from hammerfs.ops.record_range import FIRST, LAST, Position, RecordRange
 from hammerfs.ops.retention import BetweenSnapshots, Everything, Moment, Rule, demanded_tids
 
+_BIGBLOCKS_PER_STRETCH = 500
 _PARTS = {"btree": Parts.BTREE, "inodes": Parts.INODES, "dirs": Parts.DIRS, "data": Parts.DATA}
 
 
@@ -123,6 +124,18 @@ def _shown_until(fs: FileSystem, pfs: int) -> Tid:
     return record.sync_end_tid if record is not None and record.is_slave else MAX_TID
 
 
+# --- what there is to gain ------------------------------------------------------------------------
+def _reclaimable(call: Call) -> Work[Result]:
+    """Bytes that are free in big-blocks that hold something else, the ones being appended to left out."""
+    ctx, size = call.fs.ctx, 0
+    for count, (bigblock, zone) in enumerate(ctx.freemap.owned(), 1):
+        if zone in RECORD_ZONES and not ctx.blockmap.is_append_point(to_zone(zone, bigblock)):
+            size += max(0, ctx.freemap.layer2(bigblock).bytes_free)
+        if count % _BIGBLOCKS_PER_STRETCH == 0:
+            yield Want.PAUSE
+    return {"reclaimable": size}
+
+
 # --- moving and filling -------------------------------------------------------------------------
 def _reblock(call: Call) -> Work[Result]:
     """`parts` names what is moved, `percentage` how full a big-block may be for that, `all_pfs` takes all of them."""
@@ -174,6 +187,7 @@ def _percentage(call: Call, default: int, least: int) -> int:
 
 
 OPERATIONS = (
+    Operation("reclaimable", _reclaimable),
     Operation("prune-plan", _plan),
     Operation("prune-links", _links),
     Operation("prune", _prune, changes=True, alters_views=True),

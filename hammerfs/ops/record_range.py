@@ -24,9 +24,9 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.element import pack_key, unpack_key
 
-META_BYTES = 4 * 1024 * 1024
+META_BYTES = 2 * 1024 * 1024
 """Dirty meta-data of a directive at which it is written: an fsync that comes meanwhile waits for that, too."""
-DATA_BYTES = 8 * 1024 * 1024
+DATA_BYTES = 4 * 1024 * 1024
 """The same for file data that was moved."""
 
 

@@ -159,6 +159,18 @@ class FreeMap:
                     if entry.zone == 0 or (entry.zone == zone and entry.append_off < BIGBLOCK_SIZE):
                         yield bigblock
 
+    def owned(self) -> Iterator[tuple[Offset, int]]:
+        """Big-blocks that belong to a zone, with that; entries may change between two of them."""
+        for number, size in self._spans:
+            for position in range(0, size, BIGBLOCK_SIZE):
+                bigblock = encode(ZONE_RAW_BUFFER, number, position)
+                if not self.layer1(bigblock).available:
+                    continue
+                known = self._layer2.get(bigblock)
+                zone = self._buffers.read(self._layer2_address(bigblock), 1)[0] if known is None else known.zone
+                if zone:
+                    yield bigblock, zone
+
     def free_bigblocks(self) -> int:
         """Free big-blocks of all volumes, as layer 1 counts them."""
         return sum(

@@ -25,10 +25,12 @@ from hammerfs.ondisk.constants import (
 from hammerfs.ondisk.element import LeafElement, base_key, unpack_leaf
 from hammerfs.ops import prune as prune_module
 from hammerfs.ops.dedup import DedupOutcome, dedup
+from hammerfs.ops.operation import Call
 from hammerfs.ops.prune import PruneOutcome, prune
 from hammerfs.ops.rebalance import rebalance, saturation_of
 from hammerfs.ops.reblock import Parts, ReblockOutcome, free_level_of, range_of, reblock
 from hammerfs.ops.record_range import FIRST, Position, RecordRange
+from hammerfs.ops.registry import begin, find
 from hammerfs.ops.retention import BetweenSnapshots, Everything, Rule
 
 MIB = 1024 * 1024
@@ -301,6 +303,19 @@ def test_what_is_moved_is_written_before_it_is_too_much(monkeypatch: pytest.Monk
     wants = list(reblock(fs, range_of(0, Parts.DATA), Parts.DATA, 0, never))
     assert Want.DURABLE in wants
     assert fs.ctx.blocks.queued_bytes >= 8 * MIB
+
+
+def test_what_reblocking_could_bring_is_told() -> None:
+    fs = mount(fresh())
+    call = Call(fs, fs.root, {})
+    make(fs, fs.root, b"x", b"x" * 4 * MIB)
+    flush(fs)
+    assert run_work(fs, begin(find("reclaimable"), call)) == {"reclaimable": 0}
+    sparse(fs)
+    before = run_work(fs, begin(find("reclaimable"), call))["reclaimable"]
+    assert before > 20 * MIB
+    reblocked(fs, 90)
+    assert run_work(fs, begin(find("reclaimable"), call))["reclaimable"] < before - 16 * MIB
 
 
 # --- deduplication ------------------------------------------------------------------------------

@@ -1,0 +1,96 @@
+"""Space given back on a mounted file system, by the commands that a user has, while others write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hammer_mount import HammerMount
+
+pytestmark = pytest.mark.mount
+
+Maker = Callable[[], HammerMount]
+HAMMER = [sys.executable, "-m", "hammerfs.cli.hammer"]
+MIB = 1024 * 1024
+
+
+def hammer(*words: str | Path) -> str:
+    """What `hammer` prints; it has to succeed."""
+    done = subprocess.run([*HAMMER, *words], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def free(path: Path) -> int:
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def test_the_way_out_of_a_file_system_full_of_history(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    file, keep = mount.path / "file", mount.path / "keep"
+    content = os.urandom(24 * MIB)
+    (mount.path / "small").write_bytes(b"small")
+    file.write_bytes(content)
+    hammer("snap", keep)
+    before = free(mount.path)
+    for number in range(6):
+        file.write_bytes(bytes([number]) + content[1:])
+        hammer("synctid", mount.path)
+    assert before - free(mount.path) > 100 * MIB
+    told = hammer("prune", mount.path)
+    assert "1 snapshots" in told
+    assert (keep / "file").read_bytes() == content
+    hammer("snaprm", mount.path, keep.readlink().name.removeprefix("@@"))
+    assert "EVERYTHING" in hammer("prune-everything", mount.path)
+    hammer("reblock", mount.path, "90")
+    assert "Reclaimable" in hammer("-v", "info", mount.path)
+    assert before - free(mount.path) < 30 * MIB
+    assert file.read_bytes() == bytes([5]) + content[1:]
+    mount.umount()
+    mount.check()
+
+
+def test_directives_go_on_beside_a_writer_and_stop_in_time(hammer_mount: Maker, tmp_path: Path) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    for number in range(300):
+        (mount.path / f"{number}").write_bytes(os.urandom(30_000) + b"equal" * 10_000)
+    ended = threading.Event()
+    written: dict[str, bytes] = {}
+
+    def write() -> None:
+        number = 0
+        while not ended.is_set():
+            name, content = f"w{number % 50}", os.urandom(5000)
+            (mount.path / name).write_bytes(content)
+            written[name] = content
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    cycle = tmp_path / "cycle"
+    try:
+        for words in (["prune-everything"], ["reblock"], ["dedup"], ["rebalance"]):
+            result = json.loads(hammer("--json", *words, mount.path))
+            assert not result["interrupted"]
+        for _ in range(50):
+            result = json.loads(hammer("--json", "-t", "1", "-c", cycle, "reblock", mount.path))
+            assert result["interrupted"] is cycle.exists()
+            if not cycle.exists():
+                break
+    finally:
+        ended.set()
+        writer.join()
+    assert not cycle.exists()
+    for name, content in written.items():
+        assert (mount.path / name).read_bytes() == content
+    mount.umount()
+    mount.check()
