@@ -11,6 +11,8 @@ import socket
 import subprocess
 import sys
 import time
+from types import FrameType
+from typing import NoReturn
 
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.mirror_pipe import check_target
@@ -76,10 +78,16 @@ def _options(options: HammerOptions, directive: str) -> list[str]:
     return words
 
 
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    """Whoever ends this process ends both ends with it; without it they would go on, joined to each other."""
+    raise SystemExit(128 + number)
+
+
 def _joined(sending: list[str], receiving: list[str]) -> int:
     """Run both ends until both have ended; when one fails, the other one finds its stream at an end."""
     ours, theirs = socket.socketpair()
     processes: list[subprocess.Popen[bytes]] = []
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         with ours, theirs:
             for words, end in ((sending, ours), (receiving, theirs)):
@@ -90,7 +98,8 @@ def _joined(sending: list[str], receiving: list[str]) -> int:
     finally:
         for process in processes:
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+                process.terminate()
                 process.wait()
+        signal.signal(signal.SIGTERM, before)
     # The end that failed by itself says more than the one that lost its partner.
     return next((code for code in codes if code not in (0, 141)), max(codes))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from hammer_mount import HammerMount
 
 pytestmark = pytest.mark.mount
 
-Maker = Callable[[], HammerMount]
 HAMMER = [sys.executable, "-m", "hammerfs.cli.hammer"]
 SECONDS_MAX = 120
 REMOTE_SHELL = """#!{python}
@@ -55,19 +55,35 @@ def hammer(*words: str | Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HammerMount, HammerMount]]:
+    """Two file systems for all tests, checked after the last."""
+    mounts = [HammerMount(tmp_path_factory.mktemp(name), size="512M", mkfs=("-f", "-u", "16M")) for name in "ab"]
+    try:
+        for mount in mounts:
+            mount.mount()
+        yield mounts[0], mounts[1]
+        for mount in mounts:
+            mount.umount()
+            mount.check()
+    finally:
+        for mount in mounts:
+            mount.remove()
+
+
 @pytest.fixture
-def pair(hammer_mount: Maker) -> tuple[Path, Path]:
+def pair(hosts: tuple[HammerMount, HammerMount], request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """A master PFS with something in it, and where its slave will be."""
-    source, target = hammer_mount(), hammer_mount()
-    source.mount()
-    target.mount()
-    master = source.path / "master"
+    source, target = (host.path / request.node.originalname for host in hosts)
+    source.mkdir()
+    target.mkdir()
+    master = source / "master"
     hammer("pfs-master", master)
     (master / "folder").mkdir()
     for number in range(30):
         (master / "folder" / f"file{number}").write_bytes(bytes([number]) * number * 5000)
     (master / "link").symlink_to("folder/file3")
-    return master, target.path / "slave"
+    return master, target / "slave"
 
 
 def assert_equal(master: Path, slave: Path) -> None:
@@ -141,8 +157,13 @@ def test_a_stream_follows_its_master(pair: tuple[Path, Path]) -> None:
         until(lambda: (slave / "folder" / "file29").exists())
         (master / "later").write_bytes(b"later")
         until(lambda: (slave / "later").exists())
+        stream.terminate()
+        assert stream.wait(SECONDS_MAX) != 0
+        with pytest.raises(ProcessLookupError):  # both ends have gone with it
+            os.killpg(stream.pid, 0)
     finally:
-        os.killpg(stream.pid, 15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(stream.pid, 9)
         stream.wait(SECONDS_MAX)
     assert_equal(master, slave)
 
