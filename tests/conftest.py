@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,26 @@ def golden_volumes(
         return [golden_image(volume["file"].removesuffix(".img.zst")) for volume in volumes]
 
     return copy
+
+
+# ------------------------------------------------------------------------------------------------
+# the local clock
+
+
+@pytest.fixture
+def time_zone() -> Iterator[Callable[[str], None]]:
+    """Sets this process's time zone for one test; tests of other modules share the process and its clock."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def enter(name: str) -> None:
+            patch.setenv("TZ", name)
+            time.tzset()
+
+        yield enter
+    time.tzset()
+
+
+@pytest.fixture
+def utc(time_zone: Callable[[str], None]) -> None:
+    """The local clock shows UTC."""
+    time_zone("UTC")

@@ -24,6 +24,7 @@ from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import OBJID_ROOT, OBJTYPE_SOFTLINK
+from hammerfs.ondisk.inode import uuid_to_id
 from hammerfs.ops.check import MKFS_TID
 from hammerfs.ops.name_history import deleted_names, name_history, name_log
 from hammerfs.ops.pace import at_once
@@ -46,7 +47,7 @@ class Seen:
     obj_id: int
     obj_type: int
     mode: int
-    uid: int
+    owner: tuple[int, int]
     xattrs: tuple[tuple[bytes, bytes], ...]
     content: bytes
 
@@ -60,7 +61,8 @@ def snapshot(fs: FileSystem, inode: Inode, path: Path = ()) -> Iterator[tuple[Pa
     elif data.obj_type == OBJTYPE_SOFTLINK:
         content = fs.readlink(inode)
     xattrs = tuple(sorted((name, fs.getxattr(inode, name)) for name in fs.listxattr(inode)))
-    yield path, Seen(inode.obj_id, data.obj_type, data.mode, int.from_bytes(data.uid[-4:], "little"), xattrs, content)
+    owner = uuid_to_id(data.uid), uuid_to_id(data.gid)
+    yield path, Seen(inode.obj_id, data.obj_type, data.mode, owner, xattrs, content)
     if inode.is_directory:
         for entry in list(fs.readdir(inode, 0)):
             yield from snapshot(fs, fs.lookup(inode, entry.name), (*path, entry.name))
@@ -121,7 +123,8 @@ def test_a_difference_leads_from_one_state_to_another(batches: list[list[Step]])
             before, after = old[path], new[later]
             differs = {
                 "mode": before.mode != after.mode,
-                "uid": before.uid != after.uid,
+                "uid": before.owner[0] != after.owner[0],
+                "gid": before.owner[1] != after.owner[1],
                 "xattrs": before.xattrs != after.xattrs,
                 "data" if before.obj_type == FILE else "target": before.content != after.content,
             }
@@ -173,7 +176,7 @@ def test_a_name_changes_at_its_moments_and_at_no_other(batches: list[list[Step]]
             assert exists == (seen is not None)
             if seen is None or entry is None:
                 continue
-            assert (entry.obj_id, entry.mode, entry.uid) == (seen.obj_id, seen.mode, seen.uid)
+            assert (entry.obj_id, entry.mode, entry.uid) == (seen.obj_id, seen.mode, seen.owner[0])
             if seen.obj_type == FILE:
                 assert entry.size == len(seen.content)
                 moment = max((moment.tid for moment in history.moments if moment.tid <= tid), default=0)

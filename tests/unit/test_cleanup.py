@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,6 @@ from hammerfs.fs.options import MountOptions
 from hammerfs.ondisk.constants import BUFSIZE
 
 DAY, HOUR, MINUTE = 86400, 3600, 60
-
-
-@pytest.fixture
-def utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
 
 
 # --- configuration ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,14 @@ from past_image import PastImage, make
 from hammerfs.cli.main import main
 from hammerfs.cli.moment import parse_time, tid_text
 
+pytestmark = pytest.mark.usefixtures("utc")
+
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> PastImage:
     return make(tmp_path_factory.mktemp("past") / "past.img")
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
 
 
 def run(image: PastImage, verb: str, *words: str, code: int = 0) -> None:
@@ -237,10 +233,9 @@ def test_what_cannot_be_restored(words: list[str], sentence: str, image: PastIma
     assert output.err.count("\n") == 1
 
 
-def test_times_are_local_or_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_local_or_utc(time_zone: Callable[[str], None]) -> None:
     assert parse_time("2023-11-14T22:13:20") == 1_700_000_000_000_000
-    monkeypatch.setenv("TZ", "Europe/Berlin")
-    time.tzset()
+    time_zone("Europe/Berlin")
     assert parse_time("2023-11-14T23:13:20") == 1_700_000_000_000_000
     assert parse_time("2023-11-14T22:13:20Z") == 1_700_000_000_000_000
     assert parse_time("2023-11-15") == 1_700_002_800_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,14 @@ from hammerfs.cli import hammer, undo
 from hammerfs.cli.main import main
 from hammerfs.cli.moment import tid_text
 
+pytestmark = pytest.mark.usefixtures("utc")
+
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> PastImage:
     return make(tmp_path_factory.mktemp("past") / "past.img")
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
 
 
 def run(image: PastImage, *words: str, code: int = 0) -> None:

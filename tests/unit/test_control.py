@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ pytestmark = pytest.mark.trio
 
 HERE = Mount("0:99", "/mnt", FILESYSTEM_KIND, "x.img", 0)
 UUID = "3f0c1d52-7a51-4f0e-8c39-00a0c9e5b0f1"
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for a socket, whose name must have fewer than 108 bytes; pytest's own folders grow longer than that."""
+    with tempfile.TemporaryDirectory(prefix="hammerfs-") as folder:
+        yield Path(folder)
 
 
 def _talk(call: Call) -> Work[Result]:
@@ -153,8 +161,8 @@ async def served(folder: Path, **options: Any) -> AsyncIterator[Served]:
         control.close()
 
 
-async def test_a_request_is_answered_piece_by_piece(tmp_path: Path) -> None:
-    async with served(tmp_path) as here:
+async def test_a_request_is_answered_piece_by_piece(short_path: Path) -> None:
+    async with served(short_path) as here:
         hearing = Hearing(b"x" * 10, b"y" * 5)
         result = await here.ask(lambda connection: connection.request("talk", {"word": "hello"}, hearing))
         assert result == {"taken": 15, "word": "hello"}
@@ -164,8 +172,8 @@ async def test_a_request_is_answered_piece_by_piece(tmp_path: Path) -> None:
         assert hearing.content == b"ab" * 1_500_000
 
 
-async def test_synctid_names_a_durable_state(tmp_path: Path) -> None:
-    async with served(tmp_path) as here:
+async def test_synctid_names_a_durable_state(short_path: Path) -> None:
+    async with served(short_path) as here:
         make(here.fs, here.fs.root, b"before", b"content")
         tid = (await here.ask(lambda connection: connection.request("synctid", {}, Hearing())))["tid"]
         assert here.fs.flusher is not None
@@ -176,7 +184,7 @@ async def test_synctid_names_a_durable_state(tmp_path: Path) -> None:
         assert [entry.name for entry in here.fs.readdir(then, 0)] == [b"before"]
 
 
-async def test_requests_follow_each_other_on_one_connection(tmp_path: Path) -> None:
+async def test_requests_follow_each_other_on_one_connection(short_path: Path) -> None:
     def client(connection: Connection) -> list[int]:
         found = []
         for _ in range(3):
@@ -185,11 +193,11 @@ async def test_requests_follow_each_other_on_one_connection(tmp_path: Path) -> N
                 connection.request("refuse", {}, Hearing())
         return found
 
-    async with served(tmp_path) as here:
+    async with served(short_path) as here:
         assert len(set(await here.ask(client))) == 1
 
 
-async def test_refusals_keep_their_errno(tmp_path: Path) -> None:
+async def test_refusals_keep_their_errno(short_path: Path) -> None:
     def client(connection: Connection) -> None:
         for operation, arguments, words in (
             ("refuse", {}, "not here"),
@@ -203,13 +211,13 @@ async def test_refusals_keep_their_errno(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="No such file"):
             connection.request("talk", {}, Hearing())
 
-    async with served(tmp_path) as here:
+    async with served(short_path) as here:
         await here.ask(client)
 
 
 @pytest.mark.parametrize("goes", ["to the end", "away"])
-async def test_a_client_that_goes_away_cancels_what_it_asked_for(goes: str, tmp_path: Path) -> None:
-    async with served(tmp_path) as here, trio.open_nursery() as nursery:
+async def test_a_client_that_goes_away_cancels_what_it_asked_for(goes: str, short_path: Path) -> None:
+    async with served(short_path) as here, trio.open_nursery() as nursery:
         stream = await trio.open_unix_socket(str(here.path))
         await stream.send_all(encode({"hammerfs": 1, "operation": "forever", "node": 1}))
         await until(lambda: bool(begun))
@@ -228,41 +236,41 @@ async def test_a_client_that_goes_away_cancels_what_it_asked_for(goes: str, tmp_
     assert ended == (["cancelled"] if goes == "away" else [])
 
 
-async def test_a_request_may_have_an_end_set(tmp_path: Path) -> None:
-    async with served(tmp_path) as here:
+async def test_a_request_may_have_an_end_set(short_path: Path) -> None:
+    async with served(short_path) as here:
         ask = here.ask(lambda connection: connection.request("forever", {}, Hearing(), seconds=0.05))
         with trio.fail_after(10):
             assert await ask == {"stopped": True}
 
 
 @pytest.mark.expect_log("'bug' failed", "read-only from now on")
-async def test_a_defect_is_told_and_ends_the_writing(tmp_path: Path) -> None:
+async def test_a_defect_is_told_and_ends_the_writing(short_path: Path) -> None:
     def client(connection: Connection) -> None:
         with pytest.raises(RefusedError, match="internal error"):
             connection.request("bug", {}, Hearing())
         with pytest.raises(RefusedError, match="read-only"):
             connection.request("alter", {}, Hearing())
 
-    async with served(tmp_path) as here:
+    async with served(short_path) as here:
         await here.ask(client)
 
 
-async def test_an_operation_that_changes_is_refused_by_what_is_read_only(tmp_path: Path) -> None:
+async def test_an_operation_that_changes_is_refused_by_what_is_read_only(short_path: Path) -> None:
     def client(connection: Connection) -> None:
         with pytest.raises(RefusedError, match="the file system is read-only"):
             connection.request("alter", {}, Hearing())
 
-    async with served(tmp_path, read_only=True) as here:
+    async with served(short_path, read_only=True) as here:
         await here.ask(client)
         assert here.altered == 1
 
 
-async def test_strangers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_are_refused(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def client(connection: Connection) -> None:
         with pytest.raises(RefusedError, match="only root and the user who mounted"):
             connection.request("synctid", {}, Hearing())
 
-    async with served(tmp_path) as here:
+    async with served(short_path) as here:
         mine = os.geteuid()
         monkeypatch.setattr("hammerfs.vfs.control._PEER_CREDENTIALS", Peer(mine + 4711))
         await here.ask(client)
@@ -287,8 +295,8 @@ class Peer:
     "nonsense",
     [b"\n", b"[]\n", b"{\n", b'{"data": -1}\n', b"\xff\n", b'{"hammerfs": 2}\n', b'{"hammerfs": 1, "operation": 7}\n'],
 )
-async def test_nonsense_is_answered_by_a_sentence(nonsense: bytes, tmp_path: Path) -> None:
-    async with served(tmp_path) as here:
+async def test_nonsense_is_answered_by_a_sentence(nonsense: bytes, short_path: Path) -> None:
+    async with served(short_path) as here:
         stream = await trio.open_unix_socket(str(here.path))
         async with stream:
             await stream.send_all(nonsense)
@@ -297,8 +305,8 @@ async def test_nonsense_is_answered_by_a_sentence(nonsense: bytes, tmp_path: Pat
         await here.ask(lambda connection: connection.request("synctid", {}, Hearing()))
 
 
-async def test_a_line_without_end_ends_the_conversation(tmp_path: Path) -> None:
-    async with served(tmp_path) as here:
+async def test_a_line_without_end_ends_the_conversation(short_path: Path) -> None:
+    async with served(short_path) as here:
         stream = await trio.open_unix_socket(str(here.path))
         async with stream:
             with pytest.raises(trio.BrokenResourceError):
@@ -306,8 +314,8 @@ async def test_a_line_without_end_ends_the_conversation(tmp_path: Path) -> None:
         await here.ask(lambda connection: connection.request("synctid", {}, Hearing()))
 
 
-async def test_the_end_of_the_mount_ends_what_runs(tmp_path: Path) -> None:
-    async with served(tmp_path) as here:
+async def test_the_end_of_the_mount_ends_what_runs(short_path: Path) -> None:
+    async with served(short_path) as here:
         stream = await trio.open_unix_socket(str(here.path))
         await stream.send_all(encode({"hammerfs": 1, "operation": "forever", "node": 1}))
         await until(lambda: bool(begun))
@@ -315,36 +323,36 @@ async def test_the_end_of_the_mount_ends_what_runs(tmp_path: Path) -> None:
     await stream.aclose()
 
 
-async def test_copies_have_sockets_of_their_own(tmp_path: Path) -> None:
-    with closing(ControlSocket(tmp_path, "uuid")) as first, closing(ControlSocket(tmp_path, "uuid")) as second:
-        assert first.path == tmp_path / "uuid.sock"
+async def test_copies_have_sockets_of_their_own(short_path: Path) -> None:
+    with closing(ControlSocket(short_path, "uuid")) as first, closing(ControlSocket(short_path, "uuid")) as second:
+        assert first.path == short_path / "uuid.sock"
         assert second.path != first.path
         assert first.path.stat().st_mode & 0o077 == 0
-    assert not list(tmp_path.iterdir())
+    assert not list(short_path.iterdir())
 
 
-async def test_a_dead_socket_is_taken_over(tmp_path: Path) -> None:
+async def test_a_dead_socket_is_taken_over(short_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
-        stale.bind(str(tmp_path / "uuid.sock"))
-    with closing(ControlSocket(tmp_path, "uuid")) as again:
-        assert again.path == tmp_path / "uuid.sock"
+        stale.bind(str(short_path / "uuid.sock"))
+    with closing(ControlSocket(short_path, "uuid")) as again:
+        assert again.path == short_path / "uuid.sock"
 
 
 @pytest.fixture
-def mounted_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mount:
-    device = tmp_path.stat().st_dev
-    mount = Mount(f"{os.major(device)}:{os.minor(device)}", str(tmp_path), FILESYSTEM_KIND, "x.img", os.geteuid())
+def mounted_here(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> Mount:
+    device = short_path.stat().st_dev
+    mount = Mount(f"{os.major(device)}:{os.minor(device)}", str(short_path), FILESYSTEM_KIND, "x.img", os.geteuid())
     monkeypatch.setattr(controlclient, "mounts", lambda: [mount])
-    monkeypatch.setattr(controlclient, "note_path", lambda device, uid: tmp_path / device)
+    monkeypatch.setattr(controlclient, "note_path", lambda device, uid: short_path / device)
     return mount
 
 
-async def test_a_client_says_what_is_in_the_way(mounted_here: Mount, tmp_path: Path) -> None:
+async def test_a_client_says_what_is_in_the_way(mounted_here: Mount, short_path: Path) -> None:
     def complaint(path: str) -> str:
         with pytest.raises(UsageError) as refusal, controlclient.connected(path):
             pass
         return str(refusal.value)
 
-    assert "No such file" in complaint(str(tmp_path / "absent"))
+    assert "No such file" in complaint(str(short_path / "absent"))
     assert "does not lie on a mounted HAMMER" in complaint("/proc")
-    assert "has left no word" in complaint(str(tmp_path))
+    assert "has left no word" in complaint(str(short_path))

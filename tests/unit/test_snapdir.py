@@ -23,15 +23,11 @@ from hammerfs.ondisk.constants import OBJID_ROOT
 from hammerfs.vfs.nodeids import ROOT_NODE_ID
 from hammerfs.vfs.operations import HammerOperations, operations_for
 
+pytestmark = pytest.mark.usefixtures("utc")
+
 ROOT = pyfuse3.InodeT(ROOT_NODE_ID)
 START = 1_700_000_000
 """Seconds; each state of `made` is ten later."""
-
-
-@pytest.fixture(autouse=True)
-def utc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
 
 
 def flushed(fs: FileSystem) -> int:
