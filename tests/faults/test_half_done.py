@@ -31,14 +31,14 @@ def one_hash() -> Iterator[None]:
 @contextmanager
 def damaged(key: int) -> Iterator[None]:
     """The entry with this key cannot be read."""
-    original = directory._unpack
+    original = directory.read_entry
 
     def unpack(ctx: Context, element: LeafElement) -> tuple[int, int, bytes]:
         if element.key == key:
             raise CorruptionError("a damaged entry")
         return original(ctx, element)
 
-    with mock.patch.object(directory, "_unpack", unpack):
+    with mock.patch.object(directory, "read_entry", unpack):
         yield
 
 

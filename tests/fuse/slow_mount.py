@@ -1,7 +1,7 @@
 """A mount on a slow disk: a server in a process of its own that tells at its end how it fared.
 
 As a program, `python slow_mount.py IMAGE MOUNTPOINT OPTIONS`: prints "ready", serves until it is unmounted, and prints
-its peak of memory in bytes and how many requests had to wait for the flusher, as JSON.
+its peak of memory in bytes, and how many bytes it had accepted at most that its disk had not, as JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from hammerfs.cli.mount_options import parse_mount_options
 from hammerfs.device.file import FileDevice
 from hammerfs.device.passing import PassingDevice
+from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.crc import Buffer
 from hammerfs.vfs.operations import operations_for
@@ -30,11 +31,14 @@ BARRIER_SECONDS = 0.05
 
 
 class SlowDevice(PassingDevice):
-    """Takes its time for what is written."""
+    """Takes its time for what is written, and counts it."""
+
+    taken = 0
 
     def write(self, offset: int, data: Buffer) -> None:
         time.sleep(len(data) / BYTES_PER_SECOND)
         super().write(offset, data)
+        self.taken += len(data)
 
     def barrier(self) -> None:
         time.sleep(BARRIER_SECONDS)
@@ -42,24 +46,29 @@ class SlowDevice(PassingDevice):
 
 
 class CountingFileSystem(FileSystem):
-    """Counts how often somebody had to wait for the flusher."""
+    """Notes how far its clients get ahead of the disk."""
 
-    waits = 0
+    disk: SlowDevice
+    accepted = 0
+    ahead = 0
 
-    async def throttle(self) -> None:
-        self.waits += 1
-        await super().throttle()
+    def write(self, inode: Inode, offset: int, data: bytes) -> int:
+        self.accepted += len(data)
+        self.ahead = max(self.ahead, self.accepted - self.disk.taken)
+        return super().write(inode, offset, data)
 
 
 def main(image: str, mountpoint: str, options: str) -> None:
     request = parse_mount_options([options])
-    fs = CountingFileSystem.open([SlowDevice(FileDevice(image, writable=True))], request.filesystem)
+    disk = SlowDevice(FileDevice(image, writable=True))
+    fs = CountingFileSystem.open([disk], request.filesystem)
+    assert isinstance(fs, CountingFileSystem)
+    fs.disk = disk
     ready = Readiness(lambda message: print("ready", flush=True))
     serve(operations_for(fs), mountpoint, image, request.kernel, ready)
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert peak is not None
-    assert isinstance(fs, CountingFileSystem)
-    print(json.dumps([int(peak[1]) * 1024, fs.waits]), flush=True)
+    print(json.dumps([int(peak[1]) * 1024, fs.ahead]), flush=True)
 
 
 @dataclass
@@ -67,7 +76,7 @@ class Fared:
     """What the server tells in the end."""
 
     peak_bytes: int = 0
-    waits: int = 0
+    ahead_bytes: int = 0
 
 
 @contextmanager
@@ -84,7 +93,7 @@ def slow(image: Path, mountpoint: Path, options: str) -> Iterator[Fared]:
             subprocess.run(["fusermount3", "-u", mountpoint], check=False)
             told = server.stdout.readline()
             assert server.wait(120) == 0
-    fared.peak_bytes, fared.waits = json.loads(told)
+    fared.peak_bytes, fared.ahead_bytes = json.loads(told)
 
 
 if __name__ == "__main__":

@@ -329,14 +329,14 @@ def test_a_damaged_entry_hides_nothing_else_and_is_told_at_the_end(
     assert fs.flusher is not None
     fs.flusher.flush_now()
     keys = [entry.key for entry in fs.readdir(directory, 0)]
-    unpack = names_in_directories._unpack
+    unpack = names_in_directories.read_entry
 
     def damaged(ctx: Context, element: LeafElement) -> tuple[int, int, bytes]:
         if element.key == keys[2]:
             raise CorruptionError("a damaged entry")
         return unpack(ctx, element)
 
-    monkeypatch.setattr(names_in_directories, "_unpack", damaged)
+    monkeypatch.setattr(names_in_directories, "read_entry", damaged)
     for _ in range(2):
         found: list[bytes] = []
         cookie = 0
