@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -158,6 +159,10 @@ class TestServer:
         assert "fusermount3 -uz" in str(refused.value)
         os.kill(server_pid, signal.SIGCONT)
         verify_root_answers(str(mountpoint))
+        # Those who asked in vain get their answer now; one that still lists the directory would keep it in use.
+        for thread in threading.enumerate():
+            if thread.name == f"ask {mountpoint}":
+                thread.join(SECONDS_UNTIL_HUNG)
 
     @staticmethod
     def cure(error: UsageError) -> None:
