@@ -16,7 +16,7 @@ import trio
 from flusher_control import until
 from small_filesystem import fresh, make, mount
 
-from hammerfs.errors import ReadOnlyError, UsageError
+from hammerfs.errors import HammerError, ReadOnlyError, UsageError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Data, Done, Emit, Phase, Receive, Want, Work
@@ -276,6 +276,18 @@ async def test_strangers_are_refused(short_path: Path, monkeypatch: pytest.Monke
         await here.ask(client)
         monkeypatch.setattr("hammerfs.vfs.control._PEER_CREDENTIALS", Peer(mine))
         await here.ask(lambda connection: connection.request("synctid", {}, Hearing()))
+
+
+async def test_a_refusal_that_came_before_the_question_is_heard() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(encode({"error": "only root may ask", "errno": 13, "exit_code": 2}))
+    theirs.close()
+    connection = Connection(ours, HERE, 1)
+    with pytest.raises(RefusedError, match="only root may ask"):
+        connection.request("synctid", {}, Hearing())
+    with pytest.raises(HammerError, match="the server has ended"):
+        connection.request("synctid", {}, Hearing())
+    connection.close()
 
 
 class Peer:
