@@ -96,6 +96,12 @@ class ReadOnlyError(HammerError):
     errno = errno.EROFS
 
 
+class PrunedError(HammerError):
+    """What an open file showed of the past was taken out of history meanwhile."""
+
+    errno = errno.ESTALE
+
+
 class StreamError(HammerError):
     """A mirroring stream is damaged or cut off, or is not meant for its target."""
 

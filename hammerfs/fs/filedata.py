@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, TypeAlias
 
-from hammerfs.errors import CorruptionError, FileOperationError
+from hammerfs.errors import CorruptionError, FileOperationError, PrunedError
 from hammerfs.fs.inode import Dirty, Inode, block_ceiling, block_size, block_start
 from hammerfs.fs.records import DataRecord
 from hammerfs.ondisk import crc
@@ -118,7 +118,9 @@ def _extents(ctx: Context, inode: Inode, offset: int, end: int) -> list[_Extent]
 
 
 def _read_disk(ctx: Context, inode: Inode, offset: int, end: int) -> bytes:
-    """A range as the B-tree has it in this inode's view; holes are zeros."""
+    """A range as the B-tree has it in this inode's view; holes are zeros.  PrunedError when some were no holes."""
+    if inode.pruned:
+        raise PrunedError("what this file showed of the past was pruned")
     extents = _extents(ctx, inode, offset, end)
     pieces: list[bytes] = []
     position = offset

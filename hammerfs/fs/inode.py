@@ -117,6 +117,7 @@ class Inode:
     links -- pending entry records that refer to this inode
     general -- pending non-data records, see InodeCapture
     opens -- open file handles
+    pruned -- of the past, held open, and some of its content was taken out of history: it cannot be read any more
     orphaned -- an unfinished record on disk names it
     last_seq -- the newest flush group that may have written it
     redo -- operations for fast fsyncs, None until the first fsync
@@ -144,6 +145,7 @@ class Inode:
         "on_disk",
         "opens",
         "orphaned",
+        "pruned",
         "read_only",
         "records",
         "redo",
@@ -184,7 +186,7 @@ class Inode:
         self.general: dict[tuple[int, int], bytes | None] = {}
         self.capture: InodeCapture | None = None
         self.opens = 0
-        self.orphaned = False
+        self.orphaned = self.pruned = False
         self.last_seq = 0
         self.redo: RedoLog | None = None
         self.next_obj_id = 0

@@ -7,6 +7,7 @@ back when it is asked for.  Two objects would each know half of what is pending.
 from __future__ import annotations
 
 import errno
+import logging
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -17,17 +18,20 @@ from hammerfs.ondisk.address import Localization, ObjId, Tid
 from hammerfs.ondisk.constants import (
     INODE_DATA_SIZE,
     LOCALIZE_INODE,
+    LOCALIZE_PFS_MASK,
     MAX_FILE_SIZE,
     MAX_TID,
     OBJTYPE_DIRECTORY,
     OBJTYPE_SOCKET,
     RECTYPE_INODE,
 )
-from hammerfs.ondisk.element import base_key, unpack_leaf
+from hammerfs.ondisk.element import LeafElement, base_key, unpack_leaf, visible_at
 from hammerfs.ondisk.inode import InodeData
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
+
+log = logging.getLogger(__name__)
 
 
 class InodeCache:
@@ -41,6 +45,7 @@ class InodeCache:
         self._limit = limit
         self._inodes: dict[tuple[Localization, ObjId, Tid], Inode] = {}
         self._let_go: WeakValueDictionary[tuple[Localization, ObjId, Tid], Inode] = WeakValueDictionary()
+        self._held_views: dict[tuple[Localization, ObjId], list[Inode]] = {}
         self.read_only_pfs: set[Localization] = set()
         self.frozen_pfs: dict[Localization, list[Inode]] = {}
 
@@ -79,6 +84,41 @@ class InodeCache:
             del self._inodes[key]
         for key in [key for key in self._let_go if key[2] != MAX_TID]:
             self._let_go.pop(key, None)
+
+    def hold_view(self, inode: Inode) -> None:
+        """A view of the past was opened: it is told when what it shows vanishes."""
+        views = self._held_views.setdefault((inode.localization, inode.obj_id), [])
+        if inode not in views:
+            views.append(inode)
+
+    def let_view_go(self, inode: Inode) -> None:
+        """Nobody holds it open any more; who opens it again sees what history has by then."""
+        views = self._held_views[inode.localization, inode.obj_id]
+        views.remove(inode)
+        if not views:
+            del self._held_views[inode.localization, inode.obj_id]
+        if inode.pruned:
+            self.forget(inode)
+
+    def is_held(self, inode: Inode) -> bool:
+        """Whether it is a view of the past that is held open."""
+        return inode in self._held_views.get((inode.localization, inode.obj_id), ())
+
+    def record_vanished(self, element: LeafElement) -> None:
+        """A record was taken out of the B-tree, history and all: who still shows it must not show a hole instead.
+
+        The inode's own record is in memory for as long as it is held.
+        """
+        if not self._held_views or element.rec_type == RECTYPE_INODE:
+            return
+        for inode in self._held_views.get((element.localization & LOCALIZE_PFS_MASK, element.obj_id), ()):
+            if not inode.pruned and visible_at(element.create_tid, element.delete_tid, inode.as_of):
+                inode.pruned = True
+                log.warning(
+                    "object %#x is open as of %016x, and some of that was taken out of history: it cannot be read on",
+                    inode.obj_id,
+                    inode.as_of,
+                )
 
     def freeze(self, localization: Localization) -> None:
         """No inode of a PFS may be changed until `thaw`; what is pending is flushed all the same."""

@@ -75,6 +75,7 @@ def end_record(ctx: Context, tid: Tid, raw: bytes, *, nohistory: bool) -> None:
     key = element_key(raw)
     if nohistory or element.create_tid == tid:
         ctx.tree.remove(key, tid)
+        ctx.inodes.record_vanished(element)
         if element.data_offset:
             ctx.blockmap.free(element.data_offset, element.data_len)
     else:

@@ -307,11 +307,15 @@ class FileSystem:
     def opened(self, inode: Inode) -> None:
         """An open handle keeps an object without a name alive."""
         inode.opens += 1
+        if inode.as_of != MAX_TID:
+            self.ctx.inodes.hold_view(inode)
 
     def released(self, inode: Inode) -> None:
         """A handle was closed; the last one of an object without a name lets it go."""
         inode.opens -= 1
         assert inode.opens >= 0
+        if not inode.opens and inode.as_of != MAX_TID:
+            self.ctx.inodes.let_view_go(inode)
         if not inode.opens and not inode.data.nlinks and not inode.read_only and not self.ctx.read_only:
             self.ctx.dirty.mark(inode, Dirty.INODE)
             namespace.abandon(self.ctx, inode)

@@ -110,6 +110,7 @@ def _destroy(ctx: Context, raw: bytes, element: LeafElement) -> int:
         ctx.blockmap.verify_allocated(element.data_offset, element.data_len)
     nodes = ctx.tree.statistics().removals
     ctx.tree.remove(element_key(raw), 0)
+    ctx.inodes.record_vanished(element)
     size = (ctx.tree.statistics().removals - nodes) * NODE_SIZE
     if has_data:
         ctx.blockmap.free(element.data_offset, element.data_len)

@@ -49,6 +49,7 @@ from hammerfs.errors import (
     FileOperationError,
     HammerError,
     NoSpaceError,
+    PrunedError,
     ReadOnlyError,
 )
 from hammerfs.fs.directory import Entry
@@ -164,7 +165,7 @@ class HammerOperations(pyfuse3.Operations):
         if not isinstance(error, HammerError):
             self._complaints.log(f"{request}{_shown(args)}: unexpected {type(error).__name__}: {error}", error)
             return FUSEError(errno.EIO)
-        if isinstance(error, CorruptionError | DeviceError):
+        if isinstance(error, CorruptionError | DeviceError | PrunedError):
             self._complaints.log(lambda: f"{request}{_shown(args)}{self._named(request, args)}: {error}")
         return FUSEError(error.errno)
 

@@ -58,6 +58,28 @@ def test_the_way_out_of_a_file_system_full_of_history(hammer_mount: Maker) -> No
     mount.check()
 
 
+def test_a_file_open_at_a_moment_that_is_pruned_is_stale(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    (mount.path / "file").write_bytes(b"1" * 1000)
+    hammer("snap", mount.path / "first")
+    for content in (b"2", b"3"):
+        with (mount.path / "file").open("r+b") as file:
+            file.write(content * 1000)
+        hammer("snap", mount.path / f"content{content.decode()}")
+    snapshot = (mount.path / "content2").readlink().name
+    with (mount.path / "content2" / "file").open("rb") as held, (mount.path / "first" / "file").open("rb") as kept:
+        hammer("snaprm", mount.path, snapshot.removeprefix("@@"))
+        (mount.path / "content2").unlink()
+        hammer("prune", mount.path)
+        with pytest.raises(OSError, match="Stale"):
+            held.read()
+        assert kept.read() == b"1" * 1000
+    assert (mount.path / "content3" / "file").read_bytes() == b"3" * 1000
+    mount.umount()
+    mount.check()
+
+
 def test_directives_go_on_beside_a_writer_and_stop_in_time(hammer_mount: Maker, tmp_path: Path) -> None:
     mount = hammer_mount()
     mount.mount()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from typing import TypeVar
 
 import pytest
 from small_filesystem import assert_clean, assert_settled, fresh, make, mount, names, read, walk
 
-from hammerfs.errors import CorruptionError, NoSpaceError, UsageError
+from hammerfs.errors import CorruptionError, NoSpaceError, PrunedError, UsageError
 from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.flusher import Flusher
+from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.sync_inode import InodeSync
 from hammerfs.fs.work import Want, Work, run_work
@@ -21,6 +23,7 @@ from hammerfs.ondisk.constants import (
     NODE_SIZE,
     RECTYPE_DATA,
     RECTYPE_INODE,
+    UF_NOHISTORY,
 )
 from hammerfs.ondisk.element import LeafElement, base_key, unpack_leaf
 from hammerfs.ops import prune as prune_module
@@ -133,6 +136,70 @@ def test_a_view_of_what_was_pruned_is_gone_and_a_snapshot_is_whole() -> None:
     inode = walk(fs, b"a").obj_id
     raw = fs.ctx.tree.find_as_of(base_key(LOCALIZE_INODE, inode, RECTYPE_INODE, 0), second)
     assert raw is None
+
+
+def opened_at(fs: FileSystem, tid: int, name: bytes) -> Inode:
+    """A file of the root directory at a moment, held open."""
+    inode = walk(fs, b"@@0x%016x" % tid, name)
+    fs.opened(inode)
+    return inode
+
+
+@pytest.mark.expect_log("some of that was taken out of history")
+def test_reading_on_at_a_moment_that_is_pruned_fails_rather_than_shows_zeros(caplog: pytest.LogCaptureFixture) -> None:
+    """Overwriting in place leaves the inode's record alone, so the file is still there, but for its content."""
+    fs = mount(devices := fresh())
+    file, other = (make(fs, fs.root, name, b"one") for name in (b"a", b"b"))
+    tids = [flush(fs)]
+    for text in (b"two", b"six", b"ten"):
+        fs.write(file, 0, text)
+        tids.append(flush(fs))
+    held = [opened_at(fs, tid, b"a") for tid in tids]
+    untouched = opened_at(fs, tids[1], b"b")
+    pruned(fs, BetweenSnapshots([tids[0], tids[2]]))
+    assert [fs.read(held[place], 0, 3) for place in (0, 2, 3)] == [b"one", b"six", b"ten"]
+    assert fs.read(untouched, 0, 3) == b"one"
+    with pytest.raises(PrunedError) as refusal:
+        fs.read(held[1], 0, 3)
+    assert refusal.value.errno == errno.ESTALE
+    assert f"{held[1].obj_id:#x}" in caplog.text
+    assert f"{tids[1]:016x}" in caplog.text
+    for inode in (*held, untouched):
+        fs.released(inode)
+    assert other.data.size == 3
+    flush(fs)
+    assert_clean(devices)
+
+
+@pytest.mark.expect_log("some of that was taken out of history")
+def test_reading_on_at_a_moment_fails_where_nohistory_took_the_content() -> None:
+    fs = mount(devices := fresh())
+    file = make(fs, fs.root, b"a", b"one")
+    file.data.uflags |= UF_NOHISTORY
+    held = opened_at(fs, flush(fs), b"a")
+    assert fs.read(held, 0, 3) == b"one"
+    fs.write(file, 0, b"two")
+    flush(fs)
+    with pytest.raises(PrunedError):
+        fs.read(held, 0, 3)
+    assert fs.read(file, 0, 3) == b"two"
+    fs.released(held)
+    assert_clean(devices)
+
+
+def test_who_closed_a_moment_before_it_was_pruned_is_not_remembered() -> None:
+    fs = mount(fresh())
+    file = make(fs, fs.root, b"a", b"one")
+    held = opened_at(fs, flush(fs), b"a")
+    fs.write(file, 0, b"two")
+    flush(fs)
+    fs.opened(held)
+    fs.released(held)
+    assert fs.ctx.inodes.is_held(held)
+    fs.released(held)
+    assert not fs.ctx.inodes.is_held(held)
+    pruned(fs)
+    assert not walk(fs, b"a").pruned
 
 
 def test_pruning_deletes_an_inode_that_lost_its_name_and_was_forgotten() -> None:
