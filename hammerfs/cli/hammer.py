@@ -22,7 +22,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "hammerfs.cli.directive_status": ("info",),
     "hammerfs.cli.directive_stats": ("stats", "bstats", "iostats"),
     "hammerfs.cli.directive_version": ("version", "version-upgrade"),
-    "hammerfs.cli.directive_volumes": ("volume-list", "volume-blkdevs"),
+    "hammerfs.cli.directive_volumes": ("volume-list", "volume-blkdevs", "volume-add", "volume-del"),
     "hammerfs.cli.directive_namekey": ("namekey1", "namekey2", "namekey32"),
     "hammerfs.cli.directive_strip": ("strip",),
     "hammerfs.cli.directive_recover": ("recover",),

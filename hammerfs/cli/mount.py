@@ -90,7 +90,8 @@ def _serve(specials: Sequence[str], request: MountRequest, mountpoint: str, read
             opened.callback(device.close)
             devices.append(device)
         fs = FileSystem.open(devices, request.filesystem)
-        serve(operations_for(fs), mountpoint, specials[0], request.kernel, readiness)
+        fs.open_device = partial(FileDevice, writable=True, offset=request.offset, exclusive=True)
+        serve(operations_for(fs), mountpoint, fs.source, request.kernel, readiness)
     return 0
 
 

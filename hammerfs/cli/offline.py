@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -147,4 +148,5 @@ def opened(options: HammerOptions, *, writable: bool) -> Iterator[FileSystem]:
             devices.append(device)
         fs = FileSystem.open(devices, mount)
         stack.callback(fs.close_now)
+        fs.open_device = partial(FileDevice, writable=True, exclusive=True)
         yield fs

@@ -45,6 +45,7 @@ class Context:
     """One mounted file system, taken apart.  Holds no logic but the giving out of TIDs.
 
     rewritten_pfs -- PFSs whose records some work rewrites as a whole; it has them to itself
+    volumes_changing -- some work adds or removes a volume
     """
 
     options: MountOptions
@@ -65,6 +66,7 @@ class Context:
     version: int = field(init=False)
     checksum: crc.CrcFunction = field(init=False)
     rewritten_pfs: set[int] = field(default_factory=set)
+    volumes_changing: bool = False
 
     def __post_init__(self) -> None:
         self.version = self.volumes.version

@@ -36,6 +36,7 @@ from hammerfs.store.blockmap import Blockmap
 from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.datablocks import DataBlocks
 from hammerfs.store.freemap import FreeMap
+from hammerfs.store.membership import dismiss_strangers, settle_counts
 from hammerfs.store.nodestore import ZoneNodeStore
 from hammerfs.store.recovery import RecoveryResult, recover_stage1
 from hammerfs.store.rootvolume import RootVolume
@@ -57,7 +58,10 @@ class FileSystem:
     read_only -- nothing may change: asked for, the past, a slave, or after a failure
     works -- how many pieces of work run beside the requests (`work.py`)
     bytes_read, bytes_written -- contents of files, since the mount
+    open_device -- opens a device to be added to it for writing, locked; None where that is not possible
     """
+
+    open_device: Callable[[str], Device] | None = None
 
     def __init__(self, ctx: Context, options: MountOptions) -> None:
         self.ctx = ctx
@@ -85,10 +89,12 @@ class FileSystem:
         read_only = options.read_only or options.as_of is not None
         if read_only:
             devices = [OverlayDevice(device) for device in devices]
-        volumes = VolumeSet.open(devices)
+        volumes = VolumeSet.open(devices, strangers=True)
         recovered = recover_stage1(volumes, collapse=True, keep_redo=options.as_of is None)
-        for message in recovered.messages:
+        for message in (*recovered.messages, *dismiss_strangers(volumes)):
             log.info("%s", message)
+        if not read_only:
+            settle_counts(volumes)
         ctx = _wire(volumes, options, read_only, clock, recovered)
         filesystem = cls(ctx, options)
         if filesystem.flusher is not None:
@@ -117,6 +123,11 @@ class FileSystem:
     def fsid(self) -> uuid.UUID:
         """The file system's uuid."""
         return self.ctx.volumes.fsid
+
+    @property
+    def source(self) -> str:
+        """What the file system is called by in tables of mounts: the device that never leaves it."""
+        return self.ctx.volumes.root.device.name
 
     @property
     def failure(self) -> str | None:

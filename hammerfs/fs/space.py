@@ -46,10 +46,14 @@ class Space:
         self.records = 0
         self.dirty_bytes = 0
         self.replaying = False
+        self._meta_reserve = 0
+        self.adapt()
+
+    def adapt(self) -> None:
+        """Keep as much in reserve as the size of the file system asks for."""
         worst = -(-2 * self.limit * NODE_SIZE // BIGBLOCK_SIZE)
-        self._meta_reserve = (worst + len(RECORD_ZONES)) * BIGBLOCK_SIZE
-        small = root.total_bigblocks * BIGBLOCK_SIZE // 8
-        self._meta_reserve = max(min(self._meta_reserve, small), _RESERVE_MIN)
+        small = self._root.total_bigblocks * BIGBLOCK_SIZE // 8
+        self._meta_reserve = max(min((worst + len(RECORD_ZONES)) * BIGBLOCK_SIZE, small), _RESERVE_MIN)
 
     @property
     def available(self) -> int:

@@ -8,6 +8,7 @@ end of the work (its client went away: GeneratorExit) or of the machine.  What i
   FIFO and of the dirty meta-data that memory may hold.  Some 100 records or 4 ms are a stretch.
 - `Want.DURABLE`: go on when everything that was accepted or changed so far survives every crash.
 - `Phase`, `Done`: how far it is.  `Emit`: a part of its result, for whoever cannot wait.
+- `Aside`: go on when a call has returned that a thread may make.
 - `Data`: bytes of its result.  `Receive`: bytes from the client; the answer of the `yield`, empty at their end.
 
 Work changes meta-data by `metadata.py`, `tree`, `blockmap` and `freemap`, never by `buffers.modify`: the UNDO that lays
@@ -21,7 +22,7 @@ call (`run_work`).
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
@@ -83,7 +84,17 @@ class Receive:
     limit: int
 
 
-Step: TypeAlias = Want | Phase | Done | Emit | Data | Receive
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Something that may take long and touches nothing of the file system, such as a barrier on a device of its own.
+
+    The answer of the `yield` is empty, and what `call` raises ends the work.
+    """
+
+    call: Callable[[], None]
+
+
+Step: TypeAlias = Want | Phase | Done | Emit | Data | Receive | Aside
 T = TypeVar("T")
 Work: TypeAlias = Generator[Step, bytes, T]
 
@@ -141,6 +152,8 @@ async def carry_out(fs: FileSystem, work: Work[T], listener: Listener) -> T:
                     await _make_room(flusher)
             elif isinstance(step, Receive):
                 answer = await listener.receive(step.limit)
+            elif isinstance(step, Aside):
+                await trio.to_thread.run_sync(step.call)
             else:
                 await listener.tell(step)
             since = await _turn(flusher)
@@ -185,6 +198,8 @@ def run_work(fs: FileSystem, work: Work[T], listener: LocalListener | None = Non
                     flusher.flush_now()
             elif isinstance(step, Receive):
                 answer = hearer.receive(step.limit)
+            elif isinstance(step, Aside):
+                step.call()
             else:
                 hearer.tell(step)
     except StopIteration as end:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from hammerfs.fs.context import Context
 from hammerfs.fs.rootrecords import pfs_records, snapshots
 from hammerfs.fs.work import Work
 from hammerfs.ondisk.address import pfs_localization, pfs_of
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE
 from hammerfs.ops.operation import Call, Operation, Result
+
+
+def volumes_of(ctx: Context) -> list[dict[str, Any]]:
+    """The volumes, by number."""
+    return [{"number": volume.number, "device": volume.device.name} for volume in ctx.volumes.volumes.values()]
 
 
 def _info(call: Call) -> Work[Result]:
@@ -20,7 +28,7 @@ def _info(call: Call) -> Work[Result]:
         "version": ctx.version,
         "read_only": call.fs.read_only,
         "pfs": pfs_of(call.place.localization),
-        "volumes": [{"number": volume.number, "device": volume.device.name} for volume in ctx.volumes.volumes.values()],
+        "volumes": volumes_of(ctx),
         "bigblocks": root.total_bigblocks,
         "bigblocks_free": root.free_bigblocks,
         "bigblocks_reserved": min(root.free_bigblocks, -(-max(kept_bytes, 0) // BIGBLOCK_SIZE)),

@@ -26,8 +26,9 @@ from hammerfs.ops.check_report import Problem, Report
 from hammerfs.ops.check_undo import ActiveRange, check_undo
 from hammerfs.ops.check_usage import Usage, compare
 from hammerfs.ops.check_volumes import KIND as HEADER
-from hammerfs.ops.check_volumes import ROOT, check_headers, check_zones
+from hammerfs.ops.check_volumes import ROOT, check_counts, check_headers, check_zones
 from hammerfs.ops.progress import Progress, SilentProgress
+from hammerfs.store.membership import dismiss_strangers
 from hammerfs.store.recovery import recover_stage1
 from hammerfs.store.volumes import VolumeSet
 
@@ -46,7 +47,7 @@ def check_devices(
     """
     report = Report()
     progress = progress or SilentProgress()
-    volumes = VolumeSet.open([OverlayDevice(device) for device in devices])
+    volumes = VolumeSet.open([OverlayDevice(device) for device in devices], strangers=True)
     check_headers(volumes, report)
     active = check_undo(ImageReader(volumes), report, progress)
     if active is not None and active.size:
@@ -88,6 +89,9 @@ def _recover(volumes: VolumeSet, report: Report) -> None:
         return
     if result.redo_sync_offset is not None:
         report.note("UNDO FIFO", result.redo_sync_offset, "a mount for writing would run REDO from here on")
+    for sentence in dismiss_strangers(volumes):
+        report.note(HEADER, ROOT, sentence)
+    check_counts(volumes, report)
 
 
 def _check_contents(volumes: VolumeSet, report: Report, progress: Progress, data: bool, mirrored: bool) -> None:

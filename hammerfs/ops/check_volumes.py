@@ -46,6 +46,15 @@ def header_place(number: int) -> str:
     return f"{encode(ZONE_RAW_VOLUME, number, 0):016x}"
 
 
+def check_counts(volumes: VolumeSet, report: Report) -> None:
+    """Whether all headers count the volumes alike; the root's counts, and a mount lets the others follow."""
+    count = volumes.root.header.vol_count
+    for number, volume in sorted(volumes.volumes.items()):
+        if volume.header.vol_count != count:
+            text = f"counts {volume.header.vol_count} volumes, the root's {count}"
+            report.note(KIND, header_place(number), text)
+
+
 def _check_layout(number: int, header: VolumeHeader, device_size: int, report: Report) -> None:
     order = (0, BUFSIZE, header.vol_bot_beg, header.vol_mem_beg, header.vol_buf_beg, header.vol_buf_end, device_size)
     if any(low > high for low, high in pairwise(order)):

@@ -149,6 +149,8 @@ class _Run(NamedTuple):
 class FormatLayout:
     """Where everything of a fresh file system lies; `contents` and `headers` render it.
 
+    `layer1_entries`, `layer2` and `header` do so for a volume by itself, one that joins an older file system, too.
+
     The caller has made sure that the volumes are large enough (`mkfs.plan_format`): volume 0 holds its freemap, the
     UNDO FIFO and the two big-blocks of the root directory, every other volume more than its freemap.
     """
@@ -210,13 +212,13 @@ class FormatLayout:
         yield from self._undo_fifo()
         yield self._layer1()
         for volume in self.volumes:
-            yield from self._layer2(volume)
+            yield from self.layer2(volume)
         yield from self._root_directory()
 
     def headers(self) -> Iterator[Extent]:
         """The volume headers, volume 0's last: without it no other volume belongs to anything."""
         for volume in reversed(self.volumes):
-            yield Extent(volume.number, 0, self._header(volume))
+            yield Extent(volume.number, 0, self.header(volume, len(self.volumes)))
 
     def _zone_offset(self, zone: int, bigblock: int, within: int = 0) -> Offset:
         return address.encode(zone, ROOT_VOLNO, bigblock * BIGBLOCK_SIZE + within)
@@ -254,18 +256,22 @@ class FormatLayout:
         version = self.parameters.version
         entries = bytearray(Layer1(0, BLOCKMAP_UNAVAIL).pack(version) * LAYER1_RADIX)
         for volume in self.volumes:
-            first_free = self.root_bigblocks_needed if volume.number == ROOT_VOLNO else volume.freemap_bigblocks
-            first_layer2 = volume.freemap_bigblocks - volume.layer2_bigblocks
-            for index in range(volume.layer2_bigblocks):
-                begin, end = index * LAYER2_RADIX, (index + 1) * LAYER2_RADIX
-                free = min(end, volume.bigblocks) - min(max(begin, first_free), volume.bigblocks)
-                location = address.encode(ZONE_RAW_BUFFER, volume.number, (first_layer2 + index) * BIGBLOCK_SIZE)
-                described = address.encode(ZONE_RAW_BUFFER, volume.number, begin * BIGBLOCK_SIZE)
+            for described, entry in self.layer1_entries(volume):
                 at = address.layer1_offset(described)
-                entries[at : at + LAYER1_ENTRY_SIZE] = Layer1(free, location).pack(version)
+                entries[at : at + LAYER1_ENTRY_SIZE] = entry.pack(version)
         return Extent(ROOT_VOLNO, self.volumes[ROOT_VOLNO].device_offset(0), bytes(entries))
 
-    def _layer2(self, volume: VolumeGeometry) -> Iterator[Extent]:
+    def layer1_entries(self, volume: VolumeGeometry) -> Iterator[tuple[Offset, Layer1]]:
+        """A volume's entries of layer 1, each with the offset that its reach begins at."""
+        first_free = self.root_bigblocks_needed if volume.number == ROOT_VOLNO else volume.freemap_bigblocks
+        first_layer2 = volume.freemap_bigblocks - volume.layer2_bigblocks
+        for index in range(volume.layer2_bigblocks):
+            begin, end = index * LAYER2_RADIX, (index + 1) * LAYER2_RADIX
+            free = min(end, volume.bigblocks) - min(max(begin, first_free), volume.bigblocks)
+            location = address.encode(ZONE_RAW_BUFFER, volume.number, (first_layer2 + index) * BIGBLOCK_SIZE)
+            yield address.encode(ZONE_RAW_BUFFER, volume.number, begin * BIGBLOCK_SIZE), Layer1(free, location)
+
+    def layer2(self, volume: VolumeGeometry) -> Iterator[Extent]:
         """A volume's layer-2 big-blocks; the last one is filled up with entries that say unavailable."""
         version = self.parameters.version
         unavailable = Layer2(ZONE_UNAVAIL, BIGBLOCK_SIZE, 0).pack(version)
@@ -342,8 +348,8 @@ class FormatLayout:
         pfs.label = p.label
         return pfs.copy()
 
-    def _header(self, volume: VolumeGeometry) -> bytes:
-        """A volume header, padded to the buffer that the original writes."""
+    def header(self, volume: VolumeGeometry, count: int) -> bytes:
+        """The header of one of `count` volumes, padded to the buffer that the original writes."""
         p = self.parameters
         header = VolumeHeader(bytearray(BUFSIZE))
         header.vol_signature = VOLUME_SIGNATURE
@@ -355,7 +361,7 @@ class FormatLayout:
         header.vol_fstype = uuid.UUID(FSTYPE_UUID)
         header.vol_label = p.label
         header.vol_no = volume.number
-        header.vol_count = len(self.volumes)
+        header.vol_count = count
         header.vol_version = p.version
         header.vol_rootvol = ROOT_VOLNO
         if volume.number == ROOT_VOLNO:

@@ -18,7 +18,7 @@ from hammerfs.errors import CorruptionError, NoSpaceError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk import crc
-from hammerfs.ondisk.address import Offset, bigblock_of, zone_of
+from hammerfs.ondisk.address import Offset, bigblock_of, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     LOCALIZE_INODE,
@@ -114,13 +114,18 @@ def range_of(pfs: int, parts: Parts, begin: Position = FIRST, all_pfs: bool = Fa
 
 
 def reblock(
-    fs: FileSystem, reach: RecordRange, parts: Parts, free_level: int, interrupted: Callable[[], bool]
+    fs: FileSystem,
+    reach: RecordRange,
+    parts: Parts,
+    free_level: int,
+    interrupted: Callable[[], bool],
+    volume: int | None = None,
 ) -> Work[ReblockOutcome]:
     """Move `parts` of the records in `reach` out of big-blocks with `free_level` free bytes or more.
 
-    NoSpaceError when there is no space to move anything to.
+    With `volume`, out of those of that volume only.  NoSpaceError when there is no space to move anything to.
     """
-    mover = _Mover(fs, parts, free_level)
+    mover = _Mover(fs, parts, free_level, volume)
     outcome = mover.outcome
     outcome.position = reach.first
     key, high = reach.low, reach.high
@@ -147,11 +152,12 @@ def reblock(
 class _Mover:
     """Moves records and nodes of one run."""
 
-    def __init__(self, fs: FileSystem, parts: Parts, free_level: int) -> None:
+    def __init__(self, fs: FileSystem, parts: Parts, free_level: int, volume: int | None) -> None:
         self._fs = fs
         self._ctx = fs.ctx
         self._parts = parts
         self._free_level = free_level
+        self._volume = volume
         self.outcome = ReblockOutcome()
         self._nodes_until = b""
 
@@ -169,6 +175,8 @@ class _Mover:
     def _is_sparse(self, offset: Offset) -> bool:
         """Whether what lies there is to be moved, and can be given back."""
         ctx = self._ctx
+        if self._volume is not None and volume_of(offset) != self._volume:
+            return False
         entry = ctx.freemap.layer2(bigblock_of(offset))
         if entry.bytes_free < self._free_level:
             return False

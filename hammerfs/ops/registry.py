@@ -13,6 +13,7 @@ from hammerfs.ops import (
     administer_status,
     administer_sync,
     administer_version,
+    administer_volumes,
     history,
 )
 from hammerfs.ops.operation import Call, Operation, Result
@@ -24,6 +25,7 @@ OPERATIONS: dict[str, Operation] = {
         administer_status,
         administer_statistics,
         administer_version,
+        administer_volumes,
         administer_snapshots,
         administer_space,
         administer_pfs,

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hammerfs.errors import NoSpaceError
-from hammerfs.ondisk.address import Offset, bigblock_of, encode, to_zone, zone_of
+from hammerfs.ondisk.address import Offset, bigblock_of, encode, to_zone, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_MASK,
     BIGBLOCK_SIZE,
@@ -78,6 +78,7 @@ class Blockmap:
         self._current: dict[int, Offset] = {}
         self._delayed: dict[Offset, int] = {}
         self._unowned = 0
+        self._withheld_bigblocks = 0
         self.cycle = 1
         self.reserved_bytes = 0
 
@@ -174,8 +175,35 @@ class Blockmap:
 
     @property
     def allocatable_bigblocks(self) -> int:
-        """Free big-blocks that neither wait nor are spoken for by a reservation."""
-        return self._root.free_bigblocks - self._unowned
+        """Free big-blocks that neither wait nor are spoken for by a reservation, nor lie on a withheld volume."""
+        return self._root.free_bigblocks - self._unowned - self._withheld_bigblocks
+
+    # --- volumes that come and go ---------------------------------------------------------------
+    def withhold(self, volume: int) -> None:
+        """Allocate nothing on a volume any more, until `offer`; what is free there is not allocatable meanwhile."""
+        assert self._freemap.withheld is None, "two volumes withheld"
+        self._freemap.withheld = volume
+        for zone in RECORD_ZONES:
+            bigblock = self._current.get(zone)
+            if volume_of(self._root.next_offset[zone] if bigblock is None else bigblock) != volume:
+                continue
+            self._root.next_offset[zone] = encode(zone, 0, 0)
+            if bigblock is not None:
+                del self._current[zone]
+                self._claims[bigblock].append_off = BIGBLOCK_SIZE
+                self._drop_if_idle(bigblock, self._claims[bigblock])
+        claimed = [bigblock for bigblock in self._claims if volume_of(bigblock) == volume]
+        spoken_for = sum(self._freemap.layer2(bigblock).zone == 0 for bigblock in claimed)
+        self._withheld_bigblocks = self._freemap.free_bigblocks(volume) - spoken_for
+
+    def offer(self) -> None:
+        """Allocate on all volumes again."""
+        self._freemap.withheld = None
+        self._withheld_bigblocks = 0
+
+    def holds(self, volume: int) -> bool:
+        """Whether something on a volume is reserved, or waits for its delay."""
+        return any(volume_of(bigblock) == volume for bigblock in self._claims)
 
     # --- placement ------------------------------------------------------------------------------
     @staticmethod
@@ -244,4 +272,5 @@ class Blockmap:
         del self._claims[bigblock]
         if self._freemap.layer2(bigblock).zone == 0:
             self._unowned -= 1
+            self._withheld_bigblocks += volume_of(bigblock) == self._freemap.withheld
             self._on_reuse(bigblock)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Protocol
 
-from hammerfs.ondisk.address import Offset, to_zone2
+from hammerfs.ondisk.address import Offset, to_zone2, volume_of
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFMASK, BUFSIZE, NODE_SIZE
 from hammerfs.ondisk.crc import Buffer
 from hammerfs.store.volumes import VolumeSet
@@ -137,6 +137,12 @@ class MetaBuffers:
         else:
             stale = [base for base in range(first, first + BIGBLOCK_SIZE, BUFSIZE) if base in self._clean]
         for base in stale:
+            del self._clean[base]
+
+    def forget_volume(self, number: int) -> None:
+        """Forget what lies on a volume that goes."""
+        assert all(volume_of(base) != number for base in self._dirty), "a volume went that was to be written to"
+        for base in [base for base in self._clean if volume_of(base) == number]:
             del self._clean[base]
 
     def _load(self, base: int) -> bytearray:

@@ -7,13 +7,14 @@ per 4 TiB, so it costs the same whatever the size.  Source: `hammer_blockmap.c`,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hammerfs.errors import CorruptionError
 from hammerfs.ondisk.address import Offset, encode, layer1_offset, layer2_offset, short_of, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_MASK,
     BIGBLOCK_SIZE,
+    BLOCKMAP_UNAVAIL,
     BUFMASK,
     BUFSIZE,
     DATA_ALIGN,
@@ -37,7 +38,10 @@ BYTES_FREE_MIN = -(1 << 31)
 
 
 class FreeMap:
-    """Layer 1 and layer 2 of a mounted file system, keyed by zone-2 offsets of big-blocks."""
+    """Layer 1 and layer 2 of a mounted file system, keyed by zone-2 offsets of big-blocks.
+
+    withheld -- number of the volume that nothing is to be allocated on; None when there is none
+    """
 
     def __init__(self, volumes: VolumeSet, buffers: MetaBuffers) -> None:
         self._volumes = volumes
@@ -48,6 +52,7 @@ class FreeMap:
         self._layer2: dict[Offset, Layer2] = {}
         self._dirty1: set[int] = set()
         self._dirty2: set[Offset] = set()
+        self.withheld: int | None = None
         self._spans = [
             (number, volume.header.vol_buf_end - volume.header.vol_buf_beg)
             for number, volume in sorted(volumes.volumes.items())
@@ -131,8 +136,14 @@ class FreeMap:
 
     def candidates(self, start: Offset, zone: int) -> Iterator[Offset]:
         """Big-blocks from `start` on, once around all volumes, that are free or owned by `zone` and not full."""
-        ordered = [span for span in self._spans if span[0] >= volume_of(start)]
-        ordered += [span for span in self._spans if span[0] <= volume_of(start)]
+        home = volume_of(start)
+        spans = [span for span in self._spans if span[0] != self.withheld]
+        ordered = [span for span in spans if span[0] >= home] + [span for span in spans if span[0] < home]
+        if ordered[0][0] == home:
+            ordered.append(ordered[0])
+        else:
+            start = encode(zone_of(start), ordered[0][0], 0)
+            ordered.append((ordered[0][0], 0))
         for index, (number, size) in enumerate(ordered):
             first = start & (1 << 52) - 1 & -BIGBLOCK_SIZE if index == 0 else 0
             last = min(size, (start & (1 << 52) - 1)) if index == len(ordered) - 1 else size
@@ -159,9 +170,11 @@ class FreeMap:
                     if entry.zone == 0 or (entry.zone == zone and entry.append_off < BIGBLOCK_SIZE):
                         yield bigblock
 
-    def owned(self) -> Iterator[tuple[Offset, int]]:
-        """Big-blocks that belong to a zone, with that; entries may change between two of them."""
+    def owned(self, volume: int | None = None) -> Iterator[tuple[Offset, int]]:
+        """Big-blocks of all volumes or of one that belong to a zone, with that; entries may change between two."""
         for number, size in self._spans:
+            if volume is not None and number != volume:
+                continue
             for position in range(0, size, BIGBLOCK_SIZE):
                 bigblock = encode(ZONE_RAW_BUFFER, number, position)
                 if not self.layer1(bigblock).available:
@@ -171,13 +184,45 @@ class FreeMap:
                 if zone:
                     yield bigblock, zone
 
-    def free_bigblocks(self) -> int:
-        """Free big-blocks of all volumes, as layer 1 counts them."""
+    def free_bigblocks(self, volume: int | None = None) -> int:
+        """Free big-blocks of all volumes or of one, as layer 1 counts them."""
         return sum(
             self.layer1(encode(ZONE_RAW_BUFFER, number, position)).blocks_free
             for number, size in self._spans
+            if volume is None or number == volume
             for position in range(0, size, LAYER2_SPAN)
         )
+
+    def begin_volume(self, number: int, size: int, entries: Sequence[tuple[Offset, Layer1]]) -> None:
+        """Describe one more volume: the size of its buffer area, and its layer-1 entries with where their reach begins.
+
+        Its layer 2 lies on the volume already.  CorruptionError when something describes the volume already.
+        """
+        for described, _ in entries:
+            if self.layer1(described).available:
+                raise CorruptionError(
+                    f"freemap layer-1 entry of volume {number}, which does not exist,", offset=described
+                )
+        self._spans = sorted([*self._spans, (number, size)])
+        for described, entry in entries:
+            position = layer1_offset(described)
+            self._layer1[position] = entry
+            self._dirty1.add(position)
+
+    def end_volume(self, number: int) -> None:
+        """Describe a volume no longer, on which nothing is owned."""
+        assert all(volume_of(bigblock) != number for bigblock in self._dirty2), (
+            "a volume went that was changed just now"
+        )
+        (size,) = [size for other, size in self._spans if other == number]
+        for start in range(0, size, LAYER2_SPAN):
+            position = layer1_offset(encode(ZONE_RAW_BUFFER, number, start))
+            self._layer1[position] = Layer1(0, BLOCKMAP_UNAVAIL)
+            self._dirty1.add(position)
+        self._spans = [span for span in self._spans if span[0] != number]
+        for bigblock in [bigblock for bigblock in self._layer2 if volume_of(bigblock) == number]:
+            del self._layer2[bigblock]
+        self._buffers.forget_volume(number)
 
     def can_append_at(self, start: Offset, zone: int) -> bool:
         """Whether a zone may go on at `start`: within a volume, or at the end of all zone offsets, and aligned."""

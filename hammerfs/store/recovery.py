@@ -25,7 +25,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hammerfs.errors import CorruptionError
+from hammerfs.errors import CorruptionError, NotHammerError
 from hammerfs.ondisk.address import Offset, short_of, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BUFMASK,
@@ -33,7 +33,9 @@ from hammerfs.ondisk.constants import (
     HEAD_TYPE_PAD,
     HEAD_TYPE_REDO,
     HEAD_TYPE_UNDO,
+    MAX_VOLUMES,
     REDO_SYNC,
+    ROOT_VOLNO,
     UNDO_ALIGN,
     VERSION_UNDO_SEQUENCED,
     VOLUME_VERSION_MAX,
@@ -232,6 +234,7 @@ class _RangeFinder:
         if place.size < UNDO_OVERHEAD:
             return False
         target, size = _undo_target(place)
+        self._demand_volume(place, target, size)
         if not 0 <= size <= place.size - UNDO_OVERHEAD or (target & BUFMASK) + size > BUFSIZE:
             return False
         if zone_of(target) == ZONE_RAW_VOLUME:
@@ -240,6 +243,20 @@ class _RangeFinder:
         # The FIFO restoring itself would take away what the next recovery needs.
         covered = zone_of(target) == ZONE_RAW_BUFFER and self._volumes.covers(target & ~BUFMASK, BUFSIZE)
         return covered and not self._reader.holds(target)
+
+    def _demand_volume(self, place: Place, target: Offset, size: int) -> None:
+        """Say so when the volumes are those of a change of their set that is going to be taken back."""
+        if zone_of(target) != ZONE_RAW_VOLUME or volume_of(target) != ROOT_VOLNO or not 0 <= size <= BUFSIZE:
+            return
+        raw = self._volumes.root.buffer.copy()
+        start = place.start + UNDO_HEAD_SIZE
+        raw[short_of(target) : short_of(target) + size] = place.chunk[start : start + size]
+        count, given = VolumeHeader(raw).vol_count, len(self._volumes.volumes)
+        if count != self._volumes.root.header.vol_count and given < count <= MAX_VOLUMES:
+            raise NotHammerError(
+                f"only {given} of the {count} volumes of {self._volumes.root.device.name} were given: "
+                "one was being removed, and recovery takes that back"
+            )
 
     def _is_header_kept(self, target: Offset, data: bytes) -> bool:
         """Whether a header would still be one of this file system with `data` restored in it.

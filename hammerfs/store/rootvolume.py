@@ -21,6 +21,8 @@ from hammerfs.ondisk.volume import VolumeHeader
 from hammerfs.store.buffers import UndoLog
 from hammerfs.store.volumes import VolumeSet
 
+_COUNT_START, _COUNT_END = 148, 152
+"""vol_count."""
 _COUNTERS_START = 200
 NEXT_TID_MAX = MAX_OBJID // 2
 """Object ids are TIDs with a sign; half of their range is more than anyone can use up."""
@@ -31,7 +33,8 @@ _COUNTERS_END = 248
 class RootVolume:
     """In-memory truth of volume 0's header.
 
-    free_bigblocks, inode_count -- vol0_stat_ counters
+    volume_count -- volumes that make up the file system
+    free_bigblocks, total_bigblocks, inode_count -- vol0_stat_ counters
     btree_root -- zone-8 offset of the root node
     next_offset -- append point per zone
     next_tid -- highest TID given out
@@ -40,6 +43,7 @@ class RootVolume:
     def __init__(self, volumes: VolumeSet) -> None:
         self._volumes = volumes
         header = volumes.root.header
+        self.volume_count = header.vol_count
         self.free_bigblocks = header.vol0_stat_freebigblocks
         self.total_bigblocks = header.vol0_stat_bigblocks
         self.inode_count = header.vol0_stat_inodes
@@ -69,6 +73,9 @@ class RootVolume:
     def sync(self, undo: UndoLog) -> None:
         """Bring the header up to date; what changes is logged first."""
         header = self.header
+        if header.vol_count != self.volume_count:
+            undo.log(encode(ZONE_RAW_VOLUME, 0, _COUNT_START), header.part(_COUNT_START, _COUNT_END))
+            header.vol_count = self.volume_count
         before = header.part(_COUNTERS_START, _COUNTERS_END)
         header.vol0_stat_freebigblocks = self.free_bigblocks
         header.vol0_stat_bigblocks = self.total_bigblocks

@@ -95,18 +95,18 @@ class VolumeSet:
         self._failed: DeviceError | None = None
         self._readers: list[_Reader | None] = [None] * MAX_VOLUMES
         for volume in self.volumes.values():
-            start = volume.header.vol_buf_beg
-            self._readers[volume.number] = (volume.device.read, start, volume.header.vol_buf_end - start)
+            self._readers[volume.number] = _reader_of(volume)
 
     @classmethod
-    def open(cls, devices: Sequence[Device], *, check_size: bool = True) -> VolumeSet:
+    def open(cls, devices: Sequence[Device], *, check_size: bool = True, strangers: bool = False) -> VolumeSet:
         """Verify that the devices are the volumes of one file system.
 
         Raises NotHammerError when they are not, CorruptionError when a header cannot be right.  The devices stay the
-        caller's to close until this returns.  `check_size=False` admits devices shorter than their header says.
+        caller's to close until this returns.  `check_size=False` admits devices shorter than their header says,
+        `strangers` more of them than the root's header counts, for `membership.py` to judge after recovery.
         """
         volumes = [_load(device, check_size) for device in devices]
-        _check_family(volumes)
+        _check_family(volumes, strangers)
         result = cls(volumes)
         _check_version(result.root)
         _check_fifo(result)
@@ -139,6 +139,26 @@ class VolumeSet:
         self._unsettled.add(volume.number)
         self.unsettled_bytes += size
         self.bytes_written += size
+
+    def add(self, volume: Volume) -> None:
+        """Have one more volume."""
+        assert volume.number not in self.volumes, "a volume's number is taken"
+        self.volumes = dict(sorted([*self.volumes.items(), (volume.number, volume)]))
+        self._readers[volume.number] = _reader_of(volume)
+
+    def remove(self, number: int) -> Volume | None:
+        """Have a volume no longer, which nothing refers to; None when a barrier may still concern it."""
+        if not self._barrier_lock.acquire(blocking=False):
+            return None
+        try:
+            if number in self._unsettled:
+                return None
+            volume = self.volumes[number]
+            self.volumes = {other: kept for other, kept in self.volumes.items() if other != number}
+            self._readers[number] = None
+            return volume
+        finally:
+            self._barrier_lock.release()
 
     def covers(self, offset: Offset, size: int) -> bool:
         """Whether a range lies within a volume's buffer area."""
@@ -220,6 +240,11 @@ class VolumeSet:
         raise CorruptionError(what, offset=offset)
 
 
+def _reader_of(volume: Volume) -> _Reader:
+    start = volume.header.vol_buf_beg
+    return volume.device.read, start, volume.header.vol_buf_end - start
+
+
 def _load(device: Device, check_size: bool) -> Volume:
     """Read a device's header and check what can be checked without the other volumes."""
     name = device.name
@@ -245,8 +270,8 @@ def _load(device: Device, check_size: bool) -> Volume:
     return volume
 
 
-def _check_family(volumes: Sequence[Volume]) -> None:
-    """Check that the volumes are all of one file system's, each once."""
+def _check_family(volumes: Sequence[Volume], strangers: bool) -> None:
+    """Check that the volumes are all of one file system's, each once, and maybe some more."""
     if not volumes:
         raise NotHammerError("no volume was given")
     seen: dict[int, Volume] = {}
@@ -268,7 +293,7 @@ def _check_family(volumes: Sequence[Volume]) -> None:
         absent = [n for n in range(max(count, max(seen) + 1)) if n not in seen][: max(1, count - len(seen))]
         names = f"volume{'s' if len(absent) > 1 else ''} {_listed(absent)}"
         raise NotHammerError(f"{names} of {count} missing ({root.device.name} was given)")
-    if len(seen) > count:
+    if len(seen) > count and not strangers:
         raise NotHammerError(f"{root.device.name} says the file system has {count} volumes, but {len(seen)} were given")
 
 

@@ -22,7 +22,7 @@ class Mount:
     device -- "major:minor" of the file system, the same for all places where it is mounted
     path -- where it is mounted, absolute and without symbolic links
     kind -- file system type
-    source -- what is mounted: for ours the first special
+    source -- what is mounted: for ours the root volume
     owner -- uid of the user whose server answers, for FUSE; otherwise 0
     """
 

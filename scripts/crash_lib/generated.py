@@ -20,7 +20,7 @@ import trio.testing
 
 from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick, pick_node, random_step
 from crash_lib.promises import Promises
-from crash_lib.small import fresh, mount, recorded
+from crash_lib.small import VOLUME_SIZE, fresh, mount, recorded
 from crash_lib.twin import Twin
 from crash_lib.verdict import Tree, snapshots_of
 from hammerfs.device.memory import MemoryDevice
@@ -30,6 +30,7 @@ from hammerfs.fs import work
 from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Work
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE
 
 TASKS_MAX = 4
 EARLY_BYTES = 40 * 1024
@@ -45,6 +46,7 @@ class Plan:
     """What a workload does, drawn from its seed.
 
     version, volumes -- of the file system
+    spares -- devices beside it, which may become volumes of that number
     tasks -- how many change it at the same time
     steps -- operations of all tasks together
     weights -- of operations, by name; those not named are left out
@@ -60,6 +62,7 @@ class Plan:
 
     version: int = 7
     volumes: int = 1
+    spares: int = 0
     tasks: int = 1
     steps: int = 40
     weights: dict[str, int] = field(default_factory=lambda: {**dict.fromkeys(OPERATIONS, 1), **WEIGHTS})
@@ -103,14 +106,17 @@ class Workload:
 def record(plan: Plan, seed: int) -> Workload:
     """Run a plan."""
     bases = fresh(plan.version, plan.volumes)
+    spares = [MemoryDevice(VOLUME_SIZE, name=f"volume{plan.volumes + number}.img") for number in range(plan.spares)]
     options = {"xattr": True, "nohistory": plan.nohistory}
     with deterministic(seed):
         twin = Twin(mount(bases, **options))
         if plan.prepare is not None:
             plan.prepare(twin)
         twin.fs.close_now()
+        bases += spares
         devices, log = recorded([device.copy() for device in bases])
-        fs = twin.fs = mount(devices, **options)
+        fs = twin.fs = mount(devices[: plan.volumes], **options)
+        fs.open_device = {device.name: device for device in devices}.__getitem__
         assert fs.flusher is not None
         if plan.early:
             fs.flusher.cycle._meta_limit = EARLY_BYTES
@@ -226,6 +232,8 @@ def deterministic(seed: int) -> Iterator[None]:
             mock.patch("hammerfs.ops.prune._BATCH", 5),
             mock.patch("hammerfs.ops.reblock._BATCH", 5),
             mock.patch("hammerfs.ops.dedup._BATCH", 5),
+            mock.patch("hammerfs.ops.administer_volumes._WRITE_BYTES", BIGBLOCK_SIZE),
+            mock.patch("trio.to_thread.run_sync", _aside),
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
             mock.patch("hammerfs.fs.filedata._QUEUE_BYTES", 100_000),
             mock.patch.object(BarrierRunner, "run", _slow_barrier),
@@ -238,6 +246,13 @@ def deterministic(seed: int) -> Iterator[None]:
 
 def _tick(ticks: Iterator[int]) -> float:
     return next(ticks) * 1e-5
+
+
+async def _aside(call: Callable[[], None]) -> None:
+    """What a thread does, which takes a while to begin."""
+    for _ in range(3):
+        await trio.lowlevel.checkpoint()
+    call()
 
 
 async def _slow_barrier(runner: BarrierRunner) -> None:
@@ -257,7 +272,8 @@ async def _slow_barrier(runner: BarrierRunner) -> None:
             await trio.lowlevel.checkpoint()
         written = {entry.device for entry in log.entries[began:] if isinstance(entry, Write)}
     volumes.barrier()
-    volumes._unsettled |= written
+    # A device that is about to be a volume, or was one, is settled by whoever writes to it.
+    volumes._unsettled |= written & volumes.volumes.keys()
 
 
 def _barrier_at_once(runner: BarrierRunner) -> None:

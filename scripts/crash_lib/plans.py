@@ -18,9 +18,11 @@ from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, HBUFSIZE, OBJTYPE_
 from hammerfs.ops import dedup as sharing
 from hammerfs.ops import prune as pruning
 from hammerfs.ops import reblock as moving
+from hammerfs.ops.operation import Call
 from hammerfs.ops.rebalance import rebalance, saturation_of
 from hammerfs.ops.reblock import Parts
 from hammerfs.ops.record_range import RecordRange
+from hammerfs.ops.registry import begin, find
 from hammerfs.ops.retention import BetweenSnapshots
 from hammerfs.store.undo import UndoFifo
 
@@ -194,11 +196,35 @@ def regain(seed: int) -> Plan:
     )
 
 
+def revolume(seed: int) -> Plan:
+    """Volumes come and go: a third one comes and the second or third goes, or the second goes and comes again."""
+    changes = [
+        [("volume-add", 2), ("volume-del", 1)],
+        [("volume-add", 2), ("volume-del", 2)],
+        [("volume-del", 1), ("volume-add", 1)],
+    ][seed % 3]
+
+    def maintain(fs: FileSystem, source: random.Random) -> Work[Any]:
+        operation, number = changes.pop(0)
+        call = Call(fs, fs.root, {"device": f"volume{number}.img", "reblock": True})
+        return begin(find(operation), call)
+
+    return Plan(
+        version=(7, 7, 6, 4, 3)[seed % 5],
+        volumes=2,
+        spares=1,
+        tasks=1 + seed // 3 % TASKS_MAX,
+        steps=_steps(seed, 20, 50),
+        weights=ALL,
+        maintain=maintain,
+    )
+
+
 PLANS: dict[str, Callable[[int], Plan]] = {
     plan.__name__: plan
     for plan in (
         *(mixed, tasks, names, data, redo, attributes, versions, volumes, early, wrap, reuse, full),
-        *(prune, reblock, dedup, regain),
+        *(prune, reblock, dedup, regain, revolume),
     )
 }
 

@@ -37,6 +37,7 @@ from hammerfs.ops.check import check_devices
 from hammerfs.ops.check_freemap import FreemapState, check_freemap
 from hammerfs.ops.check_reader import ImageReader
 from hammerfs.ops.check_report import Report
+from hammerfs.ops.mkfs import is_formatted
 from hammerfs.ops.progress import Progress
 from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.volumes import VolumeSet
@@ -121,7 +122,7 @@ def recover(devices: Sequence[ReadingDevice], **options: Any) -> Recovered:
     opened = 0
     _HEARD.clear()
     try:
-        fs = mount(devices, start_us=RECOVERY_US, **options)
+        fs = mount(volumes_among(devices), start_us=RECOVERY_US, **options)
         opened = len(entries)
         fs.close_now()
         assert not _HEARD, f"the log says: {_HEARD[0]}"
@@ -130,14 +131,20 @@ def recover(devices: Sequence[ReadingDevice], **options: Any) -> Recovered:
     return Recovered(entries, opened)
 
 
+def volumes_among(devices: Sequence[Device]) -> list[Device]:
+    """What anybody would try to mount: everything that could be a volume."""
+    return [device for device in devices if is_formatted(device)]
+
+
 def verify(devices: Sequence[Device], contents: Contents) -> Verdict:
     """Check everything, then read everything through a read-only mount."""
     try:
-        report = check_devices(devices)
+        members = volumes_among(devices)
+        report = check_devices(members)
         problems = [str(problem) for problem in report.problems]
         if report.recovery_pending:
             problems.append("recovery is pending after recovery")
-        fs = mount([OverlayDevice(device) for device in devices], xattr=True, read_only=True)
+        fs = mount([OverlayDevice(device) for device in members], xattr=True, read_only=True)
         return Verdict(tuple(problems), survey(fs, contents))
     except (HammerError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         return Verdict((f"{type(error).__name__}: {error}",), None)
@@ -233,7 +240,8 @@ class FreemapLayers:
     def __init__(self, written: set[tuple[int, int]]) -> None:
         self._written = written
         self._known: dict[tuple[object, ...], tuple[FreemapState, Report]] = {}
-        self._places: list[Offset] = []
+        self._places: dict[tuple[int, ...], list[Offset]] = {}
+        """By the volumes that there are."""
 
     def forget(self) -> None:
         """More pages than before differ between images."""
@@ -246,7 +254,8 @@ class FreemapLayers:
         if key not in self._known:
             own = Report()
             state = check_freemap(reader, own, progress)
-            self._places = [place for place in self._buffers(state) if self._differs(reader.volumes, place)]
+            places = [place for place in self._buffers(state) if self._differs(reader.volumes, place)]
+            self._places[tuple(reader.volumes.volumes)] = places
             key = self._key(reader)
             self._known[key] = state, own
         state, own = self._known[key]
@@ -274,5 +283,6 @@ class FreemapLayers:
             fifo = header.blockmap(ZONE_UNDO)
             fifo.first_offset = fifo.next_offset = fifo.entry_crc = 0
             headers.append(bytes(header.raw))
-        buffers = [(place, reader.read_uncached(place, BUFSIZE)) for place in self._places]
+        places = self._places.get(tuple(reader.volumes.volumes), [])
+        buffers = [(place, reader.read_uncached(place, BUFSIZE)) for place in places]
         return (*headers, *buffers)

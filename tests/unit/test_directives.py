@@ -6,14 +6,13 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from second_opinion import COMMAND, assert_original_agrees
 from small_filesystem import FIFO_SIZE, VOLUME_SIZE, make, mount, names, read, walk
 
 from hammerfs.cli import hammer
@@ -32,9 +31,6 @@ from hammerfs.ops.recover import Extent, Found
 from hammerfs.store.volumes import VolumeSet
 
 Hammer = Callable[..., str]
-COMMAND = [sys.executable, "-m", "hammerfs.cli.hammer"]
-ORIGINAL = os.environ.get("HAMMERFS_ORIGINAL_HAMMER", "hammer-original")
-"""The original's hammer(8), where somebody has built it for this machine: a second opinion on every image."""
 
 
 @pytest.fixture
@@ -53,17 +49,7 @@ def image(tmp_path: Path) -> Iterator[Path]:
     device.close()
     assert report.clean, "\n".join(map(str, report.problems[:20]))
     assert not report.recovery_pending
-    if shutil.which(ORIGINAL) is not None:
-        assert_original_agrees(path)
-
-
-def assert_original_agrees(image: Path) -> None:
-    """The original's show and checkmap print what ours print, and find nothing wrong."""
-    for directive in ("show", "checkmap"):
-        theirs = subprocess.run([ORIGINAL, "-f", image, directive], capture_output=True, check=True).stdout
-        ours = subprocess.run([*COMMAND, "-f", image, directive], capture_output=True, check=True).stdout
-        assert theirs == ours
-        assert not re.search(rb"(?m)^(B|.*\d+ (errors|bad ))", theirs)
+    assert_original_agrees(path)
 
 
 @pytest.fixture
