@@ -4,8 +4,8 @@ Work is a generator.  Between two `yield`s nobody else runs, so it may read and 
 B-tree included; at each `yield` everything must be whole, for anything may happen there: other requests, a flush, the
 end of the work (its client went away: GeneratorExit) or of the machine.  What it yields says what it needs:
 
-- `Want.PAUSE`: others may run.  When it goes on, the running cycle has room for a stretch of changes: half of the UNDO
-  FIFO and of the dirty meta-data that memory may hold.  Some 100 records or 4 ms are a stretch.
+- `Want.PAUSE`: others may run.  When it goes on, the running cycle has room for a stretch of changes: what has become
+  much (META_BYTES, DATA_BYTES, half of the UNDO FIFO) was written.  Some 100 records or 4 ms are a stretch.
 - `Want.DURABLE`: go on when everything that was accepted or changed so far survives every crash.
 - `Phase`, `Done`: how far it is.  `Emit`: a part of its result, for whoever cannot wait.
 - `Aside`: go on when a call has returned that a thread may make.
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 _STRETCH_SECONDS = 0.004
 """As long as the flusher works between two looks at the event loop."""
+META_BYTES = 2 * 1024 * 1024
+"""Dirty meta-data at which it is written out: whoever calls fsync, or changes anything, may have to wait for that."""
+DATA_BYTES = 4 * 1024 * 1024
+"""The same for file data that was moved."""
 _ROOM_TRIES = 3
 """Flushes after which the cycle must have room: one may be under way, one may only close what it wrote."""
 
@@ -174,7 +178,7 @@ async def _turn(flusher: Flusher | None) -> float:
 
 
 def _lacks_room(flusher: Flusher | None) -> bool:
-    return flusher is not None and (flusher.cycle.meta_halflimit() or flusher.cycle.undo_exhausted(2))
+    return flusher is not None and flusher.cycle.crowded(META_BYTES, DATA_BYTES)
 
 
 async def _make_room(flusher: Flusher | None) -> None:

@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from hammerfs.errors import CorruptionError, UsageError
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Done, Phase, Work
+from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk.address import Offset, bigblock_of, zone_of
 from hammerfs.ondisk.constants import RECTYPE_DATA, VERSION_DEDUP, ZONE_LARGE_DATA, ZONE_SMALL_DATA
 from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf, with_data
 from hammerfs.ops.record_data import verified_data
-from hammerfs.ops.record_range import RecordRange, key_after, rest
+from hammerfs.ops.record_range import RecordRange, key_after
 from hammerfs.store.blockmap import aligned
 from hammerfs.store.freemap import BYTES_FREE_MIN
 
@@ -94,7 +94,7 @@ def dedup(
         while batch := list(islice(fs.ctx.tree.scan(key, reach.high), _BATCH)):
             done = run.take(batch)
             yield Done(done)
-            yield from rest(fs)
+            yield Want.PAUSE
             if interrupted():
                 outcome.interrupted = True
                 return outcome

@@ -15,7 +15,7 @@ from hammerfs.fs import strays
 from hammerfs.fs.context import Context
 from hammerfs.fs.metadata import read_record
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Done, Phase, Work
+from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk.address import Localization, ObjId, Tid, zone_of
 from hammerfs.ondisk.constants import (
     LOCALIZE_PFS_MASK,
@@ -29,7 +29,7 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf
 from hammerfs.ondisk.inode import InodeData
-from hammerfs.ops.record_range import LAST, Position, RecordRange, key_before, position_of, rest
+from hammerfs.ops.record_range import LAST, Position, RecordRange, key_before, position_of
 from hammerfs.ops.retention import Rule
 
 _BATCH = 128
@@ -72,7 +72,7 @@ def prune(
         last = element_key(batch[-1])
         outcome.position = position_of(last)
         yield Done(len(batch))
-        yield from rest(fs)
+        yield Want.PAUSE
         if interrupted():
             outcome.interrupted = True
             break

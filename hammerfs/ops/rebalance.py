@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Done, Phase, Work
+from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk.constants import INTERNAL_ELEMENTS
-from hammerfs.ops.record_range import FIRST, Position, RecordRange, position_of, rest
+from hammerfs.ops.record_range import FIRST, Position, RecordRange, position_of
 
 DEFAULT_PERCENTAGE = 85
 
@@ -52,7 +52,7 @@ def rebalance(
             outcome.removed += step.removed
             key = step.next
             yield Done(step.examined)
-            yield from rest(fs)
+            yield Want.PAUSE
             if interrupted():
                 outcome.interrupted = True
                 return outcome

@@ -41,7 +41,7 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf, with_data
 from hammerfs.ops.record_data import verified_data
-from hammerfs.ops.record_range import FIRST, Position, RecordRange, key_after, position_of, rest
+from hammerfs.ops.record_range import FIRST, Position, RecordRange, key_after, position_of
 
 _BATCH = 64
 _STRETCH_BYTES = 512 * 1024
@@ -141,7 +141,7 @@ def reblock(
         last = element_key(batch[done - 1])
         outcome.position = position_of(last)
         yield Done(done)
-        yield from rest(fs)
+        yield Want.PAUSE
         if interrupted():
             outcome.interrupted = True
             break

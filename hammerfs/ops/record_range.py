@@ -6,11 +6,8 @@ localization is left out of it, since it says for which PFS the directive was as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Want
 from hammerfs.ondisk.address import Localization, ObjId, pfs_localization
 from hammerfs.ondisk.constants import (
     LOCALIZE_MASK,
@@ -23,11 +20,6 @@ from hammerfs.ondisk.constants import (
     MIN_OBJID,
 )
 from hammerfs.ondisk.element import pack_key, unpack_key
-
-META_BYTES = 2 * 1024 * 1024
-"""Dirty meta-data of a directive at which it is written: an fsync that comes meanwhile waits for that, too."""
-DATA_BYTES = 4 * 1024 * 1024
-"""The same for file data that was moved."""
 
 
 class Position(NamedTuple):
@@ -76,9 +68,3 @@ def key_after(key: bytes) -> bytes:
 def key_before(key: bytes) -> bytes:
     """The packed key before."""
     return (int.from_bytes(key, "big") - 1).to_bytes(len(key), "big")
-
-
-def rest(fs: FileSystem) -> Iterator[Want]:
-    """Let others run; what was changed is written when it has become much, so that nobody waits long for that."""
-    crowded = fs.flusher is not None and fs.flusher.cycle.crowded(META_BYTES, DATA_BYTES)
-    yield Want.DURABLE if crowded else Want.PAUSE

@@ -15,7 +15,7 @@ from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.sync_inode import InodeSync
-from hammerfs.fs.work import Want, Work, run_work
+from hammerfs.fs.work import Work, run_work
 from hammerfs.ondisk.address import bigblock_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
@@ -363,13 +363,19 @@ def test_a_truncation_in_the_middle_of_its_flush_meets_data_that_was_moved() -> 
 
 
 def test_what_is_moved_is_written_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hammerfs.ops.record_range.DATA_BYTES", MIB)
+    monkeypatch.setattr("hammerfs.fs.work.DATA_BYTES", MIB)
     fs = mount(fresh())
     make(fs, fs.root, b"a", b"x" * 8 * MIB)
     flush(fs)
-    wants = list(reblock(fs, range_of(0, Parts.DATA), Parts.DATA, 0, never))
-    assert Want.DURABLE in wants
-    assert fs.ctx.blocks.queued_bytes >= 8 * MIB
+    queued: list[int] = []
+
+    def look() -> bool:
+        queued.append(fs.ctx.blocks.queued_bytes)
+        return False
+
+    run_work(fs, reblock(fs, range_of(0, Parts.DATA), Parts.DATA, 0, look))
+    assert MIB <= max(queued) < 3 * MIB
+    assert len(queued) > 8
 
 
 def test_what_reblocking_could_bring_is_told() -> None:

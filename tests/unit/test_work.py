@@ -11,9 +11,11 @@ from flusher_control import running, until
 from small_filesystem import assert_clean, fresh, make, mount, read
 
 from hammerfs.errors import DeviceError, FlushFailedError, UsageError
+from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.rootrecords import add_snapshot, snapshots
-from hammerfs.fs.work import Data, Done, Emit, Phase, Receive, Step, Want, Work, carry_out, run_work
+from hammerfs.fs.work import META_BYTES, Data, Done, Emit, Phase, Receive, Step, Want, Work, carry_out, run_work
+from hammerfs.ondisk.constants import LOCALIZE_INODE, OBJID_ROOT, RECTYPE_CONFIG
 
 pytestmark = pytest.mark.trio
 
@@ -231,3 +233,33 @@ async def test_a_read_only_file_system_has_nothing_to_wait_for() -> None:
         return 1
 
     assert run_work(fs, work()) == 1
+
+
+def growing(fs: FileSystem, count: int, peaks: list[int]) -> Work[None]:
+    """Adds meta-data, and never asks for anything but a pause."""
+    assert fs.flusher is not None
+    for number in range(count):
+        for key in range(64):
+            tid = fs.ctx.alloc_tid()
+            insert_record(fs.ctx, tid, LOCALIZE_INODE, OBJID_ROOT, RECTYPE_CONFIG, number * 64 + key, 0, bytes(1000))
+        peaks.append(fs.flusher.cycle.dirty_meta())
+        yield Want.PAUSE
+
+
+async def test_what_a_work_changes_is_written_before_it_has_become_much() -> None:
+    """A flush of tens of megabytes would hold up everybody at once."""
+    fs = mount(devices := fresh(), cache_bytes=256 * 1024 * 1024)
+    peaks: list[int] = []
+    async with running(fs):
+        await carry_out(fs, growing(fs, 200, peaks), Memory())
+    assert max(peaks) < 2 * META_BYTES
+    assert_clean(devices)
+
+
+async def test_and_so_it_is_offline() -> None:
+    fs = mount(devices := fresh(), cache_bytes=256 * 1024 * 1024)
+    peaks: list[int] = []
+    run_work(fs, growing(fs, 200, peaks))
+    assert max(peaks) < 2 * META_BYTES
+    fs.close_now()
+    assert_clean(devices)
