@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hammerfs.cli.cleanup_config import ConfigLine, default_config, is_due, is_expired, parse_config
 from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
 from hammerfs.cli.directive import Directive
 from hammerfs.cli.directive_dedup import dedup
@@ -26,6 +25,7 @@ from hammerfs.cli.reach import reaching
 from hammerfs.cli.snapshot_links import snapshot_links
 from hammerfs.errors import HammerError
 from hammerfs.ondisk.constants import ROOT_PFSID, VERSION_SNAPSHOT_RECORDS
+from hammerfs.ops.cleanup_config import ConfigLine, default_config, is_due, is_expired, parse_config
 from hammerfs.vfs.mounttable import FILESYSTEM_KIND, mounts
 
 _CLEANUP = "cleanup [<filesystem> ...]"

@@ -21,6 +21,7 @@ from hammerfs.ondisk.constants import MAX_PFSID, MAX_TID
 
 CACHE_BYTES_MIN: Final = 8 * MIB
 FSYNC_MODE_MAX: Final = 4
+KEEP_FREE_PERCENT_MAX: Final = 90
 
 _FLAGS: Final[dict[str, dict[str, bool]]] = {
     "ro": {"read_only": True},
@@ -104,6 +105,8 @@ def parse_mount_options(texts: Iterable[str]) -> MountRequest:
             if not equals or not value:
                 raise UsageError(f"mount option '{name}' needs a value: {name}={_VALUES[name].shape}")
             fields[_VALUES[name].field] = _VALUES[name].parse(name, value)
+        elif name == "keepfree":
+            fields.update(_parse_keepfree(value))
         elif word == "remount":
             raise UsageError("a mounted file system keeps its options; unmount it and mount it again")
         elif word and word not in _DROPPED and not word.startswith(_DROPPED_PREFIXES):
@@ -175,6 +178,21 @@ def _parse_tid(name: str, value: str) -> int:
             f"mount option {name}={value}: a transaction id was expected, such as {name}=0x0000000123456780"
         )
     return tid
+
+
+def _parse_keepfree(value: str) -> dict[str, int]:
+    """A size or a percentage; the later word wins over the earlier, whichever of them it is."""
+    if value.endswith("%"):
+        return {
+            "keep_free_bytes": 0,
+            "keep_free_percent": _whole_number("keepfree", value[:-1], 0, KEEP_FREE_PERCENT_MAX),
+        }
+    try:
+        return {"keep_free_bytes": parse_size(value), "keep_free_percent": 0}
+    except UsageError:
+        raise UsageError(
+            f"mount option keepfree={value}: a size or a percentage was expected, such as keepfree=10%"
+        ) from None
 
 
 def _parse_snapdir(name: str, value: str) -> str:

@@ -31,7 +31,7 @@ from hammerfs.fs.options import MountOptions
 from hammerfs.fs.redolog import RedoJournal
 from hammerfs.fs.space import Space
 from hammerfs.ondisk.address import Localization, ObjId, Offset, Tid, pfs_localization
-from hammerfs.ondisk.constants import BUFSIZE, MAX_TID, OBJID_ROOT, VERSION_UNDO_SEQUENCED
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, MAX_TID, OBJID_ROOT, VERSION_UNDO_SEQUENCED
 from hammerfs.store.blockmap import Blockmap
 from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.datablocks import DataBlocks
@@ -128,6 +128,13 @@ class FileSystem:
     def source(self) -> str:
         """What the file system is called by in tables of mounts: the device that never leaves it."""
         return self.ctx.volumes.root.device.name
+
+    @property
+    def keep_free(self) -> int:
+        """Bytes that are to stay writable, as long as old snapshots can be given up for them."""
+        options = self.options
+        percent = options.keep_free_percent * self.ctx.root.total_bigblocks * BIGBLOCK_SIZE // 100
+        return max(options.keep_free_bytes, percent)
 
     @property
     def failure(self) -> str | None:

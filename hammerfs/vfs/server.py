@@ -32,6 +32,7 @@ from hammerfs.vfs.mounttable import mount_at
 from hammerfs.vfs.operations import HammerOperations
 from hammerfs.vfs.readiness import Readiness, verify_root_answers
 from hammerfs.vfs.serverfile import ServerNote, end_note, note_path, runtime_folder, write_note
+from hammerfs.vfs.spacekeeper import SpaceKeeper
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,8 @@ async def _answer_requests(
         if control is not None:
             server = ControlServer(operations.fs, operations.inode_of, operations.present_names.forget)
             nursery.start_soon(server.serve, control)
+        if operations.fs.keep_free and not operations.fs.read_only:
+            nursery.start_soon(SpaceKeeper(operations.fs, operations.present_names.forget).run)
         await nursery.start(unmount_on_signals, partial(unmount, mountpoint))
         nursery.start_soon(_report_readiness, mountpoint, readiness)
         await pyfuse3.main(min_tasks=WORKERS_MIN)

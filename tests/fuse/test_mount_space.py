@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,23 @@ def test_the_way_out_of_a_file_system_full_of_history(hammer_mount: Maker) -> No
     assert "Reclaimable" in hammer("-v", "info", mount.path)
     assert before - free(mount.path) < 30 * MIB
     assert file.read_bytes() == bytes([5]) + content[1:]
+    mount.umount()
+    mount.check()
+
+
+def test_old_snapshots_make_room_by_themselves(hammer_mount: Maker) -> None:
+    """More history than fits, and nobody who cleans up; the newest snapshot is whole all the time."""
+    mount = hammer_mount()
+    mount.mount("keepfree=120M")
+    for number in range(16):
+        content = os.urandom(24 * MIB)
+        (mount.path / "file").write_bytes(content)
+        hammer("snap", mount.path / f"s{number}")
+        assert (mount.path / f"s{number}" / "file").read_bytes() == content
+        until = time.monotonic() + 60
+        while free(mount.path) < 60 * MIB and time.monotonic() < until:
+            time.sleep(0.1)
+    assert 1 <= len(json.loads(hammer("--json", "snapls", mount.path))["lists"][0]["snapshots"]) < 16
     mount.umount()
     mount.check()
 

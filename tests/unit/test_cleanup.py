@@ -8,15 +8,6 @@ import pytest
 from small_filesystem import fresh, make, mount
 
 from hammerfs.cli import cleanup_folder
-from hammerfs.cli.cleanup_config import (
-    ConfigLine,
-    default_config,
-    is_due,
-    is_expired,
-    parse_config,
-    seconds_of,
-    stamp_of,
-)
 from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
 from hammerfs.cli.hammer import main
 from hammerfs.device.file import FileDevice
@@ -25,6 +16,15 @@ from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
 from hammerfs.ondisk.constants import BUFSIZE
+from hammerfs.ops.cleanup_config import (
+    ConfigLine,
+    default_config,
+    is_due,
+    is_expired,
+    parse_config,
+    seconds_of,
+    stamp_of,
+)
 
 DAY, HOUR, MINUTE = 86400, 3600, 60
 
