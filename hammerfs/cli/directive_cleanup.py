@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
-from hammerfs.cli.directive import Directive
+from hammerfs.cli.cleanup_running import RunningCleanup, abort_all, noted
+from hammerfs.cli.directive import Directive, usage_error
 from hammerfs.cli.directive_dedup import dedup
 from hammerfs.cli.directive_prune import prune_everything, prune_kept
 from hammerfs.cli.directive_reblock import rebalance, reblock
@@ -29,6 +30,7 @@ from hammerfs.ops.cleanup_config import ConfigLine, default_config, is_due, is_e
 from hammerfs.vfs.mounttable import FILESYSTEM_KIND, mounts
 
 _CLEANUP = "cleanup [<filesystem> ...]"
+_ABORT = "abort-cleanup"
 _PASSES = (
     ("1", "reblock-btree", ""),
     ("2", "reblock-inodes", ""),
@@ -68,13 +70,23 @@ def cleanup(options: HammerOptions, arguments: list[str]) -> int:
     paths = arguments or (["/"] if options.specials else list(_everything(options)))
     handled: set[tuple[str, int]] = set()
     code = 0
-    for path in paths:
-        try:
-            code = max(code, _clean(options, path, handled))
-        except (HammerError, OSError) as error:
-            print(f"cleanup {path:<20} - {error}")
-            code = 1
+    with noted() as running:
+        for path in paths:
+            try:
+                code = max(code, _clean(options, path, handled, running))
+            except (HammerError, OSError) as error:
+                print(f"cleanup {path:<20} - {error}")
+                code = 1
     return code
+
+
+def abort_cleanup(_options: HammerOptions, arguments: list[str]) -> int:
+    """Ask all cleanups of this user to end."""
+    if arguments:
+        raise usage_error(_ABORT)
+    for pid in abort_all():
+        print(f"Terminated cleanup process {pid}")
+    return 0
 
 
 def _everything(options: HammerOptions) -> Iterator[str]:
@@ -91,7 +103,7 @@ def _everything(options: HammerOptions) -> Iterator[str]:
                 yield below
 
 
-def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]]) -> int:
+def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], running: RunningCleanup) -> int:
     with reaching(options, path, writable=True) as reach:
         info, config = reach.call("info", {}), reach.call("config-get", {})
         configured = str(reach.call("prune-plan", {})["folder"])
@@ -113,7 +125,7 @@ def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]]) -> 
         print(f"cleanup {path:<20} - handle PFS#{config['pfs']} using {folder}")
         pfs = _Pfs(options, path, folder, has_records)
         lines = parse_config(_file_config(folder, path) if text is None else text)
-        return max([_line(pfs, line) for line in lines], default=0)
+        return max([_line(pfs, line, running) for line in lines], default=0)
 
 
 def _file_config(folder: Path, path: str) -> str:
@@ -124,7 +136,7 @@ def _file_config(folder: Path, path: str) -> str:
     return file.read_text()
 
 
-def _line(pfs: _Pfs, line: ConfigLine) -> int:
+def _line(pfs: _Pfs, line: ConfigLine, running: RunningCleanup) -> int:
     """Carry out one line of the configuration, if it is due; the exit code."""
     print(f"{line.word:>20} - ", end="", flush=True)
     work = _WORKS.get(line.word)
@@ -144,6 +156,8 @@ def _line(pfs: _Pfs, line: ConfigLine) -> int:
     except HammerError as error:
         print(f"    {error}", file=sys.stderr)
         code = error.exit_code
+    if running.aborted:
+        raise KeyboardInterrupt
     if not code:
         note_run(pfs.folder, line.word, now)
     return code
@@ -246,4 +260,4 @@ _WORKS: dict[str, Callable[[_Pfs, ConfigLine], int]] = {
     "recopy": _recopy,
 }
 
-DIRECTIVES = (Directive("cleanup", _CLEANUP, cleanup),)
+DIRECTIVES = (Directive("cleanup", _CLEANUP, cleanup), Directive("abort-cleanup", _ABORT, abort_cleanup))

@@ -58,7 +58,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "rebalance",
     ),
     "hammerfs.cli.directive_dedup": ("dedup", "dedup-simulate"),
-    "hammerfs.cli.directive_cleanup": ("cleanup",),
+    "hammerfs.cli.directive_cleanup": ("cleanup", "abort-cleanup"),
 }
 """The modules with the directives that each one has."""
 _OPTION_WORDS = frozenset(f"-{letter}" for letter in SHORT_OPTIONS if letter not in ":h")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from small_filesystem import fresh, make, mount
 
 from hammerfs.cli import cleanup_folder
 from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
+from hammerfs.cli.cleanup_running import abort_all, noted
 from hammerfs.cli.hammer import main
+from hammerfs.cli.hearing import interrupts
 from hammerfs.device.file import FileDevice
 from hammerfs.errors import HammerError, UsageError
 from hammerfs.fs import rootrecords
@@ -199,3 +203,52 @@ def test_an_unknown_line_is_told(image: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["-f", str(image), "config", "/", str(file)]) == 0
     assert main(["-f", str(image), "cleanup"]) == 1
     assert words_of(capsys.readouterr().out) == {"polish": "unknown directive"}
+
+
+# --- aborted ------------------------------------------------------------------------------------
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where notes of running cleanups lie, in this test."""
+    folder = tmp_path / "runtime"
+    monkeypatch.setattr("hammerfs.cli.cleanup_running.runtime_folder", lambda _uid: folder)
+    return folder
+
+
+def test_a_cleanup_that_runs_can_be_found_and_asked_to_end(runtime: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with noted() as running, interrupts(lambda: None):
+        assert [path.name for path in runtime.iterdir()] == [f"hammer.cleanup.{os.getpid()}"]
+        assert main(["abort-cleanup"]) == 0
+        assert running.aborted
+    assert capsys.readouterr().out == f"Terminated cleanup process {os.getpid()}\n"
+    assert not list(runtime.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert main(["abort-cleanup"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_notes_of_cleanups_that_are_gone_are_removed_and_nobody_is_asked(runtime: Path) -> None:
+    runtime.mkdir()
+    for name in ("1", f"{os.getpid()}", "x", "-1"):
+        (runtime / f"hammer.cleanup.{name}").write_text("")
+    (runtime / "other").touch()
+    assert abort_all() == []
+    assert [path.name for path in runtime.iterdir()] == ["other"]
+
+
+def test_an_aborted_cleanup_begins_nothing_more(
+    image: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What runs is asked to stop, remembers where, and its line is due again."""
+
+    def aborted(*arguments: object, **options: object) -> int:
+        with interrupts(lambda: None):
+            assert abort_all() == [os.getpid()]
+        return 0
+
+    monkeypatch.setattr("hammerfs.cli.directive_cleanup.rebalance", aborted)
+    assert main(["-f", str(image), "cleanup"]) == 130
+    output = capsys.readouterr()
+    assert "prune - run" in output.out
+    assert "reblock" not in output.out
+    assert "interrupted" in output.err
+    assert not list(runtime.iterdir())
