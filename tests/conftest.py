@@ -24,6 +24,8 @@ import hypothesis
 import pytest
 import zstandard
 
+from hammerfs import compiled
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 COPY_CHUNK = 64 * 1024  # bytes; what is not written when all zero, so that images stay sparse
 ZERO_CHUNK = bytes(COPY_CHUNK)
@@ -33,6 +35,11 @@ ZERO_CHUNK = bytes(COPY_CHUNK)
 RANDOM = os.environ.get("HAMMERFS_RANDOM") == "1"
 hypothesis.settings.register_profile("hammerfs", deadline=None, print_blob=True, derandomize=not RANDOM)
 hypothesis.settings.load_profile("hammerfs")
+
+# Tests replace parts of hammerfs, so this process runs the sources, unless it is asked to try compiled modules.
+if os.environ.get("HAMMERFS_TEST_COMPILED") == "1":
+    compiled.use()
+    assert compiled.in_use(), "there are no compiled modules of these sources: scripts/compile makes them"
 
 Manifest = dict[str, Any]
 STACKS_FD = pytest.StashKey[int]()

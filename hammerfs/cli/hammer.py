@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from hammerfs import compiled
 from hammerfs.cli.directive import Directive
 from hammerfs.cli.errors import guarded
 from hammerfs.cli.hammer_options import SHORT_OPTIONS, HammerOptions, parse
@@ -117,7 +118,9 @@ def check_restrictions(options: HammerOptions, name: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the `hammer` command; returns the exit code."""
+    """Entry point of the `hammer` command; returns the exit code.  A program of its own runs compiled modules."""
+    if argv is None:
+        compiled.use()
     words = list(sys.argv[1:] if argv is None else argv)
     return guarded("hammer", lambda: run(words))
 

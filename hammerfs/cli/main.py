@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-from hammerfs import __version__
+from hammerfs import __version__, compiled
 from hammerfs.cli import hammer
 from hammerfs.cli.errors import EXIT_ERROR, guarded
 from hammerfs.cli.verb import Verb
@@ -41,7 +41,7 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
         description="DragonFly BSD's HAMMER file system on Linux.",
         epilog="Every command line of DragonFly's hammer(8) works, too; 'hammer -h' lists them.",
     )
-    parser.add_argument("--version", action="version", version=f"hammerfs {__version__}")
+    parser.add_argument("--version", action="version", version=version() if chosen is None else "")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (_, summary) in VERBS.items():
         if name == chosen:
@@ -51,13 +51,20 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def version() -> str:
+    """What `--version` prints."""
+    return f"hammerfs {__version__}, {'compiled' if compiled.in_use() else 'not compiled'}"
+
+
 def load(name: str) -> Verb:
     """Import the module behind a verb."""
     return cast(Verb, importlib.import_module(VERBS[name][0]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the `hammerfs` command; returns the exit code."""
+    """Entry point of the `hammerfs` command; returns the exit code.  A program of its own runs compiled modules."""
+    if argv is None:
+        compiled.use()
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     known = chosen if chosen in VERBS else None

@@ -9,7 +9,7 @@ flusher (`hammer_inode.c: hammer_flush_inode, hammer_setup_child`, whose interlo
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hammerfs.ondisk.address import Localization, ObjId, Tid
 from hammerfs.ondisk.constants import BUFSIZE as _BUFSIZE
@@ -39,19 +39,19 @@ class FlushState(Enum):
 class Dirty:
     """What of an inode differs from disk: bits of a plain int, because they are set on every operation."""
 
-    INODE = 1
+    INODE: Final = 1
     """Anything in the inode data that needs a new inode record, but for what WRITTEN says."""
-    TIMES = 2
+    TIMES: Final = 2
     """Only mtime or atime, which are updated in place."""
-    DATA = 4
+    DATA: Final = 4
     """Blocks, or a truncation."""
-    ENTRIES = 8
+    ENTRIES: Final = 8
     """Entry records that refer to this inode."""
-    GENERAL = 16
+    GENERAL: Final = 16
     """Extended attributes or a long symlink target."""
-    WRITTEN = 32
+    WRITTEN: Final = 32
     """Size and times as writing and truncating change them; needs a new inode record, too."""
-    BEYOND_REDO = INODE | TIMES | ENTRIES | GENERAL
+    BEYOND_REDO: Final = INODE | TIMES | ENTRIES | GENERAL
     """What REDO records cannot say (`HAMMER_INODE_MODMASK_NOREDO`)."""
 
 

@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS = {
+    "compiled": 0,
     "errors": 0,
     "ondisk": 1,
     "device": 2,

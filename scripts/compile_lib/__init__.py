@@ -1,0 +1,1 @@
+"""What `scripts/compile` is made of."""

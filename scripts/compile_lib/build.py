@@ -1,0 +1,95 @@
+"""From sources to a folder of extension modules: mypyc writes C, and the machine's C compiler does the rest.
+
+mypyc leaves the second half to setuptools, which would take one file after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+from hammerfs.compiled import GROUP, SHARED
+
+OPTIMIZATION = "-O2"
+TRANSLATE = """
+import json, sys
+from mypyc.build import mypycify
+
+library, result, *files = sys.argv[1:]
+extensions = mypycify(["--config-file", "setup.cfg", *files], group_name=library, multi_file=True)
+with open(result, "w") as file:
+    json.dump([[each.name, each.sources, each.include_dirs] for each in extensions], file)
+"""
+Extension: TypeAlias = tuple[str, list[str], list[str]]
+"""Dotted name, C files, folders of headers."""
+
+
+class CompileError(Exception):
+    """Why there are no compiled modules: what a program said that failed."""
+
+
+def build(project: Path, work: Path, target: Path) -> None:
+    """Compile a project's modules into a new folder `target`; `work` is an empty folder for what comes in between.
+
+    The sources are those that `work / "hammerfs"` holds afterwards, whoever writes into the project meanwhile.
+    """
+    shutil.copytree(project / "hammerfs", work / "hammerfs", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(project / "setup.cfg", work)
+    files = [f"{module.replace('.', '/')}.py" for module in sorted(GROUP)]
+    _run([sys.executable, "-c", TRANSLATE, SHARED, "extensions.json", *files], work)
+    extensions: list[Extension] = json.loads((work / "extensions.json").read_text())
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        for _ in threads.map(lambda pair: _compile(*pair, work), _translation_units(extensions)):
+            pass
+        for _ in threads.map(lambda extension: _link(extension, work, target), extensions):
+            pass
+
+
+def _translation_units(extensions: Sequence[Extension]) -> list[tuple[str, list[str]]]:
+    """C files with their folders of headers, the longest first, so that no processor waits for a last long one."""
+    units = {source: folders for _, sources, folders in extensions for source in sources}
+    return sorted(units.items(), key=lambda unit: -Path(unit[0]).stat().st_size if Path(unit[0]).is_file() else 0)
+
+
+def _settings(name: str) -> list[str]:
+    """The words of one of the variables with which Python itself was built."""
+    return shlex.split(sysconfig.get_config_var(name) or "")
+
+
+def _compile(source: str, folders: Sequence[str], work: Path) -> None:
+    headers = [f"-I{folder}" for folder in (*folders, sysconfig.get_path("include"))]
+    flags = ["-c", "-fPIC", "-fwrapv", "-DNDEBUG", OPTIMIZATION, "-g0", "-w"]
+    _run([*_settings("CC"), *flags, *headers, source, "-o", _object(source)], work)
+
+
+def _link(extension: Extension, work: Path, target: Path) -> None:
+    name, sources, _ = extension
+    module = target.joinpath(*name.split("."))
+    module = module.with_name(module.name + sysconfig.get_config_var("EXT_SUFFIX"))
+    module.parent.mkdir(parents=True, exist_ok=True)
+    _run([*_settings("LDSHARED"), *map(_object, sources), "-o", str(module)], work)
+
+
+def _object(source: str) -> str:
+    return source.replace("/", "+") + ".o"
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    """Run a command in a folder; CompileError with what it said when it fails."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+    except OSError as error:
+        raise CompileError(f"{command[0]}: {error.strerror}") from None
+    if done.returncode:
+        raise CompileError(f"{command[0]} ended with {done.returncode}:\n{done.stdout}")
