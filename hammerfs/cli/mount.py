@@ -38,6 +38,7 @@ options (-o), separated by commas:
   pfs=ID            a pseudo file system instead of the root
   snapdir=WORD      .hammer in each PFS root, with its snapshots and moments as directories:
                     hidden (the default) from listings, visible, or off
+  dedup             do not store again what is known to lie on disk (version 5 and up)
   keepfree=SIZE|N%  when less than this can be written, prune, and remove the oldest
                     snapshots; off by default
   offset=BYTES      where the volume begins in each special

@@ -31,6 +31,7 @@ _FLAGS: Final[dict[str, dict[str, bool]]] = {
     "noatime": {"noatime": True},
     "atime": {"noatime": False},
     "xattr": {"xattr": True},
+    "dedup": {"dedup": True},
 }
 """Options without a value, and the MountOptions fields they set."""
 

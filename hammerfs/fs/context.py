@@ -22,6 +22,7 @@ from hammerfs.store.volumes import VolumeSet
 if TYPE_CHECKING:
     from hammerfs.fs.flushgroup import DirtyInodes
     from hammerfs.fs.inodecache import InodeCache
+    from hammerfs.fs.livededup import LiveDedup
     from hammerfs.fs.options import MountOptions
     from hammerfs.fs.redolog import RedoJournal
     from hammerfs.fs.space import Space
@@ -45,6 +46,7 @@ class Context:
     """One mounted file system, taken apart.  Holds no logic but the giving out of TIDs.
 
     rewritten_pfs -- PFSs whose records some work rewrites as a whole; it has them to itself
+    live_dedup -- where equal blocks lie; None unless the mount asked for that
     volumes_changing -- some work adds or removes a volume
     """
 
@@ -62,6 +64,7 @@ class Context:
     dirty: DirtyInodes
     redo: RedoJournal | None
     read_only: bool
+    live_dedup: LiveDedup | None = None
     clock: Callable[[], int] = now_us
     version: int = field(init=False)
     checksum: crc.CrcFunction = field(init=False)

@@ -175,6 +175,8 @@ def _read_run(ctx: Context, inode: Inode, run: list[_Extent]) -> bytes:
             raise CorruptionError(
                 f"data of object {inode.obj_id:#x} at file offset {start} has a bad CRC", offset=data_offset
             )
+        if ctx.live_dedup is not None:
+            ctx.live_dedup.remember(data_crc, stop - start, data_offset)
     return data
 
 
@@ -272,9 +274,14 @@ def lay_down_full(ctx: Context, inode: Inode) -> None:
 def lay_down(ctx: Context, start: int, content: bytes | bytearray, length: int) -> DataRecord:
     """Reserve space for a block, queue it for writing and describe it; zero-padded to `length`."""
     data = bytes(content) if len(content) == length else bytes(content[:length]).ljust(length, b"\0")
+    checksum = ctx.checksum(data)
+    if ctx.live_dedup is not None:
+        place = ctx.live_dedup.hold_equal(checksum, data)
+        if place is not None:
+            return DataRecord(start, start + length, place, checksum)
     data_offset = ctx.blockmap.reserve(data_zone(length), length)
     ctx.blocks.put(data_offset, data)
-    return DataRecord(start, start + length, data_offset, ctx.checksum(data))
+    return DataRecord(start, start + length, data_offset, checksum)
 
 
 def stored_length(start: int, file_size: int) -> int:

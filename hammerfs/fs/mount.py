@@ -13,42 +13,26 @@ from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
-from hammerfs.btree.tree import BTree
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
-from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NotHammerError
+from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NotHammerError, UsageError
 from hammerfs.fs import attributes, directory, filedata, namespace, paths, pfs, redo, strays, xattr
 from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.flusher import Flusher
-from hammerfs.fs.flushgroup import DirtyInodes
 from hammerfs.fs.fsync import Fsync
 from hammerfs.fs.headercheck import compare_header
 from hammerfs.fs.inode import Dirty, Inode
-from hammerfs.fs.inodecache import InodeCache
 from hammerfs.fs.options import MountOptions
-from hammerfs.fs.redolog import RedoJournal
-from hammerfs.fs.space import Space
-from hammerfs.ondisk.address import Localization, ObjId, Offset, Tid, pfs_localization
-from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, MAX_TID, OBJID_ROOT, VERSION_UNDO_SEQUENCED
-from hammerfs.store.blockmap import Blockmap
-from hammerfs.store.buffers import MetaBuffers
-from hammerfs.store.datablocks import DataBlocks
-from hammerfs.store.freemap import FreeMap
+from hammerfs.fs.wiring import wire
+from hammerfs.ondisk.address import Localization, ObjId, Tid, pfs_localization
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, MAX_TID, OBJID_ROOT, VERSION_DEDUP
 from hammerfs.store.membership import dismiss_strangers, settle_counts
-from hammerfs.store.nodestore import ZoneNodeStore
-from hammerfs.store.recovery import RecoveryResult, recover_stage1
-from hammerfs.store.rootvolume import RootVolume
-from hammerfs.store.undo import UndoFifo
+from hammerfs.store.recovery import recover_stage1
 from hammerfs.store.volumes import VolumeSet
 
 log = logging.getLogger("hammerfs.mount")
-
-_INODE_BYTES = 2048
-"""Memory of a cached inode with its data and dictionaries."""
-_NODE_BYTES = 14 * 1024
-"""Memory of a decoded B-tree node."""
 
 
 class FileSystem:
@@ -95,7 +79,12 @@ class FileSystem:
             log.info("%s", message)
         if not read_only:
             settle_counts(volumes)
-        ctx = _wire(volumes, options, read_only, clock, recovered)
+        if options.dedup and volumes.version < VERSION_DEDUP:
+            raise UsageError(
+                f"deduplication needs version {VERSION_DEDUP}, this file system has {volumes.version}: "
+                "'hammer version-upgrade' raises it"
+            )
+        ctx = wire(volumes, options, read_only, clock, recovered)
         filesystem = cls(ctx, options)
         if filesystem.flusher is not None:
             compare_header(ctx)
@@ -441,53 +430,3 @@ class FileSystem:
     def _start_flush(flusher: Flusher) -> int:
         flusher.queue(None)
         return flusher.async_()
-
-
-def _wire(
-    volumes: VolumeSet,
-    options: MountOptions,
-    read_only: bool,
-    clock: Callable[[], int],
-    recovered: RecoveryResult,
-) -> Context:
-    """Connect the parts, bottom up."""
-    undo = None
-    if not read_only:
-        undo = UndoFifo(volumes, recovered.first_offset, recovered.next_offset, recovered.seq)
-    buffers = MetaBuffers(volumes, undo, options.cache_bytes * 3 // 8 // BUFSIZE)
-    root = RootVolume(volumes)
-    if not read_only:
-        root.check()
-    freemap = FreeMap(volumes, buffers)
-    tree_holder: list[BTree] = []
-
-    def reused(bigblock: Offset) -> None:
-        buffers.invalidate(bigblock)
-        tree_holder[0].invalidate(bigblock)
-
-    blockmap = Blockmap(freemap, root, reused)
-    nodes = ZoneNodeStore(volumes, buffers, blockmap, root)
-    tree = BTree(
-        nodes,
-        root.btree_root,
-        cache_nodes=max(64, options.cache_bytes * 3 // 8 // _NODE_BYTES),
-        mirror=not options.nomirror,
-    )
-    tree_holder.append(tree)
-    return Context(
-        options=options,
-        volumes=volumes,
-        undo=undo,
-        buffers=buffers,
-        root=root,
-        freemap=freemap,
-        blockmap=blockmap,
-        tree=tree,
-        blocks=DataBlocks(volumes),
-        space=Space(blockmap, root, undo.capacity if undo is not None else BUFSIZE),
-        inodes=InodeCache(max(256, options.cache_bytes // 8 // _INODE_BYTES)),
-        dirty=DirtyInodes(),
-        redo=RedoJournal(undo) if undo is not None and volumes.version >= VERSION_UNDO_SEQUENCED else None,
-        read_only=read_only,
-        clock=clock,
-    )

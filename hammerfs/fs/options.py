@@ -45,6 +45,7 @@ class MountOptions:
     as_of -- mount the past as it was at this TID, read-only
     pfs -- mount this PFS instead of the root
     snapdir -- one of the SNAPDIR_ words
+    dedup -- what is written is not stored again where the same is known to lie on disk
     keep_free_bytes, keep_free_percent -- the oldest snapshots go when less than this can be written; 0: never
     uid, gid -- shown as owner of everything, instead of what the inodes say
     """
@@ -61,6 +62,7 @@ class MountOptions:
     as_of: Tid | None = None
     pfs: int = 0
     snapdir: str = SNAPDIR_HIDDEN
+    dedup: bool = False
     keep_free_bytes: int = 0
     keep_free_percent: int = 0
     uid: int | None = None

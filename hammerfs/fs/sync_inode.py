@@ -192,6 +192,8 @@ class InodeSync:
             record.data_crc,
         )
         ctx.tree.insert(pack_key(localization, inode.obj_id, RECTYPE_DATA, record.end, self._tid), element, self._tid)
+        if ctx.live_dedup is not None:
+            ctx.live_dedup.remember(record.data_crc, length, record.data_offset)
 
     # --- other records --------------------------------------------------------------------------
     def _sync_general(self, rec_type: int, key: int, data: bytes | None) -> None:

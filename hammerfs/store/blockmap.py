@@ -29,7 +29,7 @@ from hammerfs.ondisk.constants import (
     ZONE_LARGE_DATA,
     ZONE_SMALL_DATA,
 )
-from hammerfs.store.freemap import FreeMap
+from hammerfs.store.freemap import BYTES_FREE_MIN, FreeMap
 from hammerfs.store.rootvolume import RootVolume
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,28 @@ class Blockmap:
     def release(self, offset: Offset, size: int) -> None:
         """Give a reservation up; its bytes stay unused until the big-block is free as a whole."""
         self._settle(bigblock_of(offset), aligned(size))
+
+    def can_hold(self, offset: Offset, size: int) -> bool:
+        """Whether one more record may refer to bytes that were written there once, and not since."""
+        bigblock = bigblock_of(offset)
+        if volume_of(bigblock) == self._freemap.withheld:
+            return False
+        entry = self._freemap.layer2(bigblock)
+        ends_within = (offset & BIGBLOCK_MASK) + size <= entry.append_off
+        return entry.zone == zone_of(offset) and ends_within and entry.bytes_free - aligned(size) >= BYTES_FREE_MIN // 2
+
+    def hold(self, offset: Offset, size: int) -> None:
+        """Treat bytes that were written, and that `can_hold` admits, as if they had just been reserved.
+
+        Until `finalize` or `release` the big-block is not handed out again, even if everything in it is freed.
+        """
+        size = aligned(size)
+        bigblock = bigblock_of(offset)
+        claim = self._claims.get(bigblock)
+        if claim is None:
+            claim = self._claims[bigblock] = _Claim(zone_of(offset), BIGBLOCK_SIZE)
+        claim.pending += size
+        self.reserved_bytes += size
 
     # --- back end -------------------------------------------------------------------------------
     def finalize(self, offset: Offset, size: int) -> None:

@@ -54,6 +54,7 @@ class Plan:
     nobody wants to be durable
     contents_only -- fsync files only
     nohistory -- keep none
+    dedup -- do not store twice what is known to lie on disk
     early -- write meta-data out in the middle of flush groups, too
     prepare -- what happens before anything is recorded
     tune -- what is changed about the mount that is recorded
@@ -71,6 +72,7 @@ class Plan:
     flushes: float = 0.06
     contents_only: bool = False
     nohistory: bool = False
+    dedup: bool = False
     early: bool = False
     prepare: Callable[[Twin], None] | None = None
     tune: Callable[[FileSystem], None] | None = None
@@ -107,7 +109,7 @@ def record(plan: Plan, seed: int) -> Workload:
     """Run a plan."""
     bases = fresh(plan.version, plan.volumes)
     spares = [MemoryDevice(VOLUME_SIZE, name=f"volume{plan.volumes + number}.img") for number in range(plan.spares)]
-    options = {"xattr": True, "nohistory": plan.nohistory}
+    options = {"xattr": True, "nohistory": plan.nohistory, "dedup": plan.dedup}
     with deterministic(seed):
         twin = Twin(mount(bases, **options))
         if plan.prepare is not None:

@@ -90,6 +90,12 @@ def _rewrite(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
         twin.write(files[0], 0, pattern(4 * d + 1, 4 * MIB))
 
 
+def _repeat(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
+    """One of three contents in whole blocks, which another file may hold already."""
+    if files := twin.files():
+        twin.write(pick(files, a), pick([0, 0, 65536, MIB], b), pattern(4 * (d % 3) + 1, pick([65536, 4 * 65536], c)))
+
+
 def _truncate(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
     if files := twin.files():
         twin.truncate(pick(files, a), pick(LENGTHS, b))
@@ -141,8 +147,19 @@ OPERATIONS: dict[str, Callable[[Twin, int, int, int, int, int], None]] = {
     "release": _release,
     "rewrite": _rewrite,
     "patch": _patch,
+    "repeat": _repeat,
 }
-WEIGHTS = {"create": 6, "remove": 3, "rename": 3, "move": 3, "write": 6, "truncate": 2, "rewrite": 0, "patch": 0}
+WEIGHTS = {
+    "create": 6,
+    "remove": 3,
+    "rename": 3,
+    "move": 3,
+    "write": 6,
+    "truncate": 2,
+    "rewrite": 0,
+    "patch": 0,
+    "repeat": 0,
+}
 _DRAWN = [name for name in OPERATIONS for _ in range(WEIGHTS.get(name, 1))]
 
 

@@ -220,11 +220,26 @@ def revolume(seed: int) -> Plan:
     )
 
 
+def live(seed: int) -> Plan:
+    """Live deduplication: a few large contents are written again and again, with little space and mostly no history."""
+    return Plan(
+        version=(7, 7, 6, 5)[seed % 4],
+        tasks=1 + seed % TASKS_MAX,
+        steps=_steps(seed, 20, 40),
+        weights={"create": 3, "repeat": 12, "truncate": 2, "remove": 3, "write": 1},
+        fsyncs=0.1,
+        flushes=0.4,
+        nohistory=bool(seed % 3),
+        dedup=True,
+        prepare=(lambda twin: fill(twin, leave=8)) if seed % 2 else None,
+    )
+
+
 PLANS: dict[str, Callable[[int], Plan]] = {
     plan.__name__: plan
     for plan in (
         *(mixed, tasks, names, data, redo, attributes, versions, volumes, early, wrap, reuse, full),
-        *(prune, reblock, dedup, regain, revolume),
+        *(prune, reblock, dedup, regain, revolume, live),
     )
 }
 
