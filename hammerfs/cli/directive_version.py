@@ -7,7 +7,7 @@ from typing import Any
 
 from hammerfs.cli.directive import Directive, DirectiveError, show
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.reach import reaching
+from hammerfs.cli.reach import reaching, watching
 from hammerfs.ondisk.constants import VERSION_SNAPSHOT_RECORDS
 
 _VERSION = "version <filesystem>"
@@ -48,8 +48,10 @@ def upgrade(options: HammerOptions, arguments: list[str]) -> int:
         wanted = int(arguments[1], 0)
     except ValueError:
         raise DirectiveError(f"hammer version-upgrade: '{arguments[1]}' is no version") from None
-    with reaching(options, arguments[0], writable=True) as reach:
-        told = reach.call("version-upgrade", {"version": wanted})
+    with reaching(options, arguments[0], writable=True) as reach, watching(options) as hearing:
+        told = reach.call("version-upgrade", {"version": wanted}, hearing, options.timeout)
+    if told["version"] != wanted:
+        raise DirectiveError(f"hammer version-upgrade: interrupted, the version is still {told['version']}")
     lines = ["hammer version-upgrade: succeeded"]
     if told["before"] < VERSION_SNAPSHOT_RECORDS <= told["version"]:
         lines += _NOTE.splitlines()

@@ -179,6 +179,10 @@ class Flusher(GroupFlusher):
         self.finish(self.done)
         return True
 
+    def settle_now(self) -> bool:
+        """Not while somebody else writes, or is just going to."""
+        return not self._finalize_lock.locked() and super().settle_now()
+
     async def flush_undos(self, mode: UndoMode) -> None:
         """Write the UNDO/REDO FIFO by itself."""
         async with self._finalize_lock:

@@ -3,6 +3,8 @@
 Later versions read everything that earlier ones wrote, so nothing is converted, with one exception: from version 4 on
 the UNDO FIFO is a ring of numbered records.  The new version has to be durable before anything is written that only it
 can read.  It stands in the header beside what UNDO covers, so no recovery takes it back.
+
+A mount that was below version 4 keeps flushing at each fsync; REDO is used from the next mount on.
 """
 
 from __future__ import annotations
@@ -15,11 +17,44 @@ from hammerfs.ondisk.constants import VERSION_UNDO_SEQUENCED, VOLUME_VERSION_MAX
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
+    from hammerfs.store.undo import UndoFifo
 
 
-def needs_quiet(ctx: Context, version: int) -> bool:
-    """Whether the step to `version` can only be made while nobody uses the file system."""
+def needs_new_fifo(ctx: Context, version: int) -> bool:
+    """Whether the UNDO FIFO has to be laid out anew for the step to `version`."""
     return ctx.version < VERSION_UNDO_SEQUENCED <= version
+
+
+class FifoLayout:
+    """Lays the ring out for a later version while an earlier one still uses it.
+
+    Before version 4 only the header says what counts in the ring, so the rest of it may hold anything.  What is used
+    meanwhile has to be laid out once more.
+
+    pending -- buffers that are not laid out
+    """
+
+    def __init__(self, undo: UndoFifo, version: int) -> None:
+        self._undo = undo
+        self._version = version
+        self._seen = undo.next_offset
+        self.pending = set(undo.places())
+
+    def lay_out(self, count: int) -> int:
+        """Lay out up to `count` buffers that nobody uses; how many that were."""
+        undo = self._undo
+        self.notice_use()
+        used = set(undo.places_between(undo.first_in_use, undo.next_offset))
+        chosen = sorted(self.pending - used)[:count]
+        for place in chosen:
+            undo.lay_out(self._version, place)
+        self.pending.difference_update(chosen)
+        return len(chosen)
+
+    def notice_use(self) -> None:
+        """What was written since the last look is not laid out any more."""
+        self.pending.update(self._undo.places_between(self._seen, self._undo.next_offset))
+        self._seen = self._undo.next_offset
 
 
 def check_version(ctx: Context, version: int) -> None:
@@ -30,16 +65,19 @@ def check_version(ctx: Context, version: int) -> None:
         raise UsageError(f"the file system has version {ctx.version}, and there is no way back to {version}")
 
 
-def raise_version(ctx: Context, version: int) -> None:
-    """Have that version from now on.  Back-end code; with `needs_quiet`, nothing may be dirty nor unclosed."""
+def raise_version(ctx: Context, version: int, layout: FifoLayout | None = None) -> None:
+    """Have that version from now on.  Back-end code; with a new FIFO, whose `layout` has begun, no cycle may be open.
+
+    What `layout` has not laid out yet is laid out here, at one go.
+    """
     check_version(ctx, version)
     undo, header = ctx.undo, ctx.root.header
     assert undo is not None, "a read-only mount keeps its version"
-    anew = needs_quiet(ctx, version)
     before = header.copy()
     header.vol_version = version
-    if anew:
-        undo.begin_anew()
+    if layout is not None:
+        layout.notice_use()
+        undo.begin_anew(sorted(layout.pending))
         # The old header says that nothing has to be undone, so what stands in the ring does not matter to it.
         ctx.volumes.barrier()
         ctx.root.point_fifo(undo.first_offset, undo.next_offset)

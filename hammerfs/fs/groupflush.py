@@ -142,6 +142,20 @@ class GroupFlusher:
         if not self.cycle.undo_dirty:
             self.durable = seq
 
+    def settle_now(self) -> bool:
+        """Write what the back end has changed and close the cycle, here and now; False while a group runs."""
+        self.raise_failure()
+        if self._running is not None:
+            return False
+        try:
+            if self.cycle.has_dirty():
+                self._drive_at_once(self.cycle.finalize(final=True))
+            self._drive_at_once(self.cycle.close())
+        except BaseException as error:
+            self.give_up(error)
+            raise
+        return True
+
     # --- in one go ------------------------------------------------------------------------------
     def flush_now(self) -> None:
         """Flush everything durably without an event loop: for offline work, and for tests."""

@@ -13,6 +13,8 @@ again is always right, leaving it out is right only when this cycle logged all o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from hammerfs.errors import UndoExhaustedError
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import SHORT_MASK, Offset, encode, zone_of
@@ -108,21 +110,43 @@ class UndoFifo:
         self._version = self._volumes.root.header.vol_version
         self._crc = crc.function_for(self._version)
 
-    def begin_anew(self) -> None:
-        """Lay the whole ring out as numbered DUMMYs, and begin at its start (`hammer_undo.c: hammer_upgrade_undo_4`).
+    def places(self) -> range:
+        """The buffers of the ring."""
+        return range(_FIFO_START, self._end, BUFSIZE)
+
+    def places_between(self, first: Offset, last: Offset) -> Iterator[Offset]:
+        """The buffers from the one that `first` lies in up to that of `last`, around the ring if need be."""
+        place, end = first & ~BUFMASK, last & ~BUFMASK
+        while True:
+            yield place
+            if place == end:
+                return
+            place = _FIFO_START if place + BUFSIZE == self._end else place + BUFSIZE
+
+    def lay_out(self, version: int, place: Offset) -> None:
+        """Make a buffer of which nothing counts one of a ring that begins anew: DUMMYs numbered by where they lie."""
+        seq = (place - _FIFO_START) // UNDO_ALIGN
+        self._volumes.write(self._to_zone2(place), format_buffer(version, seq))
+
+    def begin_anew(self, rest: Iterable[Offset]) -> None:
+        """Begin at the start of a ring that is laid out but for the `rest` (`hammer_undo.c: hammer_upgrade_undo_4`).
 
         For a ring of which nothing counts any more.  A header that leads to it still has to be written, behind a
         barrier.
         """
         self.adopt_version()
-        self.seq = 0
-        for place in range(_FIFO_START, self._end, BUFSIZE):
-            self._volumes.write(self._to_zone2(place), format_buffer(self._version, self.seq))
-            self.seq += BUFSIZE // UNDO_ALIGN
+        for place in rest:
+            self.lay_out(self._version, place)
+        self.seq = self.capacity // UNDO_ALIGN
         self.first_offset = self.next_offset = _FIFO_START
         self._base = -1
         self._dirty.clear()
         self._history.clear()
+
+    @property
+    def first_in_use(self) -> Offset:
+        """Where recovery may still begin: the first_offset in the newest durable header."""
+        return self._volumes.undo_first_durable
 
     @property
     def used(self) -> int:

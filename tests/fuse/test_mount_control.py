@@ -183,12 +183,13 @@ def test_counters_count_what_happens(here: Path) -> None:
     assert hammer("-t", "1", "bstats", "0.5", here).splitlines()[0].split()[0] == "lookups"
 
 
-def test_the_version_of_a_mounted_file_system_is_raised(tmp_path: Path) -> None:
-    mount = HammerMount(tmp_path, size="512M", mkfs=("-f", "-u", "16M", "-V", "5"))
+@pytest.mark.parametrize("before", ["3", "5"])
+def test_the_version_of_a_mounted_file_system_is_raised(tmp_path: Path, before: str) -> None:
+    mount = HammerMount(tmp_path, size="512M", mkfs=("-f", "-u", "16M", "-V", before))
     try:
         mount.mount()
         (mount.path / "before").write_bytes(b"content" * 1000)
-        assert "current=5" in hammer("version", mount.path)
+        assert f"current={before}" in hammer("version", mount.path)
         hammer("version-upgrade", mount.path, "7")
         (mount.path / "after").write_bytes(b"content" * 1000)
         assert "current=7" in hammer("version", mount.path)

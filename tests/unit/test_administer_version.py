@@ -10,7 +10,7 @@ from small_filesystem import FIFO_SIZE, assert_clean, fresh, make, mount, names,
 
 from hammerfs.device.recording import Write, drop_all, keep_all
 from hammerfs.errors import UsageError
-from hammerfs.fs.work import Want
+from hammerfs.fs.work import Aside, Want
 from hammerfs.ondisk.constants import (
     CAP_DIRHASH_ALG1,
     UNDO_ALIGN,
@@ -95,10 +95,49 @@ def test_there_is_no_way_back() -> None:
     assert ask(fs, "version-upgrade", version=5) == {"before": 5, "version": 5}
 
 
-def test_a_mounted_file_system_does_not_lay_out_its_fifo() -> None:
-    fs = mount(fresh(3))
-    with pytest.raises(UsageError, match="unmount, and use hammer -f"):
-        list(steps_of(fs, "version-upgrade", version=7))
+@pytest.mark.parametrize("after", [4, 7])
+def test_the_fifo_is_laid_out_while_it_is_used(after: int) -> None:
+    """What is written in between makes parts of it used that were laid out already."""
+    devices = fresh(3)
+    fs = mount(devices)
+    assert fs.flusher is not None
+    count = 0
+    for step in steps_of(fs, "version-upgrade", version=after):
+        for _ in range(20):
+            make(fs, fs.root, b"%d" % count, b"content %d" % count)
+            count += 1
+        if isinstance(step, Aside):
+            step.call()
+        elif step is Want.DURABLE or count % 60 == 0:
+            fs.flusher.flush_now()
+    assert fs.ctx.version == after
+    make(fs, fs.root, b"later", b"content")
+    fs.close_now()
+    assert_clean(devices)
+    again = mount(devices)
+    assert len(names(again, again.root)) == count + 1
+    assert read(again, b"7") == b"content 7"
+    again.close_now()
+
+
+def test_an_interrupted_layout_leaves_the_version_as_it_is() -> None:
+    devices = fresh(3)
+    fs = mount(devices)
+    looks = iter(range(100))
+    told = ask(fs, "version-upgrade", version=4, interrupted=lambda: next(looks) > 3)
+    assert told == {"before": 3, "version": 3}
+    for number in range(200):
+        make(fs, fs.root, b"%d" % number, b"content")
+        ask(fs, "synctid")
+    fs.close_now()
+    assert_clean(devices)
+    fs = mount(devices)
+    assert ask(fs, "version-upgrade", version=4)["version"] == 4
+    fs.close_now()
+    assert_clean(devices)
+
+
+def test_from_version_4_on_nothing_is_laid_out() -> None:
     live = mount(fresh(4))
     assert list(steps_of(live, "version-upgrade", version=7)) == [Want.DURABLE]
     assert live.ctx.version == 7
