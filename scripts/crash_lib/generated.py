@@ -263,10 +263,11 @@ async def _slow_barrier(runner: BarrierRunner) -> None:
     Those of several devices end one after the other, and what was written meanwhile is left for the next ones.
     """
     volumes = runner._volumes
-    devices = [volumes.volumes[number].device for number in sorted(volumes._unsettled)]
+    unsettled = [volumes.volumes[number].device for number in sorted(volumes._unsettled)]
+    devices = [device for device in unsettled if isinstance(device, RecordingDevice)]
+    assert len(devices) == len(unsettled), "a device that is not recorded"
     written: set[int] = set()
     for device in devices:
-        assert isinstance(device, RecordingDevice)
         device.begin_barrier()
     if devices:
         log, began = devices[0].log, len(devices[0].log.entries)

@@ -227,9 +227,9 @@ def with_pfs(version: int) -> Volumes:
         data.mirror_flags = flags
         data.sync_end_tid = tid
         added.append(record(image, LOCALIZE_MISC, OBJID_ROOT, RECTYPE_PFS, number << 16, 0, data.copy()))
-        root = InodeData(mode=0o755, obj_type=OBJTYPE_DIRECTORY, cap_flags=5, nlinks=1)
+        inode = InodeData(mode=0o755, obj_type=OBJTYPE_DIRECTORY, cap_flags=5, nlinks=1)
         local = number << 16 | LOCALIZE_INODE
-        added.append(record(image, local, OBJID_ROOT, RECTYPE_INODE, 0, OBJTYPE_DIRECTORY, root.pack()))
+        added.append(record(image, local, OBJID_ROOT, RECTYPE_INODE, 0, OBJTYPE_DIRECTORY, inode.pack()))
     rebuild(image, added, 63, 62)
     fs = mounted(devices)
     fs.symlink(fs.root, b"pfs one", b"@@PFS00001", 0, 0)

@@ -107,13 +107,13 @@ class Editor:
                 return old ^ int(number)
             case ["@", index, zone, delta]:
                 places = landmarks(self.image, self.atlas)
-                address = (places[index % len(places)] & ((1 << 60) - 1)) + int(delta)
+                address = (places[int(index) % len(places)] & ((1 << 60) - 1)) + int(delta)
                 return encode(int(zone), 0, 0) | (address & ((1 << 60) - 1))
             case ["v", number]:
                 return encode(0, int(number), 0) | (old & ~encode(0, 255, 0))
             case ["b", index, zone]:
                 places = landmarks(self.image, self.atlas)
-                return encode(int(zone), 0, 0) | (bigblock_of(places[index % len(places)]) & ((1 << 60) - 1))
+                return encode(int(zone), 0, 0) | (bigblock_of(places[int(index) % len(places)]) & ((1 << 60) - 1))
         raise ImpossibleChange(f"no value: {spec}")
 
     def run(self, changes: list[Change]) -> list[MemoryDevice]:

@@ -19,6 +19,7 @@ from fuzz_lib.oracle import Failure, check_sentence, guarded, kind_of
 from fuzz_lib.walks import USER, Probe, Seen, attempt, call, look, mount
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import HammerError
+from hammerfs.fs.mount import FileSystem
 from hammerfs.ops.check import Report, check_devices
 
 WITH_TASKS = 7
@@ -91,12 +92,17 @@ def _changes(probe: Probe, seen: Seen, draw: random.Random, *, flush: bool = Tru
         deed = draw.choice(DEEDS)
         attempt(lambda d=deed, p=parent, n=name, i=node: d(probe, p, n, i, directories[0]), kinds)  # type: ignore[misc]
         if flush and draw.random() < 0.3:
-            attempt(lambda: probe.fs.flusher and probe.fs.flusher.flush_now(), kinds)
+            attempt(lambda: _flush(probe.fs), kinds)
     for directory in directories:
         attempt(lambda node=directory: _unmake(probe, node), kinds)  # type: ignore[misc]
     if len(seen.directories) > 1:
         attempt(lambda: _move_directory(probe, seen, directories[0]), kinds)
     return changed
+
+
+def _flush(fs: FileSystem) -> None:
+    if fs.flusher is not None:
+        fs.flusher.flush_now()
 
 
 def _make(probe: Probe, node: Any, count: int) -> None:

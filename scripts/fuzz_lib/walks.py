@@ -53,7 +53,7 @@ def call(handler: Coroutine[Any, Any, T]) -> T:
     except StopIteration as done:
         answer: T = done.value
         return answer
-    raise Failure(f"{handler.__qualname__} waited")
+    raise Failure(f"{getattr(handler, '__qualname__', handler)} waited")
 
 
 class Probe(XattrOperations):
