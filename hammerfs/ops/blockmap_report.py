@@ -6,9 +6,10 @@ Source: `cmd_blockmap.c`.  Letters mark what is wrong: `B` a CRC, `A` append_off
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from hammerfs.errors import CorruptionError
-from hammerfs.ondisk.address import Offset, encode, to_zone, to_zone2, zone_of
+from hammerfs.ondisk.address import Offset, encode, short_of, to_zone, to_zone2, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_BITS,
     BIGBLOCK_MASK,
@@ -17,10 +18,10 @@ from hammerfs.ondisk.constants import (
     BUFSIZE,
     LAYER1_ENTRY_SIZE,
     LAYER2_ENTRY_SIZE,
+    LAYER2_RADIX,
     LAYER2_SPAN,
     ZONE_FREEMAP,
     ZONE_RAW_BUFFER,
-    ZONE_UNAVAIL,
     ZONE_UNDO,
 )
 from hammerfs.ondisk.freemap import Layer1, Layer2, layer1_crc_ok, layer2_crc_ok
@@ -36,7 +37,11 @@ from hammerfs.store.volumes import VolumeSet
 
 
 def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
-    """Layer 1 and layer 2 of every volume; the entries beyond a volume's end are left out."""
+    """Layer 1 and layer 2 of every volume.
+
+    What layer 2 holds for places beyond a volume's end is left out, whatever it is: `check` tells when it is not what
+    it should be.  The original goes on until it finds a sound entry that says there is nothing.
+    """
     yield from header_lines(volumes.root.header)
     reader = ImageReader(volumes)
     base = volumes.root.header.blockmap(ZONE_FREEMAP).phys_offset
@@ -54,10 +59,9 @@ def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
         bad1 += not sound
         start = encode(ZONE_FREEMAP, 0, 0) + index * LAYER2_SPAN
         yield f"{' ' if sound else 'B'} layer1 {start:016x} @{layer1.phys_offset:016x} blocks-free {layer1.blocks_free}"
-        # A layer 2 that is nowhere, or of a volume that is not there, would have no end.
-        within = volumes.covers(to_zone2(start), BIGBLOCK_SIZE)
-        if layer1.available and within and _is_bigblock(volumes, layer1.phys_offset):
-            for line, bad in _layer2_lines(reader, layer1, start):
+        count = _bigblocks_from(volumes, start)
+        if layer1.available and count and _is_bigblock(volumes, layer1.phys_offset):
+            for line, bad in _layer2_lines(reader, layer1, start, count):
                 bad2 += bad
                 yield line
     if bad1:
@@ -80,9 +84,17 @@ def _is_bigblock(volumes: VolumeSet, offset: Offset) -> bool:
     return aligned and volumes.covers(offset, BIGBLOCK_SIZE)
 
 
-def _layer2_lines(reader: ImageReader, layer1: Layer1, start: int) -> Iterator[tuple[str, int]]:
-    """The lines of one layer-2 big-block, each with the number of faults in it."""
-    for index, raw in enumerate(_entries(reader, layer1.phys_offset, LAYER2_ENTRY_SIZE)):
+def _bigblocks_from(volumes: VolumeSet, start: Offset) -> int:
+    """Whole big-blocks of a volume's buffer area from `start` on, of those that one layer-1 entry covers."""
+    if not volumes.covers(to_zone2(start), BIGBLOCK_SIZE):
+        return 0
+    header = volumes.volumes[volume_of(start)].header
+    return min((header.vol_buf_end - header.vol_buf_beg - short_of(start)) // BIGBLOCK_SIZE, LAYER2_RADIX)
+
+
+def _layer2_lines(reader: ImageReader, layer1: Layer1, start: int, count: int) -> Iterator[tuple[str, int]]:
+    """The lines of `count` entries of one layer-2 big-block, each with the number of faults in it."""
+    for index, raw in enumerate(islice(_entries(reader, layer1.phys_offset, LAYER2_ENTRY_SIZE), count)):
         entry = Layer2.unpack(raw)
         flags = (
             " " if layer2_crc_ok(reader.version, raw) else "B",
@@ -90,8 +102,6 @@ def _layer2_lines(reader: ImageReader, layer1: Layer1, start: int) -> Iterator[t
             " " if 0 <= entry.bytes_free <= BIGBLOCK_SIZE else "F",
         )
         faults = 3 - flags.count(" ")
-        if not faults and entry.zone == ZONE_UNAVAIL:
-            return
         offset = start + index * BIGBLOCK_SIZE
         yield (
             f"{''.join(flags)}     {offset:016x} zone={entry.zone:<2} app={entry.append_off:<7} "

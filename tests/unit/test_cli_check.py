@@ -11,7 +11,8 @@ from crafted_image import CraftedImage, sample
 
 from hammerfs.cli.main import main
 from hammerfs.cli.progress import INTERVAL, LineProgress, reporting
-from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY, RECTYPE_DATA, RECTYPE_INODE
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, OBJTYPE_DIRECTORY, RECTYPE_DATA, RECTYPE_INODE, ZONE_UNAVAIL
+from hammerfs.ondisk.freemap import Layer2
 from hammerfs.ops.check import check_devices
 
 
@@ -203,6 +204,34 @@ def test_blockmap_marks_what_is_wrong(
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("BAF     4000000002800000 zone=11") for line in lines)
     assert lines[-1] == "3 bad layer2"
+
+
+def test_blockmap_ends_where_the_volume_does_whatever_its_freemap_holds(
+    crafted: CraftedImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layer2 = (1 << 20) + (1 << 23)
+    crafted.device.write(layer2, b"\x0b" * BIGBLOCK_SIZE)
+    assert main(["blockmap", str(save(crafted, tmp_path))]) == 0
+    destroyed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BA")]
+    assert len(destroyed) == crafted.bigblocks
+    assert destroyed[-1].split()[1] == f"{(4 << 60) + (crafted.bigblocks - 1) * BIGBLOCK_SIZE:016x}"
+
+
+def test_blockmap_goes_on_behind_a_big_block_that_is_marked_unavailable(
+    crafted: CraftedImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["blockmap", str(save(crafted, tmp_path))]) == 0
+    sound = capsys.readouterr().out.splitlines()
+    crafted.layer2[5] = Layer2(ZONE_UNAVAIL, BIGBLOCK_SIZE, 0)
+    crafted._write_freemap()
+    assert main(["blockmap", str(save(crafted, tmp_path))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [at for at, line in enumerate(lines) if " zone=15 " in line] == [sound.index(_line_of(sound, 5))]
+    assert len(lines) == len(sound)
+
+
+def _line_of(lines: list[str], bigblock: int) -> str:
+    return next(line for line in lines if f" {(4 << 60) + bigblock * BIGBLOCK_SIZE:016x} zone=" in line)
 
 
 # --- progress ----------------------------------------------------------------------------------------
