@@ -9,92 +9,42 @@ the first flush, in search of circles of dependencies.
 
 from __future__ import annotations
 
-import os
 import random
-from contextlib import ExitStack
 from unittest import mock
 
 import trio
-from crash_lib.operations import OPERATIONS, PICKS, WEIGHTS, Step, carry_out, pick_node
-from crash_lib.twin import State, Twin, view_as_of
+from crash_lib.operations import Step, carry_out, pick_node
+from crash_lib.twin import Twin
 from flusher_control import gated, running
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import initialize, rule
 from small_filesystem import assert_clean, assert_settled, flush_closure, fresh, mount
+from twin_machine import EXAMPLES, NUMBERS, STEPS, THOROUGH, TwinMachine, forgetful
 
 from hammerfs.fs.flusher import Flusher
-from hammerfs.fs.mount import FileSystem
-from hammerfs.ondisk.address import Tid
-from hammerfs.ops.check import MKFS_TID
 
-EXAMPLES = int(os.environ.get("HAMMERFS_MODEL_EXAMPLES", "25"))
-THOROUGH = settings(deadline=None, suppress_health_check=list(HealthCheck))
-NUMBERS = st.tuples(*[st.integers(0, 4095)] * PICKS)
-DRAWN = [name for name in OPERATIONS for _ in range(WEIGHTS.get(name, 1))]
-STEPS = st.tuples(st.sampled_from(DRAWN), NUMBERS)
 NAME_STEPS = st.tuples(st.sampled_from(["create", "create", "link", "move", "move", "rename", "remove"]), NUMBERS)
 
 
-def forgetful(fs: FileSystem) -> FileSystem:
-    """Let the inode cache forget whatever it may."""
-    fs.ctx.inodes._limit = 1
-    return fs
-
-
-def times(twin: Twin) -> dict[tuple[bytes, ...], tuple[int, ...]]:
-    """What the model does not know, but a remount has to keep.  A directory's ctime may be in memory only."""
-    found: dict[tuple[bytes, ...], tuple[int, ...]] = {}
-    for path, node in twin.root.below():
-        data = twin.inode(node).data
-        found[path] = (data.mtime,) if node.is_directory else (data.mtime, data.ctime, data.atime)
-    return found
-
-
-class FileSystemAgainstModel(RuleBasedStateMachine):
-    """`history` holds what the model looked like at the TIDs of full flushes."""
+class FileSystemAgainstModel(TwinMachine):
+    """Flushes, fsyncs, remounts and dying processes between the operations."""
 
     @initialize(version=st.sampled_from([7, 7, 7, 6, 3, 1]), stretch=st.sampled_from([1, 128]), stop=st.booleans())
     def start(self, version: int, stretch: int, stop: bool) -> None:
         exhausted = random.Random(stretch)
-        self.patches = ExitStack()
-        for patch in (
+        self.begin(
+            version,
             mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", stretch),
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
             mock.patch.object(
                 Flusher, "_should_stop", mock.Mock(side_effect=lambda: stop and exhausted.random() < 0.5)
             ),
-        ):
-            self.patches.enter_context(patch)
-        self.devices = fresh(version)
-        self.fs = forgetful(mount(self.devices, xattr=True))
-        self.twin = Twin(self.fs)
-        self.history: dict[Tid, State] = {}
-
-    def teardown(self) -> None:
-        if not hasattr(self, "fs"):
-            return
-        try:
-            self.twin.compare()
-            self.remount()
-            self.look_back()
-        finally:
-            self.patches.close()
-
-    @rule(steps=st.lists(STEPS, min_size=1, max_size=8))
-    def change(self, steps: list[Step]) -> None:
-        for step in steps:
-            carry_out(self.twin, step)
-        self.twin.compare()
+        )
 
     @rule()
     def flush(self) -> None:
-        assert self.fs.flusher is not None
-        self.fs.flusher.flush_now()
-        assert_settled(self.fs)
-        tid = self.fs.ctx.root.next_tid
-        if tid > MKFS_TID:
-            self.history[tid] = self.twin.root.state()
+        self.remember()
 
     @rule(number=st.integers(0, 4095))
     def fsync(self, number: int) -> None:
@@ -102,21 +52,6 @@ class FileSystemAgainstModel(RuleBasedStateMachine):
         flush_closure(self.fs, self.twin.inode(pick_node(self.twin, number)))
         assert self.fs.failure is None
         self.twin.compare()
-
-    @rule()
-    def look_back(self) -> None:
-        """INV-9: what a flush wrote stays what it was."""
-        for tid, state in self.history.items():
-            assert view_as_of(self.fs, tid) == state
-
-    @rule()
-    def remount(self) -> None:
-        self.twin.release_all()
-        before = times(self.twin)
-        self.fs.close_now()
-        assert_settled(self.fs)
-        self.reopen()
-        assert times(self.twin) == before
 
     @rule()
     def die(self) -> None:
@@ -127,11 +62,6 @@ class FileSystemAgainstModel(RuleBasedStateMachine):
             node.opens = 0
         self.twin.handles.clear()
         self.reopen()
-
-    def reopen(self) -> None:
-        assert_clean(self.devices)
-        self.fs = self.twin.fs = forgetful(mount(self.devices, xattr=True))
-        self.twin.compare()
 
 
 TestFileSystemAgainstModel = FileSystemAgainstModel.TestCase

@@ -8,16 +8,16 @@ that is listed, and no other, is one at which a view differs from the one before
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from crash_lib.operations import OPERATIONS, PICKS, WEIGHTS, Step, carry_out
+from crash_lib.operations import Step, carry_out
 from crash_lib.twin import Twin
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_filesystem import FILE, fresh, mount
+from twin_machine import EXAMPLES, STEPS, THOROUGH
 
 from hammerfs.errors import FileOperationError
 from hammerfs.fs.inode import Inode
@@ -30,11 +30,6 @@ from hammerfs.ops.name_history import deleted_names, name_history, name_log
 from hammerfs.ops.pace import at_once
 from hammerfs.ops.tree_diff import tree_diff
 
-EXAMPLES = int(os.environ.get("HAMMERFS_MODEL_EXAMPLES", "25"))
-THOROUGH = settings(deadline=None, suppress_health_check=list(HealthCheck))
-NUMBERS = st.tuples(*[st.integers(0, 4095)] * PICKS)
-DRAWN = [name for name in OPERATIONS for _ in range(WEIGHTS.get(name, 1))]
-STEPS = st.tuples(st.sampled_from(DRAWN), NUMBERS)
 BATCHES = st.lists(st.lists(STEPS, min_size=1, max_size=8), min_size=2, max_size=8)
 
 Path = tuple[bytes, ...]

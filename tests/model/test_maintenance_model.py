@@ -7,19 +7,18 @@ is gone has to be given back to the byte (the checker counts it), and nothing of
 
 from __future__ import annotations
 
-import os
 import random
-from contextlib import ExitStack
 from unittest import mock
 
 import trio
-from crash_lib.operations import OPERATIONS, PICKS, WEIGHTS, Step, carry_out, pick_node
-from crash_lib.twin import State, Twin, view_as_of
+from crash_lib.operations import Step, carry_out, pick_node
+from crash_lib.twin import Twin
 from flusher_control import gated, running
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import initialize, rule
 from small_filesystem import assert_clean, assert_settled, fresh, mount
+from twin_machine import EXAMPLES, STEPS, THOROUGH, TwinMachine, forgetful
 
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Data, Done, Emit, Phase, run_work
@@ -27,25 +26,12 @@ from hammerfs.fs.work import carry_out as carry_out_work
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import VERSION_DEDUP
 from hammerfs.ondisk.element import unpack_leaf
-from hammerfs.ops.check import MKFS_TID
 from hammerfs.ops.dedup import dedup
 from hammerfs.ops.prune import PruneOutcome, prune
 from hammerfs.ops.rebalance import rebalance, saturation_of
 from hammerfs.ops.reblock import Parts, free_level_of, range_of, reblock
 from hammerfs.ops.record_range import FIRST, LAST, Position, RecordRange
 from hammerfs.ops.retention import BetweenSnapshots, Everything, Rule
-
-EXAMPLES = int(os.environ.get("HAMMERFS_MODEL_EXAMPLES", "25"))
-THOROUGH = settings(deadline=None, suppress_health_check=list(HealthCheck))
-NUMBERS = st.tuples(*[st.integers(0, 4095)] * PICKS)
-DRAWN = [name for name in OPERATIONS for _ in range(WEIGHTS.get(name, 1))]
-STEPS = st.tuples(st.sampled_from(DRAWN), NUMBERS)
-
-
-def forgetful(fs: FileSystem) -> FileSystem:
-    """Let the inode cache forget whatever it may."""
-    fs.ctx.inodes._limit = 1
-    return fs
 
 
 def history_of(fs: FileSystem) -> list[tuple[Tid, Tid]]:
@@ -55,61 +41,32 @@ def history_of(fs: FileSystem) -> list[tuple[Tid, Tid]]:
     return [(element.create_tid, element.delete_tid) for element in elements if element.delete_tid]
 
 
-class MaintenanceAgainstModel(RuleBasedStateMachine):
-    """`history` holds what the model looked like at the TIDs of full flushes; those of `demanded` are snapshots."""
+class MaintenanceAgainstModel(TwinMachine):
+    """Of the moments in `history`, those of `demanded` are snapshots."""
 
     @initialize(version=st.sampled_from([7, 7, 6, 5, 3]), seed=st.integers(0, 1 << 20))
     def start(self, version: int, seed: int) -> None:
-        self.patches = ExitStack()
         self.source = random.Random(seed)
-        for patch in (
+        self.demanded: set[Tid] = set()
+        self.begin(
+            version,
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
             mock.patch("hammerfs.ops.prune._BATCH", self.source.choice([1, 7, 128])),
             mock.patch("hammerfs.ops.dedup._ENTRIES_MIN", 3),
             mock.patch("hammerfs.ops.reblock._BATCH", self.source.choice([1, 7, 64])),
             mock.patch("hammerfs.ops.reblock._STRETCH_BYTES", self.source.choice([1, 100_000])),
-        ):
-            self.patches.enter_context(patch)
-        self.devices = fresh(version)
-        self.fs = forgetful(mount(self.devices, xattr=True))
-        self.twin = Twin(self.fs)
-        self.history: dict[Tid, State] = {}
-        self.demanded: set[Tid] = set()
-
-    def teardown(self) -> None:
-        if not hasattr(self, "fs"):
-            return
-        try:
-            self.twin.compare()
-            self.remount()
-            self.look_back()
-        finally:
-            self.patches.close()
-
-    @rule(steps=st.lists(STEPS, min_size=1, max_size=8))
-    def change(self, steps: list[Step]) -> None:
-        for step in steps:
-            carry_out(self.twin, step)
-        self.twin.compare()
+        )
 
     @rule(is_snapshot=st.booleans())
     def flush(self, is_snapshot: bool) -> None:
-        self.settle()
-        tid = self.fs.ctx.root.next_tid
-        if tid > MKFS_TID:
-            self.history[tid] = self.twin.root.state()
-            if is_snapshot:
-                self.demanded.add(tid)
+        tid = self.remember()
+        if tid is not None and is_snapshot:
+            self.demanded.add(tid)
 
     @rule(number=st.integers(0, 4095))
     def forget_snapshot(self, number: int) -> None:
         if self.demanded:
             self.demanded.discard(sorted(self.demanded)[number % len(self.demanded)])
-
-    @rule()
-    def look_back(self) -> None:
-        for tid, state in self.history.items():
-            assert view_as_of(self.fs, tid) == state
 
     @rule()
     def prune_between_snapshots(self) -> None:
@@ -205,20 +162,6 @@ class MaintenanceAgainstModel(RuleBasedStateMachine):
     def carry_out(self, begin: Position, rule: Rule) -> PruneOutcome:
         work = prune(self.fs, 0, rule, self.interrupted, begin)
         return run_work(self.fs, work)
-
-    def settle(self) -> None:
-        assert self.fs.flusher is not None
-        self.fs.flusher.flush_now()
-        assert_settled(self.fs)
-
-    @rule()
-    def remount(self) -> None:
-        self.twin.release_all()
-        self.fs.close_now()
-        assert_settled(self.fs)
-        assert_clean(self.devices)
-        self.fs = self.twin.fs = forgetful(mount(self.devices, xattr=True))
-        self.twin.compare()
 
 
 TestMaintenanceAgainstModel = MaintenanceAgainstModel.TestCase
