@@ -12,8 +12,12 @@ whichever position and choice led to it.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import compress
+from operator import xor
 from typing import Any
 
 from hammerfs.device.memory import MemoryDevice
@@ -29,6 +33,9 @@ Fates = tuple[int, ...]
 WHOLE = -1
 """The mask of a write that reached the medium, however many sectors it has."""
 _REGION_BYTES = 4 * 1024 * 1024
+_KEPT_RUN = re.compile("1+")
+Sector = tuple[int, int]
+"""The device and the number of the sector there."""
 
 
 @dataclass(slots=True)
@@ -37,12 +44,26 @@ class Uncertain:
 
     at -- its place in the log
     write -- what was written, in whole sectors
-    sectors -- for each sector, the device and its sector number, and the hash of its content after this write
+    sectors -- for each sector, where it is and the hash of its content after this write
+    deltas, delta -- how each sector changes the number of the settled state, and how all of them do
+    alone -- whether no other uncertain write reaches one of these sectors; then only its own fate decides about them
     """
 
     at: int
     write: Write
-    sectors: list[tuple[tuple[int, int], int]]
+    sectors: list[tuple[Sector, int]]
+    deltas: list[int] = field(default_factory=list)
+    delta: int = 0
+    alone: bool = True
+
+    def compare(self, hashes: dict[Sector, int]) -> None:
+        """Find the deltas to a settled state."""
+        self.deltas = [hashed ^ hashes[place] for place, hashed in self.sectors]
+        self.delta = reduce(xor, self.deltas, 0)
+
+    def bits(self, fate: int) -> list[bool]:
+        """For each sector whether a mask keeps it."""
+        return [bit == "1" for bit in _sector_bits(fate, len(self.sectors))]
 
 
 @dataclass(slots=True)
@@ -57,17 +78,21 @@ class Cut:
     settled: Sequence[MemoryDevice]
     uncertain: list[Uncertain]
     digest: int
-    hashes: dict[tuple[int, int], int] = field(repr=False)
+    hashes: dict[Sector, int] = field(repr=False)
 
     def digest_of(self, fates: Fates) -> int:
         """The number of the state in which the uncertain writes had these fates."""
-        final: dict[tuple[int, int], int] = {}
-        for pending, fate in zip(self.uncertain, fates, strict=True):
-            if fate == WHOLE:
-                final.update(pending.sectors)
-            elif fate:
-                final.update([sector for index, sector in enumerate(pending.sectors) if fate >> index & 1])
         digest = self.digest
+        final: dict[Sector, int] = {}
+        for pending, fate in zip(self.uncertain, fates, strict=True):
+            if not fate:
+                continue
+            if not pending.alone:
+                final.update(pending.sectors if fate == WHOLE else compress(pending.sectors, pending.bits(fate)))
+            elif fate == WHOLE:
+                digest ^= pending.delta
+            else:
+                digest = reduce(xor, compress(pending.deltas, pending.bits(fate)), digest)
         for place, hashed in final.items():
             digest ^= hashed ^ self.hashes[place]
         return digest
@@ -87,11 +112,16 @@ class Cut:
 def _torn(image: MemoryDevice, write: Write, fate: int) -> bytearray:
     """What lies where `write` goes after only some of its sectors were written."""
     content = bytearray(image.read(write.offset, len(write.data)))
-    for low in range(0, len(content), SECTOR_SIZE):
-        if fate & 1:
-            content[low : low + SECTOR_SIZE] = write.data[low : low + SECTOR_SIZE]
-        fate >>= 1
+    data = memoryview(write.data)
+    for run in _KEPT_RUN.finditer(_sector_bits(fate, write.sectors)):
+        low, high = run.start() * SECTOR_SIZE, run.end() * SECTOR_SIZE
+        content[low:high] = data[low:high]
     return content
+
+
+def _sector_bits(fate: int, sectors: int) -> str:
+    """A mask as one character a sector, `1` for what is kept."""
+    return f"{fate:0{sectors}b}"[::-1]
 
 
 class Cutter:
@@ -105,8 +135,9 @@ class Cutter:
         self._settled = [device.copy() for device in bases]
         self._latest = [device.copy() for device in bases]
         self._digest = digest
-        self._hashes: dict[tuple[int, int], int] = {}
+        self._hashes: dict[Sector, int] = {}
         self._uncertain: list[Uncertain] = []
+        self._reached: dict[Sector, Uncertain] = {}
 
     def cuts(self) -> Iterator[Cut]:
         """One cut per position, from before the first entry to behind the last."""
@@ -125,13 +156,28 @@ class Cutter:
         """Note a write as whole sectors: a medium knows no less, and a cache holds what lies beside the bytes."""
         device = write.device
         first = write.offset // SECTOR_SIZE
-        for sector in range(first, first + write.sectors):
-            if (device, sector) not in self._hashes:
-                self._hashes[device, sector] = self._hash(self._settled, device, sector)
+        start, size = first * SECTOR_SIZE, write.sectors * SECTOR_SIZE
+        places = [(device, sector) for sector in range(first, first + write.sectors)]
+        new = [place for place in places if place not in self._hashes]
+        if new:
+            before = self._settled[device].read(start, size)
+            for place in new:
+                self._hashes[place] = _hash(place, before, start)
         self._latest[device].write(write.offset, write.data)
-        sectors = [((device, s), self._hash(self._latest, device, s)) for s in range(first, first + write.sectors)]
-        whole = self._latest[device].read(first * SECTOR_SIZE, write.sectors * SECTOR_SIZE)
-        return Uncertain(at, Write(device, first * SECTOR_SIZE, whole), sectors)
+        whole = self._latest[device].read(start, size)
+        pending = Uncertain(at, Write(device, start, whole), [(place, _hash(place, whole, start)) for place in places])
+        self._note(pending)
+        return pending
+
+    def _note(self, pending: Uncertain) -> None:
+        """Find out how an uncertain write changes the settled state, and whether others share its sectors."""
+        pending.compare(self._hashes)
+        pending.alone = True
+        reached = self._reached
+        for place, _ in pending.sectors:
+            other = reached.setdefault(place, pending)
+            if other is not pending:
+                other.alone = pending.alone = False
 
     def _settle(self, barrier: BarrierEnd) -> None:
         left = []
@@ -145,11 +191,16 @@ class Cutter:
                 self._digest ^= self._hashes[place] ^ hashed
                 self._hashes[place] = hashed
         self._uncertain = left
+        self._reached.clear()
+        for pending in left:
+            self._note(pending)
 
-    @staticmethod
-    def _hash(devices: Sequence[MemoryDevice], device: int, sector: int) -> int:
-        raw = devices[device].read(sector * SECTOR_SIZE, SECTOR_SIZE)
-        return hash((device, sector, raw)) & 0xFFFFFFFFFFFFFFFF
+
+def _hash(place: Sector, content: bytes, start: int) -> int:
+    """The hash of a sector and its place; `content` is what lies around it from byte `start` on."""
+    device, sector = place
+    at = sector * SECTOR_SIZE - start
+    return hash((device, sector, content[at : at + SECTOR_SIZE])) & 0xFFFFFFFFFFFFFFFF
 
 
 def choices(cut: Cut, source: random.Random, count: int, exhaustive_max: int) -> Iterator[Fates]:

@@ -22,7 +22,7 @@ from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick, pick_node
 from crash_lib.promises import Promises
 from crash_lib.small import VOLUME_SIZE, fresh, mount, recorded
 from crash_lib.twin import Twin
-from crash_lib.verdict import Tree, snapshots_of
+from crash_lib.verdict import Further, Tree, snapshots_of
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
 from hammerfs.errors import NoSpaceError
@@ -59,6 +59,7 @@ class Plan:
     prepare -- what happens before anything is recorded
     tune -- what is changed about the mount that is recorded
     maintain -- works that go on beside the tasks, one after the other
+    further -- what else is asked of each recovered image
     """
 
     version: int = 7
@@ -77,6 +78,7 @@ class Plan:
     prepare: Callable[[Twin], None] | None = None
     tune: Callable[[FileSystem], None] | None = None
     maintain: Callable[[FileSystem, random.Random], Work[Any]] | None = None
+    further: Further | None = None
 
 
 class Keeping(Protocol):
@@ -97,12 +99,14 @@ class Workload:
 
     bases -- the devices before it; log -- what was written; promises -- what was promised meanwhile
     options -- with which the file system is mounted, before and after a crash
+    further -- what else is asked of each recovered image
     """
 
     bases: list[MemoryDevice]
     log: RecordingLog
     promises: Keeping
     options: dict[str, Any]
+    further: Further | None = None
 
 
 def record(plan: Plan, seed: int) -> Workload:
@@ -130,7 +134,7 @@ def record(plan: Plan, seed: int) -> Workload:
         promises.past = snapshots_of(fs)
         trio.run(_Run(fs, twin, promises, log, plan, seed).main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert fs.failure is None, fs.failure
-    return Workload(bases, log, promises, options)
+    return Workload(bases, log, promises, options, plan.further)
 
 
 class _Run:
@@ -201,6 +205,9 @@ class _Run:
             for _ in range(source.randrange(100)):
                 await trio.lowlevel.checkpoint()
             await work.carry_out(self.fs, self.plan.maintain(self.fs, source), _Silent())
+            if self.twin.slave is not None:
+                self.promises.note()
+                self.promises.keep(len(self.log.entries), self.promises.floors_of_slave())
 
     async def promised(self, wait: Callable[[], Any], floors: dict[Any, int]) -> None:
         """Wait for durability, and note from when on it is promised."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from crash_lib.generated import TASKS_MAX, Plan
+from crash_lib.generated import TASKS_MAX, WORKS, Plan
+from crash_lib.mirroring import MirrorSource
 from crash_lib.operations import FILLER, OPERATIONS, WEIGHTS, carry_out, random_step
 from crash_lib.twin import Twin
 from hammerfs.fs import rootrecords
@@ -147,9 +148,7 @@ def prune(seed: int) -> Plan:
             return rebalance(fs, RecordRange(0), saturation_of(85), _never)
         return pruning.prune(fs, 0, BetweenSnapshots(tids), _never)
 
-    return Plan(
-        tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 20, 50), weights=ALL, prepare=old_ones, maintain=maintain
-    )
+    return _with_history(seed, maintain)
 
 
 def reblock(seed: int) -> Plan:
@@ -159,9 +158,7 @@ def reblock(seed: int) -> Plan:
         parts = source.choice([Parts.EVERYTHING, Parts.DATA, Parts.BTREE, Parts.INODES | Parts.DIRS])
         return moving.reblock(fs, moving.range_of(0, parts), parts, 0, _never)
 
-    return Plan(
-        tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 20, 50), weights=ALL, prepare=old_ones, maintain=maintain
-    )
+    return _with_history(seed, maintain)
 
 
 def dedup(seed: int) -> Plan:
@@ -173,8 +170,7 @@ def dedup(seed: int) -> Plan:
         return sharing.dedup(fs, 0, 1 << 20, _never)
 
     weights = {"create": 3, "write": 6, "patch": 6, "truncate": 2, "remove": 2}
-    steps = _steps(seed, 20, 50)
-    return Plan(tasks=1 + seed % TASKS_MAX, steps=steps, weights=weights, prepare=old_ones, maintain=maintain)
+    return replace(_with_history(seed, maintain), weights=weights)
 
 
 def regain(seed: int) -> Plan:
@@ -183,16 +179,20 @@ def regain(seed: int) -> Plan:
     def maintain(fs: FileSystem, source: random.Random) -> Work[Any]:
         return moving.reblock(fs, moving.range_of(0, Parts.DATA), Parts.DATA, BIGBLOCK_SIZE // 2, _never)
 
+    return replace(reuse(seed), prepare=lambda twin: fill(twin, leave=3), maintain=maintain)
+
+
+def mirror(seed: int) -> Plan:
+    """A slave is mirrored to, moment after moment, while others change what is beside it."""
+    origin = MirrorSource(seed, WORKS + 1)
     return Plan(
-        steps=24,
-        weights={"rewrite": 12, "create": 2},
-        fsyncs=0.02,
-        syncs=0.05,
-        flushes=0.93,
-        nohistory=True,
-        prepare=lambda twin: fill(twin, leave=3),
-        tune=without_reserve,
-        maintain=maintain,
+        tasks=1 + seed % TASKS_MAX,
+        steps=_steps(seed, 30, 60),
+        weights=ALL,
+        early=not seed % 3,
+        prepare=origin.make_slave,
+        maintain=lambda fs, _: origin.next_batch(fs),
+        further=origin.complaints,
     )
 
 
@@ -239,9 +239,16 @@ PLANS: dict[str, Callable[[int], Plan]] = {
     plan.__name__: plan
     for plan in (
         *(mixed, tasks, names, data, redo, attributes, versions, volumes, early, wrap, reuse, full),
-        *(prune, reblock, dedup, regain, revolume, live),
+        *(prune, reblock, dedup, regain, revolume, live, mirror),
     )
 }
+
+
+def _with_history(seed: int, maintain: Callable[[FileSystem, random.Random], Work[Any]]) -> Plan:
+    """Everything, beside works on what was there before."""
+    return Plan(
+        tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 20, 50), weights=ALL, prepare=old_ones, maintain=maintain
+    )
 
 
 def _steps(seed: int, low: int, high: int) -> int:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from crash_lib.mirroring import SLAVE
 from crash_lib.small import FILE, RECOVERY_US
 from crash_lib.twin import Node, State, Twin
 from crash_lib.verdict import Tree
@@ -29,7 +30,10 @@ from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX
 
 Chain = tuple[Any, ...]
-"""("name", directory, name) or (word, object), where the word is content, attributes, xattrs, mtime, atime or ctime."""
+"""("name", directory, name) or (word, object), where the word is content, attributes, xattrs, mtime, atime or ctime.
+
+("slave", PFS) has for its versions all that readers of a slave ever saw.
+"""
 REDONE = ("mtime", "ctime")
 """What a recovery that redoes writes moves to its own time."""
 
@@ -73,6 +77,8 @@ class Promises:
             now.update(self.values_of(node))
             if node.written is not None:
                 begun["content", node.obj_id] = node.written
+        if self.twin.slave is not None:
+            now["slave", SLAVE] = self.twin.slave
         changed = []
         for chain in [chain for chain in self.versions if chain[0] == "name" and chain not in now]:
             now[chain] = None
@@ -103,6 +109,10 @@ class Promises:
                 floors[chain] = min(last + 1, len(versions) - 1)
         return floors
 
+    def floors_of_slave(self) -> dict[Chain, int]:
+        """What mirroring to a slave promises, once it is done."""
+        return {chain: self._latest(chain) for chain in self.versions if chain[0] == "slave"}
+
     def floors_of_everything(self) -> dict[Chain, int]:
         """What sync and unmount promise."""
         return {chain: len(versions) - 1 for chain, versions in self.versions.items()}
@@ -113,7 +123,8 @@ class Promises:
         chains, objects = dict(before.chains), set(before.objects)
         for chain, version in promised.items():
             versions = self.versions[chain]
-            objects.add(versions[version] if chain[0] == "name" else chain[1])
+            if chain[0] != "slave":
+                objects.add(versions[version] if chain[0] == "name" else chain[1])
             alike, floor = chains.get(chain, (0, 0))
             if version >= floor:
                 chains[chain] = versions.index(versions[version], alike), version
@@ -141,6 +152,8 @@ class Promises:
         for chain, versions in self.versions.items():
             if chain[0] == "name":
                 found: Any = tree.slots.get((chain[1], chain[2]))
+            elif chain[0] == "slave":
+                found = tree.slave
             elif chain[1] not in tree.objects:
                 continue
             else:

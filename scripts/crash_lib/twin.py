@@ -88,12 +88,16 @@ def view_as_of(fs: FileSystem, tid: Tid) -> State:
 
 
 class Twin:
-    """`fs` and `root`, the model's root, kept equal; `handles` are open objects, some of them without a name."""
+    """`fs` and `root`, the model's root, kept equal; `handles` are open objects, some of them without a name.
+
+    slave -- what readers of a slave PFS in this file system see, where there is one
+    """
 
     def __init__(self, fs: FileSystem) -> None:
         self.fs = fs
         self.root = Node(DIRECTORY, OBJID_ROOT, mode=0o755, uid=0, gid=0)
         self.handles: list[Node] = []
+        self.slave: State | None = None
 
     def compare(self) -> None:
         assert view(self.fs, self.inode(self.root)) == self.root.state()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
 from crash_lib.memo import ReadingDevice
+from crash_lib.mirroring import slave_state
 from crash_lib.small import FILE, RECOVERY_US, mount
 from crash_lib.twin import State, view_as_of
 from hammerfs.device.base import Device
@@ -54,6 +55,8 @@ class _Listener(logging.Handler):
             _HEARD.append(record.getMessage())
 
 
+Further = Callable[[Sequence[Device]], Iterable[str]]
+"""Complaints about a recovered image that only some workloads give cause for; it leaves the devices alone."""
 Slot = tuple[int, bytes]
 """A place for a name: the directory's object id, and the name."""
 
@@ -76,11 +79,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A whole file system: which object has which names, what each object looks like, and every snapshot as a whole."""
+    """A whole file system: which object has which names, what each object looks like, every snapshot and a slave."""
 
     slots: dict[Slot, int]
     objects: dict[int, Seen]
     past: dict[Tid, State] = field(default_factory=dict)
+    slave: State | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -136,8 +140,8 @@ def volumes_among(devices: Sequence[Device]) -> list[Device]:
     return [device for device in devices if is_formatted(device)]
 
 
-def verify(devices: Sequence[Device], contents: Contents) -> Verdict:
-    """Check everything, then read everything through a read-only mount."""
+def verify(devices: Sequence[Device], contents: Contents, further: Further | None = None) -> Verdict:
+    """Check everything, then read everything through a read-only mount; then ask what is to be asked further."""
     try:
         members = volumes_among(devices)
         report = check_devices(members)
@@ -145,14 +149,17 @@ def verify(devices: Sequence[Device], contents: Contents) -> Verdict:
         if report.recovery_pending:
             problems.append("recovery is pending after recovery")
         fs = mount([OverlayDevice(device) for device in members], xattr=True, read_only=True)
-        return Verdict(tuple(problems), survey(fs, contents))
+        tree = survey(fs, contents)
+        if further is not None and not problems:
+            problems += further(members)
+        return Verdict(tuple(problems), tree)
     except (HammerError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         return Verdict((f"{type(error).__name__}: {error}",), None)
 
 
 def survey(fs: FileSystem, contents: Contents) -> Tree:
     """Everything that has a name."""
-    tree = Tree({}, {})
+    tree = Tree({}, {}, slave=slave_state(fs))
     waiting = [fs.root]
     while waiting:
         inode = waiting.pop()

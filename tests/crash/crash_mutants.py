@@ -8,8 +8,10 @@ from unittest import mock
 
 import trio
 
+from hammerfs.fs.context import Context
 from hammerfs.fs.cycle import Cycle, Step, UndoMode
 from hammerfs.fs.fsync import FastFsync
+from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid
 from hammerfs.fs.redolog import RedoJournal, RedoLog
 from hammerfs.ondisk.constants import ROOT_VOLNO
 from hammerfs.ondisk.crc import Buffer
@@ -25,6 +27,7 @@ _flush_undos = Cycle.flush_undos
 _capture = RedoJournal.capture
 _write_header_start = VolumeSet.write_header_start
 _barrier = VolumeSet.barrier
+_begin_batch = BatchWriter.__init__
 
 
 def without_its_barrier(cycle: Cycle, mode: UndoMode) -> Iterator[Step]:
@@ -128,6 +131,12 @@ def of_the_first_volume_only(volumes: VolumeSet) -> None:
     _barrier(volumes)
 
 
+def shown_too_early(writer: BatchWriter, ctx: Context, pfs: int, begin: int, end: int) -> None:
+    """Readers of a slave see it as of the end of a batch that has yet to come."""
+    _begin_batch(writer, ctx, pfs, begin, end)
+    set_sync_tid(ctx, pfs, end)
+
+
 MUTANTS: dict[str, tuple[str, AbstractContextManager[object]]] = {
     "UNDO without a barrier behind it": ("mixed", mock.patch.object(Cycle, "flush_undos", without_its_barrier)),
     "UNDO behind meta-data": ("mixed", mock.patch.object(Cycle, "flush_undos", behind_meta_data)),
@@ -149,5 +158,6 @@ MUTANTS: dict[str, tuple[str, AbstractContextManager[object]]] = {
     "REDO without a barrier": ("redo", mock.patch.object(FastFsync, "_lead", led_without_a_barrier)),
     "REDO not carried over": ("redo", mock.patch.object(RedoJournal, "carry_over", nothing_carried_over)),
     "REDO never terminated": ("redo", mock.patch.object(RedoLog, "capture", never_committed)),
+    "a slave shown before its batch": ("mirror", mock.patch.object(BatchWriter, "__init__", shown_too_early)),
 }
 """Name to the kind of workload that shows it, and the patch."""
