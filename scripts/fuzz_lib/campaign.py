@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import random
@@ -23,6 +24,7 @@ from hammerfs.device.memory import MemoryDevice
 
 FAILURES_MAX = 20
 """Different failures after which a run gives up."""
+OBJECTS_BETWEEN_COLLECTIONS = 50_000
 SESSIONS = 8
 """Different sessions that write; an image gets one of them, a replay all."""
 Stage = Callable[[Sequence[MemoryDevice], set[str]], object]
@@ -133,6 +135,13 @@ def silence() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
+
+
+def spare_collections() -> None:
+    """Let the garbage collector pass over the bases, and come after some images rather than many times in each."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 
 def stage_for(draw: random.Random) -> str:

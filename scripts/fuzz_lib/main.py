@@ -85,8 +85,9 @@ def hunt(laboratory: campaign.Laboratory, options: argparse.Namespace) -> int:
             last = time.monotonic()
             print_tally(tally, time.monotonic() - start)
 
-    run = importlib.import_module("fuzz_lib.campaign").run
-    tally = run(laboratory, seed, options.images, options.seconds, say)
+    campaign = importlib.import_module("fuzz_lib.campaign")
+    campaign.spare_collections()
+    tally = campaign.run(laboratory, seed, options.images, options.seconds, say)
     if options.kinds:
         for kind, count in tally.kinds.most_common():
             print(f"{count:8} {kind}")
