@@ -56,8 +56,9 @@ _IMAGES_MAX = 4096
 """Restored buffers held in memory (64 MiB); beyond that they are written early, which the order above allows."""
 _VECTOR_MAX = 64
 _UNDO_FIELDS = struct.Struct("<Qi")
-_SECTOR_SEQ = struct.Struct(f"<8xI{UNDO_ALIGN - 12}x")
-"""The number of the record that begins a sector."""
+_SEQ = struct.Struct("<8xI")
+_SECTOR_SEQS = struct.Struct("<" + f"8xI{UNDO_ALIGN - 12}x" * (BUFSIZE // UNDO_ALIGN))
+"""The number of the record that begins a sector, and those of all sectors of a buffer."""
 
 
 @dataclass(frozen=True)
@@ -376,8 +377,9 @@ def _is_renumbering_needed(volumes: VolumeSet, reader: FifoReader, found: FifoRa
     for offset, count in reader.extents(place, CHUNK_SIZE):
         chunk = reader.read(offset, count)
         for at in range(0, count, BUFSIZE):
-            remnant = next(reader.scan_extent(offset + at, chunk[at : at + UNDO_ALIGN]), None)
-            if remnant is not None and (remnant.seq - found.seq) & _SEQ_MASK < margin:
+            (seq,) = _SEQ.unpack_from(chunk, at)
+            near = (seq - found.seq) & _SEQ_MASK < margin
+            if near and next(reader.scan_extent(offset + at, chunk[at : at + UNDO_ALIGN]), None):
                 return True
     return False
 
@@ -399,7 +401,7 @@ def _wipe_remnants(volumes: VolumeSet, reader: FifoReader, found: FifoRange) -> 
     looked_at = clean = 0
     while clean < CHUNK_SIZE and looked_at < reader.capacity - found.length - 2 * BUFSIZE:
         buffer = reader.read(base, BUFSIZE)
-        numbers = [seq for (seq,) in _SECTOR_SEQ.iter_unpack(buffer)]
+        numbers = _SECTOR_SEQS.unpack(buffer)
         near = [index * UNDO_ALIGN for index, seq in enumerate(numbers) if (seq - found.seq) & _SEQ_MASK < margin]
         if any(next(reader.scan_extent(base, buffer[at : at + UNDO_ALIGN]), None) for at in near):
             volumes.write(volumes.root.header.undo_to_zone2(base), blank)

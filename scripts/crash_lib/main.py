@@ -24,6 +24,8 @@ KINDS = [*PLANS, *PROGRAMS]
 PROGRAM_EFFORT = Effort(states=10, exhaustive=16, again=40)
 """Their logs are long, and to ask a program takes longer than to ask a model."""
 REPORT_SECONDS = 60
+OBJECTS_BETWEEN_COLLECTIONS = 20_000
+"""What a workload learns stays: to look through it again and again would find nothing."""
 FAILURES_SHOWN = 3
 """Failures printed of one workload."""
 
@@ -173,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"crashtest: seed {seed}")
     if options.kill is not None:
         return 1 if kill_many(options.kill, seed, say, options.work) else 0
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     run = Run()
     reported = time.monotonic()
     for kind, number in rounds(options.workload, seed):

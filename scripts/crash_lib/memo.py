@@ -22,8 +22,8 @@ from hammerfs.ondisk.constants import BUFSIZE
 TREE_BYTES_MAX = 64 * 1024 * 1024
 """What was read, in one tree; that of most workloads ends at a third of it."""
 T = TypeVar("T")
-Read = tuple[int, int, int]
-"""Device, offset, size."""
+Read = tuple[int, int, int, int]
+"""Device, page, and from where to where in the page."""
 
 
 @dataclass(slots=True)
@@ -44,20 +44,26 @@ class ReadingDevice(RecordingDevice):
     def __init__(
         self, image: MemoryDevice, log: RecordingLog, written: set[tuple[int, int]], reads: list[tuple[Read, bytes]]
     ) -> None:
-        super().__init__(image.copy(), log)
+        self._now = image.copy()
+        super().__init__(self._now, log)
         self._image = image
         self._written = written
         self._reads = reads
 
     def read(self, offset: int, size: int) -> bytes:
-        end, at = offset + size, offset
-        while at < end:
-            page = at // BUFSIZE
-            stop = min(end, (page + 1) * BUFSIZE)
-            if (self._index, page) in self._written:
-                self._reads.append(((self._index, at, stop - at), self._image.read(at, stop - at)))
-            at = stop
-        return super().read(offset, size)
+        page, start = divmod(offset, BUFSIZE)
+        stop = start + size
+        if stop > BUFSIZE or offset + size > self.size:
+            end = (offset + size + BUFSIZE - 1) // BUFSIZE
+            for number in range(page, end):
+                self._note(number, max(offset - number * BUFSIZE, 0), min(offset + size - number * BUFSIZE, BUFSIZE))
+            return super().read(offset, size)
+        self._note(page, start, stop)
+        return self._now._page(page)[start:stop]
+
+    def _note(self, page: int, start: int, stop: int) -> None:
+        if (self._index, page) in self._written:
+            self._reads.append(((self._index, page, start, stop), self._image._page(page)[start:stop]))
 
 
 class Memo(Generic[T]):
@@ -88,7 +94,8 @@ class Memo(Generic[T]):
             if read is None:
                 self.hits += 1
                 return node.result[0]
-            node = node.branches.get(images[read[0]].read(read[1], read[2]))
+            device, page, start, stop = read
+            node = node.branches.get(images[device]._page(page)[start:stop])
         self.runs += 1
         log = RecordingLog()
         reads: list[tuple[Read, bytes]] = []
