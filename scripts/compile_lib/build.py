@@ -48,7 +48,7 @@ def build(project: Path, work: Path, target: Path) -> None:
     _run([sys.executable, "-c", TRANSLATE, SHARED, "extensions.json", *files], work)
     extensions: list[Extension] = json.loads((work / "extensions.json").read_text())
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        for _ in threads.map(lambda pair: _compile(*pair, work), _translation_units(extensions)):
+        for _ in threads.map(lambda unit: _compile(unit[0], unit[1], work), _translation_units(extensions)):
             pass
         for _ in threads.map(lambda extension: _link(extension, work, target), extensions):
             pass
