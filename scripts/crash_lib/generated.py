@@ -115,7 +115,8 @@ def record(plan: Plan, seed: int) -> Workload:
     spares = [MemoryDevice(VOLUME_SIZE, name=f"volume{plan.volumes + number}.img") for number in range(plan.spares)]
     options = {"xattr": True, "nohistory": plan.nohistory, "dedup": plan.dedup}
     with deterministic(seed):
-        twin = Twin(mount(bases, **options))
+        # What fills a file system has to be stored, be it equal or not.
+        twin = Twin(mount(bases, **{**options, "dedup": False}))
         if plan.prepare is not None:
             plan.prepare(twin)
         twin.fs.close_now()
