@@ -43,7 +43,7 @@ if os.environ.get("HAMMERFS_TEST_COMPILED") == "1":
     compiled.use()
     assert compiled.in_use(), "there are no compiled modules of these sources: scripts/compile makes them"
 
-RESIDENT_BYTES_MAX = 300 * 1024 * 1024
+GROWTH_BYTES_MAX = 200 * 1024 * 1024
 
 Manifest = dict[str, Any]
 STACKS_FD = pytest.StashKey[int]()
@@ -54,9 +54,10 @@ STACKS_FD = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let SIGUSR1 print all threads' stacks on the terminal, past pytest's capturing."""
+    """Let SIGUSR1 print all threads' stacks on the terminal, past pytest's capturing, and keep an eye on memory."""
     config.stash[STACKS_FD] = os.dup(2)
     faulthandler.register(signal.SIGUSR1, file=config.stash[STACKS_FD], all_threads=True)
+    config.pluginmanager.register(Memory())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -83,16 +84,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"not installed: {', '.join(absent)}")
 
 
-def pytest_runtest_logfinish() -> None:
-    """Take back what the last tests' file systems took, once it has become much.
+class Memory:
+    """Takes back what the last tests' file systems occupied, whenever that has become much.
 
     They lie in cycles of few objects with hundreds of megabytes behind them.  The collector counts objects, and lets
     several of them come together.
     """
-    if resident_bytes() > RESIDENT_BYTES_MAX:
+
+    def __init__(self) -> None:
+        self._kept = resident_bytes()
+
+    def pytest_runtest_logfinish(self) -> None:
+        if resident_bytes() < self._kept + GROWTH_BYTES_MAX:
+            return
         gc.collect()
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
             trim(0)
+        self._kept = resident_bytes()
 
 
 def resident_bytes() -> int:
