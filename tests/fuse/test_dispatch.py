@@ -197,11 +197,14 @@ class TestGate:
         asked = []
 
         def patient() -> bool:
-            asked.append(True)
-            os.write(pipe[1], b"a request")
+            asked.append("patient?")
             return True
 
-        seam = dispatch._FastTrio(patient)
+        def meanwhile() -> None:
+            asked.append("meanwhile")
+            os.write(pipe[1], b"a request")
+
+        seam = dispatch._FastTrio(patient, meanwhile)
 
         async def scenario() -> None:
             async with seam.open_nursery():
@@ -209,7 +212,7 @@ class TestGate:
                 await seam.lowlevel.wait_readable(pipe[0])
 
         run(scenario)
-        assert asked == [True]
+        assert asked == ["patient?", "meanwhile"]
         assert seam.gate.statistics().inline == 1
 
     @staticmethod
