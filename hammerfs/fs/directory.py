@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from hammerfs.errors import CorruptionError, FileOperationError, NoSpaceError
@@ -30,6 +30,7 @@ from hammerfs.ondisk.element import LeafElement, pack_key, unpack_leaf, visible_
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
+    from hammerfs.fs.knownnames import KnownNames
 
 FIRST_COOKIE = 3
 """Of the first entry; smaller ones are for `.` and `..`.  Names hash to keys far above it."""
@@ -114,17 +115,27 @@ def read_entry(ctx: Context, element: LeafElement) -> EntryData:
 
 def find(ctx: Context, directory: Inode, name: bytes) -> Entry | None:
     """The entry called `name`, or None, which is remembered: whoever finds a name missing often creates it next."""
+    known = directory.known
+    if known is not None:
+        entry = known.by_name.get(name)
+        if entry is not None:
+            return entry
     record = directory.adds.get(name)
     if record is not None:
         return _pending_entry(record)
     if directory.missing is not None and directory.missing[0] == name:
         return None
     low, high = _hash_range(directory, name)
-    taken = set()
-    for entry in _under_hash(ctx, directory, low, high):
-        if entry.name == name:
-            return entry
-        taken.add(entry.key)
+    taken: Container[int]
+    if known is not None and high <= known.upto:
+        taken = known.by_key
+    else:
+        taken = there = set()
+        for entry in _under_hash(ctx, directory, low, high):
+            if entry.name == name:
+                ctx.inodes.names.note(directory, entry)
+                return entry
+            there.add(entry.key)
     directory.missing = name, _free_key(directory, low, high, taken)
     return None
 
@@ -166,11 +177,16 @@ def keys_for(ctx: Context, directory: Inode, name: bytes) -> Callable[[], int]:
     Asked for before anything changes, since reading may fail; called once an entry that stands there has gone.
     """
     low, high = _hash_range(directory, name)
-    taken = {entry.key for entry in _under_hash(ctx, directory, low, high)}
+    known = directory.known
+    taken: Container[int]
+    if known is not None and high <= known.upto:
+        taken = known.by_key
+    else:
+        taken = {entry.key for entry in _under_hash(ctx, directory, low, high)}
     return lambda: _granted(_free_key(directory, low, high, taken))
 
 
-def _free_key(directory: Inode, low: int, high: int, taken: set[int]) -> int | None:
+def _free_key(directory: Inode, low: int, high: int, taken: Container[int]) -> int | None:
     for key in range(low, high + 1):
         if key not in taken and key not in directory.add_keys and key not in directory.deletes:
             return key
@@ -194,6 +210,7 @@ def add(ctx: Context, directory: Inode, name: bytes, key: int, target: Inode) ->
     directory.adds[name] = record
     directory.add_keys[key] = record
     directory.sorted_adds = directory.missing = None
+    ctx.inodes.names.note(directory, _pending_entry(record))
     target.links[record] = None
     ctx.space.records += 1
     if directory.deletes:
@@ -206,6 +223,7 @@ def add(ctx: Context, directory: Inode, name: bytes, key: int, target: Inode) ->
 
 def remove(ctx: Context, directory: Inode, entry: Entry, target: Inode) -> list[EntryRecord]:
     """Take an entry away; returns the pending records that this leaves, for binding."""
+    ctx.inodes.names.note_absence(directory, entry.name)
     record = directory.adds.get(entry.name)
     if record is not None:
         del directory.adds[entry.name]
@@ -235,6 +253,8 @@ def _cancel(ctx: Context, record: EntryRecord) -> list[EntryRecord]:
 
 def is_empty(ctx: Context, directory: Inode) -> bool:
     """Whether a directory shows no entry."""
+    if directory.known is not None and (directory.known.by_name or directory.known.upto == MAX_KEY):
+        return not directory.known.by_name
     return not directory.adds and next(_scan_disk(ctx, directory, 0, MAX_KEY), None) is None
 
 
@@ -247,6 +267,52 @@ def scan(
     """
     if cookie >= MAX_KEY:
         return
+    known = ctx.inodes.names.of(directory)
+    if known is None:
+        yield from _scan_merged(ctx, directory, cookie, damaged)
+    elif known.upto == MAX_KEY:
+        yield from known.after(cookie)
+    else:
+        yield from _scan_learning(ctx, directory, known, cookie, damaged)
+
+
+def _scan_learning(
+    ctx: Context,
+    directory: Inode,
+    known: KnownNames,
+    cookie: int,
+    damaged: Callable[[CorruptionError], None] | None,
+) -> Iterator[Entry]:
+    """Remember what is listed, and how far this was all there is.
+
+    What damage leaves out has a name that nobody knows; and of two entries of one name only the B-tree tells both.
+    """
+    names = ctx.inodes.names
+    reaches = cookie < FIRST_COOKIE or known.upto >= cookie
+
+    def left_out(error: CorruptionError) -> None:
+        nonlocal reaches
+        reaches = False
+        if damaged is None:
+            raise error
+        damaged(error)
+
+    for entry in _scan_merged(ctx, directory, cookie, left_out):
+        standing = known.by_name.get(entry.name)
+        if standing is not None and standing.key != entry.key:
+            reaches = False
+        reaches = reaches and directory.known is known
+        if reaches:
+            names.note(directory, entry)
+            known.upto = max(known.upto, entry.key)
+        yield entry
+    if reaches and directory.known is known:
+        known.upto = MAX_KEY
+
+
+def _scan_merged(
+    ctx: Context, directory: Inode, cookie: int, damaged: Callable[[CorruptionError], None] | None
+) -> Iterator[Entry]:
     added = directory.sorted_adds
     if added is None:
         added = directory.sorted_adds = sorted(directory.adds.values(), key=lambda record: record.key)

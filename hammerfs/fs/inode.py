@@ -24,6 +24,7 @@ from hammerfs.ondisk.constants import (
 from hammerfs.ondisk.inode import InodeData
 
 if TYPE_CHECKING:
+    from hammerfs.fs.knownnames import KnownNames
     from hammerfs.fs.records import DataRecord, EntryRecord
     from hammerfs.fs.redolog import RedoLog
 
@@ -114,6 +115,7 @@ class Inode:
     adds, add_keys -- entries of a directory that are not in the B-tree yet, by name and by key
     deletes -- entries in the B-tree that are gone already, by key
     missing -- a name that was looked for and is not there, and the key it would get; holds until an entry is added
+    known -- names that it is known to have, None when nothing is (`knownnames.py`)
     links -- pending entry records that refer to this inode
     general -- pending non-data records, see InodeCapture
     opens -- open file handles
@@ -136,6 +138,7 @@ class Inode:
         "dirty",
         "disk_end",
         "general",
+        "known",
         "last_seq",
         "links",
         "localization",
@@ -182,6 +185,7 @@ class Inode:
         self.deletes: dict[int, EntryRecord] = {}
         self.sorted_adds: list[EntryRecord] | None = None
         self.missing: tuple[bytes, int | None] | None = None
+        self.known: KnownNames | None = None
         self.links: dict[EntryRecord, None] = {}
         self.general: dict[tuple[int, int], bytes | None] = {}
         self.capture: InodeCapture | None = None

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 from hammerfs.errors import CorruptionError, FileOperationError
 from hammerfs.fs.inode import Inode
+from hammerfs.fs.knownnames import NameCache
 from hammerfs.fs.metadata import read_record
 from hammerfs.ondisk.address import Localization, ObjId, Tid
 from hammerfs.ondisk.constants import (
@@ -39,10 +40,12 @@ class InodeCache:
 
     read_only_pfs -- PFSs that became slaves: whoever still knows an inode of their present must not change it
     frozen_pfs -- PFSs of which nothing may change for a while, and which inodes that stopped
+    names -- what the directories among them are known to hold
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, names: NameCache) -> None:
         self._limit = limit
+        self.names = names
         self._inodes: dict[tuple[Localization, ObjId, Tid], Inode] = {}
         self._let_go: WeakValueDictionary[tuple[Localization, ObjId, Tid], Inode] = WeakValueDictionary()
         self._held_views: dict[tuple[Localization, ObjId], list[Inode]] = {}
@@ -77,6 +80,7 @@ class InodeCache:
         key = inode.localization, inode.obj_id, inode.as_of
         self._inodes.pop(key, None)
         self._let_go.pop(key, None)
+        self.names.forget(inode)
 
     def forget_past(self) -> None:
         """Drop all views of the past that nobody holds open: what they show may have been pruned."""
@@ -132,6 +136,7 @@ class InodeCache:
         """A frozen PFS may change again.  Its inodes are forgotten, as on disk they may be others now."""
         stopped = self.frozen_pfs.pop(localization)
         for inode in self._of(localization):
+            self.names.forget(inode)
             if inode.evictable:
                 self.forget(inode)
             elif inode in stopped:
@@ -147,6 +152,7 @@ class InodeCache:
         for key in oldest:
             inode = self._inodes.pop(key)
             if inode.evictable:
+                self.names.forget(inode)
                 self._let_go[key] = inode
             else:
                 self._inodes[key] = inode

@@ -23,6 +23,7 @@ from hammerfs.ondisk.constants import (
     CAP_DIR_LOCAL_INO,
     CAP_DIRHASH_ALG1,
     FIXKEY_SYMLINK,
+    MAX_KEY,
     MAX_MASTERS,
     MAX_TID,
     OBJID_ROOT,
@@ -102,6 +103,8 @@ def _new_inode(ctx: Context, directory: Inode, obj_type: int, mode: int, uid: in
             data.cap_flags |= CAP_DIRHASH_ALG1
     inode = Inode(directory.localization, _alloc_obj_id(ctx, directory), MAX_TID, data, on_disk=False, read_only=False)
     ctx.inodes.add(inode)
+    if obj_type == OBJTYPE_DIRECTORY:
+        ctx.inodes.names.begin(inode, upto=MAX_KEY)
     return inode
 
 

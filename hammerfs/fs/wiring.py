@@ -8,6 +8,7 @@ from hammerfs.btree.tree import BTree
 from hammerfs.fs.context import Context
 from hammerfs.fs.flushgroup import DirtyInodes
 from hammerfs.fs.inodecache import InodeCache
+from hammerfs.fs.knownnames import NameCache
 from hammerfs.fs.livededup import LiveDedup
 from hammerfs.fs.options import MountOptions
 from hammerfs.fs.redolog import RedoJournal
@@ -26,6 +27,8 @@ from hammerfs.store.volumes import VolumeSet
 
 _INODE_BYTES = 2048
 """Memory of a cached inode with its data and dictionaries."""
+_NAME_BYTES = 384
+"""Memory of a directory entry that is known."""
 _NODE_BYTES = 14 * 1024
 """Memory of a decoded B-tree node."""
 
@@ -76,7 +79,10 @@ def wire(
         tree=tree,
         blocks=blocks,
         space=Space(blockmap, root, undo.capacity if undo is not None else BUFSIZE),
-        inodes=InodeCache(max(256, options.cache_bytes // 8 // _INODE_BYTES)),
+        inodes=InodeCache(
+            max(256, options.cache_bytes // 8 // _INODE_BYTES),
+            NameCache(max(1024, options.cache_bytes // 8 // _NAME_BYTES), unchanging=read_only),
+        ),
         dirty=DirtyInodes(),
         redo=RedoJournal(undo) if undo is not None and volumes.version >= VERSION_UNDO_SEQUENCED else None,
         read_only=read_only,

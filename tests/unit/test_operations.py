@@ -337,6 +337,7 @@ def test_a_damaged_entry_hides_nothing_else_and_is_told_at_the_end(
         return unpack(ctx, element)
 
     monkeypatch.setattr(names_in_directories, "read_entry", damaged)
+    fs.ctx.inodes.names.forget(directory)
     for _ in range(2):
         found: list[bytes] = []
         cookie = 0
