@@ -25,7 +25,7 @@ from hammerfs.ondisk.constants import (
     MAX_TID,
     RECTYPE_DIRENTRY,
 )
-from hammerfs.ondisk.direntry import EntryData, name_key, unpack_entry
+from hammerfs.ondisk.direntry import EntryData, is_hashable, name_key, unpack_entry
 from hammerfs.ondisk.element import LeafElement, pack_key, unpack_leaf, visible_at
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def scan(
     if cookie >= MAX_KEY:
         return
     known = ctx.inodes.names.of(directory)
-    if known is None:
+    if known is None or known.doubtful or not is_hashable(directory.data.cap_flags):
         yield from _scan_merged(ctx, directory, cookie, damaged)
     elif known.upto == MAX_KEY:
         yield from known.after(cookie)
@@ -285,9 +285,11 @@ def _scan_learning(
 ) -> Iterator[Entry]:
     """Remember what is listed, and how far this was all there is.
 
-    What damage leaves out has a name that nobody knows; and of two entries of one name only the B-tree tells both.
+    What damage leaves out has a name that nobody knows.  An entry under another key than its name's is listed and not
+    found, and of two entries of one name or key only the B-tree tells both: such a directory is left to it.
     """
     names = ctx.inodes.names
+    cap_flags = directory.data.cap_flags
     reaches = cookie < FIRST_COOKIE or known.upto >= cookie
 
     def left_out(error: CorruptionError) -> None:
@@ -299,8 +301,11 @@ def _scan_learning(
 
     for entry in _scan_merged(ctx, directory, cookie, left_out):
         standing = known.by_name.get(entry.name)
-        if standing is not None and standing.key != entry.key:
-            reaches = False
+        if standing != entry:
+            low, high = name_key(cap_flags, entry.name)
+            if standing is not None or entry.key in known.by_key or not low <= entry.key <= high:
+                names.distrust(directory)
+                reaches = False
         reaches = reaches and directory.known is known
         if reaches:
             names.note(directory, entry)

@@ -25,19 +25,24 @@ class KnownNames:
 
     by_name, by_key -- entries that are known
     upto -- all entries with keys up to this one are
+    doubtful -- the directory is damaged: nothing is remembered of it
     """
 
-    __slots__ = ("_order", "by_key", "by_name", "upto")
+    __slots__ = ("_order", "by_key", "by_name", "doubtful", "upto")
 
     def __init__(self, upto: int) -> None:
         self.by_name: dict[bytes, Entry] = {}
         self.by_key: dict[int, Entry] = {}
         self.upto = upto
+        self.doubtful = False
         self._order: list[int] | None = None
 
     def add(self, entry: Entry) -> None:
-        """One more; it replaces what was known of that name."""
+        """One more; it replaces what was known of that name, and of that key."""
         self.remove(entry.name)
+        standing = self.by_key.get(entry.key)
+        if standing is not None:
+            self.remove(standing.name)
         self.by_name[entry.name] = self.by_key[entry.key] = entry
         if self._order is not None:
             insort(self._order, entry.key)
@@ -93,7 +98,7 @@ class NameCache:
     def note(self, directory: Inode, entry: Entry) -> None:
         """The directory has this entry."""
         known = self.of(directory)
-        if known is None or known.by_name.get(entry.name) == entry:
+        if known is None or known.doubtful or known.by_name.get(entry.name) == entry:
             return
         before = len(known.by_name)
         known.add(entry)
@@ -107,6 +112,11 @@ class NameCache:
         """The directory has no entry of that name any more."""
         if directory.known is not None and directory.known.remove(name):
             self._count -= 1
+
+    def distrust(self, directory: Inode) -> None:
+        """Ask the B-tree about this directory every time, as it has entries that should not be."""
+        self.forget(directory)
+        self.begin(directory, 0).doubtful = True
 
     def forget(self, directory: Inode) -> None:
         """Know nothing of a directory."""

@@ -53,6 +53,11 @@ def path_text(names: Iterable[bytes]) -> str:
     return "/" + "/".join(name.decode("utf-8", "backslashreplace") for name in names)
 
 
+def is_hashable(cap_flags: int) -> bool:
+    """Whether `name_key` knows the rule of a directory with these capability flags."""
+    return cap_flags & CAP_DIRHASH_MASK in (CAP_DIRHASH_ALG0, CAP_DIRHASH_ALG1)
+
+
 def name_key(cap_flags: int, name: bytes) -> tuple[int, int]:
     """The first key that `name` may have in a directory with these capability flags, and the last.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 
 import pytest
-from small_filesystem import assert_clean, fresh, make, mount, walk
+from small_filesystem import DIRECTORY, assert_clean, fresh, make, mount, walk
 
 from hammerfs.errors import CorruptionError, FileOperationError
-from hammerfs.fs.directory import FIRST_COOKIE, _key_range
+from hammerfs.fs.directory import FIRST_COOKIE, _key_range, entry_localization
 from hammerfs.fs.inode import Inode
+from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mount import FileSystem
-from hammerfs.ondisk.constants import MAX_KEY
+from hammerfs.ondisk.constants import MAX_KEY, RECTYPE_DIRENTRY
+from hammerfs.ondisk.direntry import name_key, pack_entry
 from hammerfs.ondisk.element import LeafElement, unpack_leaf
 
 
@@ -108,6 +110,23 @@ def test_what_damage_leaves_out_is_not_taken_for_absent() -> None:
     assert len(errors) == 1
     with pytest.raises(CorruptionError):
         fs.lookup(folder, b"7")
+
+
+@pytest.mark.parametrize("place", ["of another name", "of the same name", "of an entry that is there"])
+def test_an_entry_where_it_does_not_belong_is_left_to_the_tree(place: str) -> None:
+    """Damage of which the CRC knows nothing: a second entry called `7`."""
+    fs, folder = filled(10)
+    found = fs.lookup(folder, b"7")
+    key, _ = name_key(folder.data.cap_flags, b"77" if place == "of another name" else b"7")
+    key += place == "of the same name"
+    data = pack_entry(fs.root.obj_id, 0, b"7")
+    tid = fs.ctx.alloc_tid()
+    insert_record(fs.ctx, tid, entry_localization(folder), folder.obj_id, RECTYPE_DIRENTRY, key, DIRECTORY, data)
+    for _ in range(2):
+        fs.ctx.inodes.names.forget(folder)
+        assert names(fs, folder).count(b"7") == 2
+        assert fs.lookup(folder, b"7") is found
+        assert names(fs, folder).count(b"7") == 2
 
 
 def _entries(fs: FileSystem, folder: Inode) -> list[LeafElement]:
