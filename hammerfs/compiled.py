@@ -35,7 +35,7 @@ GROUP: Final = frozenset(
         "ondisk": "address constants crc direntry element fifo freemap inode node",
         "store": "blockmap buffers datablocks fiforeader freemap nodestore recovery rootvolume undo volumes",
         "btree": "cache changed node nodestore reshape shape tree",
-        "fs": "attributes barrier cycle directory filedata flusher flushgroup fsync groupflush inodecache "
+        "fs": "attributes barrier cycle directory filedata flusher flushgroup fsync groupflush inodecache knownnames "
         "metadata mount namespace pfs records redo redolog space sync_inode xattr",
     }.items()
     for module in modules.split()
