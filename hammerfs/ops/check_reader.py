@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from hammerfs.errors import CorruptionError
 from hammerfs.ondisk.address import Offset, to_zone2
 from hammerfs.ondisk.constants import BUFMASK, BUFSIZE
 from hammerfs.store.volumes import VolumeSet
@@ -26,10 +27,11 @@ class ImageReader:
         self._buffers: OrderedDict[Offset, bytes] = OrderedDict()
 
     def read(self, offset: Offset, size: int) -> bytes:
-        """`size` bytes, which must not cross a 16 KiB buffer; raises HammerError."""
+        """`size` bytes; raises HammerError, also when they cross a 16 KiB buffer, which nothing that is read so may."""
         start = offset & BUFMASK
+        if start + size > BUFSIZE:
+            raise CorruptionError(f"{size} bytes that cross a buffer", offset=offset)
         buffer = self.buffer(to_zone2(offset) - start)
-        assert start + size <= BUFSIZE, "small reads stay within one buffer"
         return buffer[start : start + size]
 
     def buffer(self, base: Offset) -> bytes:
