@@ -251,6 +251,19 @@ def golden_volumes(
 
 
 # ------------------------------------------------------------------------------------------------
+# compiled modules
+
+
+@pytest.fixture(scope="session")
+def compiled_modules() -> None:
+    """There are compiled modules of these very sources, as there have to be where `scripts/test` compiled them."""
+    if not Path(compiled.store(), compiled.fingerprint()).is_dir():
+        if os.environ.get("HAMMERFS_COMPILE") == "1":
+            pytest.fail("the modules could not be compiled; scripts/compile --force tells why")
+        pytest.skip("no compiled modules of these sources: scripts/compile makes them")
+
+
+# ------------------------------------------------------------------------------------------------
 # the local clock
 
 

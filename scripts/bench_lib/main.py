@@ -42,8 +42,9 @@ EPILOG = f"""
 Images are made in a folder of their own below --work, which should be on the disk that matters. Each peer gets a fresh
 image in each round; files, fsyncs and bytes are the same for all. Rows called cold follow a remount and, as root,
 emptied kernel caches. Ratios are to {BASE}. Without --peers, all that are installed take part:
-{", ".join(KINDS)} (Debian packages fuse2fs, ntfs-3g and e2fsprogs; ext4 on a loop device is the
-kernel's own and needs root).
+{", ".join(name for name in KINDS if not KINDS[name].only_by_name)} (Debian packages fuse2fs, ntfs-3g and
+e2fsprogs; ext4 on a loop device is the kernel's own and needs root). hammerfs-pure is hammerfs that does not run
+compiled modules.
 """
 
 
@@ -83,7 +84,7 @@ def names_of(
 def choose_peers(wanted: list[str] | None) -> list[Kind]:
     """The peers to compare; says on the terminal which ones are left out, and why."""
     kinds = []
-    for name in wanted or KINDS:
+    for name in wanted or [kind.name for kind in KINDS.values() if not kind.only_by_name]:
         if missing := KINDS[name].missing():
             say(f"without {name}: not installed: {', '.join(missing)}")
         elif name == "ext4" and os.geteuid():

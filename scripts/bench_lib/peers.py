@@ -32,6 +32,7 @@ class Kind:
 
     programs -- what has to be installed
     has_server -- whether a process serves it, whose CPU time and memory can be told
+    only_by_name -- takes part only when it is asked for
     """
 
     name: str
@@ -39,6 +40,7 @@ class Kind:
     make: str
     mount: str
     has_server: bool = True
+    only_by_name: bool = False
 
     def missing(self) -> list[str]:
         """The programs that are not there."""
@@ -50,6 +52,13 @@ HAMMERFS = Kind(
     (f"{BIN}/hammerfs", f"{BIN}/mkfs_hammer.py"),
     f"{BIN}/mkfs_hammer.py -f -L bench --size {{size}} {{img}}",
     f"{BIN}/hammerfs mount {{img}} {{mnt}}",
+)
+HAMMERFS_PURE = Kind(
+    "hammerfs-pure",
+    HAMMERFS.programs,
+    HAMMERFS.make,
+    f"env HAMMERFS_PURE=1 {HAMMERFS.mount}",
+    only_by_name=True,
 )
 FUSE2FS = Kind(
     "fuse2fs",
@@ -71,7 +80,7 @@ EXT4 = Kind(
     has_server=False,
 )
 
-KINDS = {kind.name: kind for kind in (HAMMERFS, FUSE2FS, NTFS_3G, EXT4)}
+KINDS = {kind.name: kind for kind in (HAMMERFS, HAMMERFS_PURE, FUSE2FS, NTFS_3G, EXT4)}
 BASE = FUSE2FS.name
 """The peer that all others are compared with."""
 

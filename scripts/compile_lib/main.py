@@ -16,9 +16,8 @@ from compile_lib.build import CompileError, build
 from hammerfs import compiled
 
 PROJECT = Path(__file__).resolve().parents[2]
-KEPT = 4
-"""So many folders stay, the youngest ones: work trees may share an environment, and a program may be starting."""
-LOG = "failed.log"
+KEPT = 6
+"""So many entries stay, the youngest ones: work trees may share an environment, and a program may be starting."""
 EXIT_FAILED = 1
 
 EPILOG = """
@@ -68,8 +67,7 @@ def _fill(store: Path) -> None:
         target = store / compiled.fingerprint(work / "hammerfs")
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
-    folders = sorted((each for each in store.iterdir() if not each.name.startswith("unfinished-")), key=_age)
-    for old in folders[KEPT:]:
+    for old in sorted(store.iterdir(), key=_age)[KEPT:]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 

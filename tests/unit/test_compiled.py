@@ -45,7 +45,7 @@ def run(program: str, *arguments: str, tree: Path = ROOT, **environment: str) ->
     """What a Python program says that finds hammerfs in a tree."""
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        env={**os.environ, compiled.PURE: "", "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", **environment},
         cwd=tree,
         capture_output=True,
         text=True,
@@ -65,15 +65,6 @@ def tree(tmp_path: Path) -> Path:
     """A copy of the package, for editing."""
     shutil.copytree(ROOT / "hammerfs", tmp_path / "hammerfs", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
-
-
-@pytest.fixture
-def fitting() -> None:
-    """There are compiled modules of these very sources, as there have to be where `scripts/test` compiled them."""
-    if not Path(compiled.store(), compiled.fingerprint()).is_dir():
-        if os.environ.get("HAMMERFS_COMPILE") == "1":
-            pytest.fail("the modules could not be compiled; scripts/compile --force tells why")
-        pytest.skip("no compiled modules of these sources: scripts/compile makes them")
 
 
 def edit(file: Path) -> None:
@@ -113,19 +104,19 @@ def test_commands_do_not_count(tree: Path) -> None:
 
 
 # --- who gets them ------------------------------------------------------------------------------
-@pytest.mark.usefixtures("fitting")
+@pytest.mark.usefixtures("compiled_modules")
 def test_a_program_takes_what_fits(tree: Path) -> None:
     assert runs(PROGRAM) == "compiled True"
     assert runs(PROGRAM, tree) == "compiled True"
 
 
-@pytest.mark.usefixtures("fitting")
+@pytest.mark.usefixtures("compiled_modules")
 def test_an_edited_source_is_what_runs(tree: Path) -> None:
     edit(tree / "hammerfs/store/undo.py")
     assert runs(PROGRAM, tree) == "sources False"
 
 
-@pytest.mark.usefixtures("fitting")
+@pytest.mark.usefixtures("compiled_modules")
 def test_who_wants_the_sources_gets_them() -> None:
     assert runs(PROGRAM, HAMMERFS_PURE="1") == "sources False"
 
