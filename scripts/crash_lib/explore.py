@@ -91,7 +91,9 @@ class Explorer:
         options = workload.options
         self._recoveries: Memo[Recovered] = Memo(lambda devices: recover(devices, **options), self._written)
         contents = Contents()
-        self._verdicts: Memo[Verdict] = Memo(lambda devices: verify(devices, contents, workload.further), self._written)
+        self._verdicts: Memo[Verdict] = Memo(
+            lambda devices: verify(devices, contents, workload.further), self._written, self._layers.has_learned
+        )
         self._outcomes: dict[int, Verdict] = {}
         self._judged: dict[tuple[Verdict, int], tuple[str, ...]] = {}
 

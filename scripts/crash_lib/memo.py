@@ -70,11 +70,18 @@ class Memo(Generic[T]):
     """Results of `function` by what it read.
 
     `function` gets devices to read and write; what it writes stays in copies and shows in their log only.
+    `has_learned` tells whether the run before read otherwise than all later ones will.
     runs, hits -- how often it had to be run, and how often its result was known
     """
 
-    def __init__(self, function: Callable[[Sequence[ReadingDevice]], T], written: set[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        function: Callable[[Sequence[ReadingDevice]], T],
+        written: set[tuple[int, int]],
+        has_learned: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._function = function
+        self._has_learned = has_learned
         self._written = written
         self._root: _Node[T] | None = None
         self._kept_bytes = 0
@@ -100,7 +107,10 @@ class Memo(Generic[T]):
         log = RecordingLog()
         reads: list[tuple[Read, bytes]] = []
         result = self._function([ReadingDevice(image, log, self._written, reads) for image in images])
-        self._keep(reads, result)
+        if self._has_learned():
+            self.forget()
+        else:
+            self._keep(reads, result)
         return result
 
     def _keep(self, reads: Sequence[tuple[Read, bytes]], result: T) -> None:

@@ -249,11 +249,17 @@ class FreemapLayers:
         self._known: dict[tuple[object, ...], tuple[FreemapState, Report]] = {}
         self._places: dict[tuple[int, ...], list[Offset]] = {}
         """By the volumes that there are."""
+        self._has_learned = False
 
     def forget(self) -> None:
         """More pages than before differ between images."""
         self._known.clear()
         self._places.clear()
+
+    def has_learned(self) -> bool:
+        """Whether the freemap was seen elsewhere since this was asked, so that other places are looked at first."""
+        learned, self._has_learned = self._has_learned, False
+        return learned
 
     def check(self, reader: ImageReader, report: Report, progress: Progress) -> FreemapState:
         """`check_freemap`, or what it said before."""
@@ -262,7 +268,9 @@ class FreemapLayers:
             own = Report()
             state = check_freemap(reader, own, progress)
             places = [place for place in self._buffers(state) if self._differs(reader.volumes, place)]
-            self._places[tuple(reader.volumes.volumes)] = places
+            volumes = tuple(reader.volumes.volumes)
+            self._has_learned = self._has_learned or self._places.get(volumes) != places
+            self._places[volumes] = places
             key = self._key(reader)
             self._known[key] = state, own
         state, own = self._known[key]

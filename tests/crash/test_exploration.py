@@ -20,7 +20,7 @@ from crash_lib.explore import Effort, Explorer, Tally
 from crash_lib.generated import record
 from crash_lib.layered import LayeredDevice
 from crash_lib.main import PROGRAM_EFFORT, Run, explore, workload_of
-from crash_lib.memo import Memo
+from crash_lib.memo import Memo, ReadingDevice
 from crash_lib.plans import PLANS, wind
 from crash_lib.real import COMMITS, build_complaints, sqlite, sqlite_complaints
 from crash_lib.small import fresh, mount
@@ -157,6 +157,27 @@ def test_a_memo_runs_again_only_for_what_was_read() -> None:
         image = base.copy()
         image.write(0, content)
         assert memo.result([image]) == image.read(content[0] * 16, 4)
+        assert memo.runs == runs
+
+
+def test_a_memo_lets_go_of_runs_that_later_ones_will_not_resemble() -> None:
+    """As with the freemap, whose buffers are compared in one go once it is known where they are."""
+    base = LayeredDevice(MemoryDevice(1 << 16))
+    places = [0]
+    learned: list[int] = []
+
+    def look(devices: Sequence[ReadingDevice]) -> bytes:
+        found = b"".join(devices[0].read(place, 1) for place in places)
+        if found == b"\2":
+            places[:] = [8192, 0]
+            learned.append(1)
+        return found
+
+    memo: Memo[bytes] = Memo(look, {(0, 0)}, lambda: bool(learned) and bool(learned.pop()))
+    for content, runs in ((b"\1", 1), (b"\2", 2), (b"\1", 3), (b"\1", 3), (b"\2", 4)):
+        image = base.copy()
+        image.write(0, content)
+        memo.result([image])
         assert memo.runs == runs
 
 
