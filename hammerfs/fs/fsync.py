@@ -59,21 +59,6 @@ class Fsync:
         elif mode == FSYNC_FULL or not await self._by_redo(inode):
             await self._by_flush(inode)
 
-    def anticipate(self, inode: Inode) -> None:
-        """Lay what was written to a file without waiting for its fsync, if that is all but certain to come."""
-        fast = self.fast
-        if fast is None or inode.redo is None or not inode.redo.expects_fsync:
-            return
-        inode.redo.expects_fsync = False
-        if self._may_lay(fast, inode):
-            try:
-                fast.lay(inode)
-            except HammerError as error:
-                self._flusher.critical_error(error)
-
-    def _may_lay(self, fast: FastFsync, inode: Inode) -> bool:
-        return fast.describes(inode) and fast.has_room(inode) and not self._flusher.cycle.undo_dirty
-
     async def _by_flush(self, inode: Inode) -> None:
         """Return when everything acknowledged about an inode is durable, even if that takes several groups (INV-6)."""
         flusher = self._flusher
@@ -101,7 +86,7 @@ class Fsync:
     def _relaxed(self, inode: Inode) -> None:
         """Send what would have to be durable on its way to the disk."""
         fast, flusher = self.fast, self._flusher
-        if fast is None or not self._may_lay(fast, inode):
+        if fast is None or not fast.describes(inode) or not fast.has_room(inode) or flusher.cycle.undo_dirty:
             flusher.want_durable(self._seq_logged(inode))
             return
         try:
@@ -160,7 +145,7 @@ class FastFsync:
         return self._journal.has_room(inode.redo, inode) and not self._flusher.cycle.undo_exhausted(3)
 
     def lay(self, inode: Inode) -> None:
-        """Write a file's operations to the FIFO, without a barrier."""
+        """Write a file's operations to the FIFO, without a barrier: fsync mode 3."""
         assert inode.redo is not None
         self._journal.lay(inode, inode.redo)
         self._undo.flush()
@@ -171,7 +156,6 @@ class FastFsync:
         assert log is not None
         try:
             self._journal.lay(inode, log)
-            log.expects_fsync = True
             wanted = log.serial
             while self._settled < wanted:
                 self._flusher.raise_failure()

@@ -61,7 +61,6 @@ class FileSystem:
             self.root = ctx.inodes.get(ctx, localization, OBJID_ROOT, view)
         except FileOperationError:
             raise NotHammerError(f"PFS {options.pfs} has no root directory at this moment") from None
-        self._just_written: Inode | None = None
         self._pending_limit = 2 * ctx.space.limit
         self._dirty_limit = max(options.cache_bytes // 2, 8 * 1024 * 1024)
 
@@ -303,8 +302,6 @@ class FileSystem:
             self._judge(error)
             raise
         self.bytes_written += written
-        if inode.redo is not None:
-            self._just_written = inode
         self._relieve()
         return written
 
@@ -370,14 +367,6 @@ class FileSystem:
         """Make everything acknowledged about an inode durable, names that lead to it included."""
         if self._fsync is not None:
             await self._fsync.run(inode, self.options.fsync_mode)
-
-    def anticipate(self) -> None:
-        """Prepare for what is likely to be asked next, while the kernel is about to: the fsync of what was written."""
-        inode = self._just_written
-        if inode is not None:
-            self._just_written = None
-            if self._fsync is not None:
-                self._fsync.anticipate(inode)
 
     async def throttle(self) -> None:
         """Wait until the flusher has caught up with the front end."""

@@ -55,10 +55,9 @@ class RedoLog:
     captured -- those of the running group that it does not hold: if the group is rolled back, they are lacked
     overflowed -- there were too many to note; only a flush makes the file durable now
     serial -- of the journal's laying that included the newest operation
-    expects_fsync -- an fsync was the last thing that happened, so the next write is likely to be followed by one
     """
 
-    __slots__ = ("base_seq", "captured", "expects_fsync", "laid", "overflowed", "recent", "serial", "unlaid_bytes")
+    __slots__ = ("base_seq", "captured", "laid", "overflowed", "recent", "serial", "unlaid_bytes")
 
     def __init__(self, base_seq: int) -> None:
         self.base_seq = base_seq
@@ -68,7 +67,6 @@ class RedoLog:
         self.overflowed = False
         self.unlaid_bytes = 0
         self.serial = 0
-        self.expects_fsync = False
 
     def note_write(self, offset: int, data: bytes, replaced: bytes | None) -> None:
         """A write of the front end, and what stood in its place, if that is known.

@@ -30,8 +30,7 @@ per descriptor), or it is *parked*.  What must hold:
    tasks, timers, signals and cancellation come through while clients hammer.
    A worker that finds no request may poll on for SPIN_SECONDS and then sleep in poll(2) for PATIENCE_MS instead, when
    `patient` says that no task waits for a turn: a client that asks one thing after the other is answered without epoll,
-   and, if it is quick, without a sleep.  Before that it calls `meanwhile`: the client's next request is on its way and
-   takes some 30 us, time for a small piece of work that this request would have to wait for.
+   and, if it is quick, without a sleep.
 5. A worker that took a request and left nobody behind goes through trio before it takes another: pyfuse3 has just
    started a new worker for exactly this case, and would start one more for every request until that one runs.
 
@@ -106,9 +105,8 @@ class DispatchStatistics:
 class _Gate(trio.abc.Instrument):
     """Where workers wait for requests.  One session at a time, all calls from the thread that runs trio."""
 
-    def __init__(self, patient: Callable[[], bool] | None = None, meanwhile: Callable[[], None] | None = None) -> None:
+    def __init__(self, patient: Callable[[], bool] | None = None) -> None:
         self._patient = patient
-        self._meanwhile = meanwhile
         self._watcher: trio.lowlevel.Task | None = None
         self._parked: deque[trio.lowlevel.Task] = deque()
         self._requests = self._inline = self._parkings = self._reliefs = self._gave_way = 0
@@ -146,8 +144,6 @@ class _Gate(trio.abc.Instrument):
         if self._streak < STREAK_REQUESTS_MAX and monotonic() < self._streak_end:
             events = self._poller.poll(0)
             if not events and self._patient is not None and self._patient():
-                if self._meanwhile is not None:
-                    self._meanwhile()
                 events = self._spin() or self._poller.poll(PATIENCE_MS)
             if events:
                 self._inline += 1
@@ -241,8 +237,8 @@ class _Lowlevel:
 class _FastTrio:
     """What pyfuse3 takes for trio."""
 
-    def __init__(self, patient: Callable[[], bool] | None = None, meanwhile: Callable[[], None] | None = None) -> None:
-        self.gate = _Gate(patient, meanwhile)
+    def __init__(self, patient: Callable[[], bool] | None = None) -> None:
+        self.gate = _Gate(patient)
         self.lowlevel = _Lowlevel(self.gate)
         self.Lock = _NoLock
 
@@ -265,11 +261,11 @@ class _FastTrio:
 _installed: _FastTrio | None = None
 
 
-def install(patient: Callable[[], bool] | None = None, meanwhile: Callable[[], None] | None = None) -> bool:
+def install(patient: Callable[[], bool] | None = None) -> bool:
     """Switch pyfuse3 to the fast path; call it before `pyfuse3.init`, inside or outside of `trio.run`.
 
     `patient` tells whether no other task has anything to do, so that the thread may sleep in poll(2); without it the
-    thread never does.  `meanwhile` is called whenever it is about to; it must not wait for anything, nor raise.
+    thread never does.
 
     Returns whether the fast path is active now.  When it cannot be, the reason is logged and pyfuse3 works as it
     comes.  A second call changes nothing.
@@ -281,7 +277,7 @@ def install(patient: Callable[[], bool] | None = None, meanwhile: Callable[[], N
     if objection is not None:
         log.warning("slower request dispatch in use: %s", objection)
         return False
-    _installed = _FastTrio(patient, meanwhile)
+    _installed = _FastTrio(patient)
     setattr(pyfuse3, _SEAM, _installed)
     return True
 

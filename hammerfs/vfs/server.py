@@ -60,7 +60,7 @@ def serve(
     """
     fs = operations.fs
     keep_freed_memory()
-    if dispatch.install(lambda: fs.quiet, fs.anticipate):
+    if dispatch.install(lambda: fs.quiet):
         fs.know_waiting_requests(dispatch.request_waits)
     try:
         _mount(operations, mountpoint, source, kernel_options)

@@ -181,8 +181,6 @@ class _Run:
             except NoSpaceError:
                 await self.promised(self.fs.sync, self.promises.floors_of_everything())
             self.promises.note()
-            if self.fs.quiet:  # as the server does once it has answered
-                self.fs.anticipate()
             choice = source.random()
             if choice < self.plan.fsyncs:
                 files = self.twin.files() if self.plan.contents_only else []

@@ -253,29 +253,6 @@ def remnants(image: list[MemoryDevice], end: int, seq: int) -> int:
     return found
 
 
-def test_a_write_that_will_be_fsynced_is_laid_before_it_is_once() -> None:
-    """After an fsync the next write goes to the FIFO at once, so its fsync is a barrier; the one after that waits."""
-    fs, log = begun()
-    for content, is_laid in ((b"first", False), (b"second", True), (b"third", False)):
-        if is_laid:
-            fast_fsync(fs, b"f")
-        before = len(log.entries)
-        fs.write(walk(fs, b"f"), 0, content)
-        fs.anticipate()
-        fs.anticipate()
-        assert (len(log.entries) > before) == is_laid
-    fs.write(walk(fs, b"f"), 0, b"fourth")
-    fast_fsync(fs, b"f")
-    fs.write(walk(fs, b"f"), 0, b"fifth!")
-    fs.anticipate()
-    between = len(log.entries)
-    fast_fsync(fs, b"f")
-    assert not [entry for entry in log.entries[between:] if isinstance(entry, Write)]
-    for choose in (keep_all, drop_all):
-        assert read(checked(log.power_cut(between, choose)), b"f") in (b"fourth", b"fifth!")
-        assert read(checked(log.power_cut(len(log.entries), choose)), b"f") == b"fifth!"
-
-
 # --- the points at which the original loses or damages data -------------------------------------
 def fast_file(fs: FileSystem, name: bytes, content: bytes) -> None:
     """A file that the next fsync can treat by REDO."""
