@@ -205,7 +205,12 @@ def _pending_entry(record: EntryRecord) -> Entry:
 
 
 def add(ctx: Context, directory: Inode, name: bytes, key: int, target: Inode) -> EntryRecord:
-    """Enter `target` under a free name and the key chosen for it."""
+    """Enter `target` under a free name and the key chosen for it.
+
+    If the name's last holder is to lose it in the same step as something else, the new one appears in that step too.
+    That a rename gave the name away again before it reached the disk makes no difference: or the new holder could be
+    seen beside the old one's name from before that rename.
+    """
     record = EntryRecord(EntryKind.ADD, directory, name, key, target)
     directory.adds[name] = record
     directory.add_keys[key] = record
@@ -217,6 +222,11 @@ def add(ctx: Context, directory: Inode, name: bytes, key: int, target: Inode) ->
         leaving = [old for old in directory.deletes.values() if old.name == name and old.state is RecordState.SETUP]
         if leaving:
             bind([record, *leaving])
+    if directory.passing:
+        together = directory.passing.pop(name, None)
+        others = together.pending() if together is not None else []
+        if others:
+            bind([record, *others])
     ctx.dirty.mark(target, Dirty.ENTRIES)
     return record
 
@@ -248,7 +258,10 @@ def _cancel(ctx: Context, record: EntryRecord) -> list[EntryRecord]:
     if together is None:
         return []
     together.records.remove(record)
-    return [other for other in together.records if other.state is RecordState.SETUP]
+    rest = together.pending()
+    if rest:
+        record.directory.passing[record.name] = together
+    return rest
 
 
 def is_empty(ctx: Context, directory: Inode) -> bool:

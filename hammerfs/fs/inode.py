@@ -25,7 +25,7 @@ from hammerfs.ondisk.inode import InodeData
 
 if TYPE_CHECKING:
     from hammerfs.fs.knownnames import KnownNames
-    from hammerfs.fs.records import DataRecord, EntryRecord
+    from hammerfs.fs.records import AtomicSet, DataRecord, EntryRecord
     from hammerfs.fs.redolog import RedoLog
 
 
@@ -114,6 +114,7 @@ class Inode:
     disk_end -- no data record in the B-tree ends beyond this
     adds, add_keys -- entries of a directory that are not in the B-tree yet, by name and by key
     deletes -- entries in the B-tree that are gone already, by key
+    passing -- names that it had between two changes that have to land together, see `directory.add`
     missing -- a name that was looked for and is not there, and the key it would get; holds until an entry is added
     known -- names that it is known to have, None when nothing is (`knownnames.py`)
     links -- pending entry records that refer to this inode
@@ -148,6 +149,7 @@ class Inode:
         "on_disk",
         "opens",
         "orphaned",
+        "passing",
         "pruned",
         "read_only",
         "records",
@@ -183,6 +185,7 @@ class Inode:
         self.adds: dict[bytes, EntryRecord] = {}
         self.add_keys: dict[int, EntryRecord] = {}
         self.deletes: dict[int, EntryRecord] = {}
+        self.passing: dict[bytes, AtomicSet] = {}
         self.sorted_adds: list[EntryRecord] | None = None
         self.missing: tuple[bytes, int | None] | None = None
         self.known: KnownNames | None = None

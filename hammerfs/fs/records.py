@@ -43,12 +43,17 @@ class AtomicSet:
         self.records: list[EntryRecord] = []
 
     def merge(self, other: AtomicSet) -> None:
-        """Take over another set's records."""
+        """Take over another set's records; who still has the other one sees all of them there."""
         if other is self:
             return
         for record in other.records:
             record.together = self
         self.records += other.records
+        other.records = self.records
+
+    def pending(self) -> list[EntryRecord]:
+        """Its records that no group has captured."""
+        return [record for record in self.records if record.state is RecordState.SETUP]
 
 
 class EntryRecord:

@@ -495,6 +495,40 @@ def test_point_7_directories_moved_into_each_other_before_the_first_flush() -> N
     assert [read(recovered, *path) for path in paths] == [b"in a1", b"in b1", b"in b1"]
 
 
+def test_a_name_that_a_rename_gave_and_another_took_away_does_not_come_without_them() -> None:
+    """`mv d a; mv a c; mkdir a; mv c a/d`: the new `a` is never seen beside the old `d`, whichever is fsynced."""
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    assert fs.flusher is not None
+    make(fs, fs.root, b"d")
+    fs.flusher.flush_now()
+    start = len(log.entries)
+    fs.rename(fs.root, b"d", fs.root, b"a")
+    fs.rename(fs.root, b"a", fs.root, b"c")
+    new = make(fs, fs.root, b"a")
+    fs.rename(fs.root, b"c", new, b"d")
+    flush_closure(fs, new)
+    seen = [names(recovered, recovered.root) for recovered in map(checked, every_power_cut(log, start))]
+    assert [b"a"] in seen
+    assert all(found in ([b"d"], [b"a"]) for found in seen)
+    assert names(fs, walk(fs, b"a")) == [b"d"]
+
+
+def test_names_that_came_and_went_are_not_remembered_longer_than_their_changes_wait() -> None:
+    fs = mount(fresh())
+    assert fs.flusher is not None
+    make(fs, fs.root, b"0")
+    fs.flusher.flush_now()
+    for number in range(50):
+        fs.rename(fs.root, b"%d" % number, fs.root, b"%d" % (number + 1))
+    assert len(fs.root.passing) == 49
+    for _ in range(2):
+        make(fs, fs.root, b"0")
+        fs.flusher.flush_now()
+        fs.rmdir(fs.root, b"0")
+    assert not fs.root.passing
+
+
 # --- open files without a name ------------------------------------------------------------------
 def test_a_file_that_lost_its_name_while_open_is_gone_after_a_crash() -> None:
     recording, log = recorded(fresh())
