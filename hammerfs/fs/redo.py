@@ -5,6 +5,9 @@ executed in order, as ordinary writes, and flushed in one durable cycle.  A cras
 of it back and starts again: the range on disk, with its REDO_SYNC, is only given up by the closing header.  A read-only
 mount stops before the flush.
 
+The records of one of our fsyncs are executed together or, where the range ends before the last of them, not at all:
+such an fsync was not acknowledged.  A record of DragonFly's says all by itself.
+
 Ours lies within the range (`redolog.py`); what DragonFly wrote may begin in front of it.  A TERM record says that the
 flush in which it stands committed what it names.  In front of the range such flushes stay, so a TERM there cancels the
 earlier records it covers: a TERM_WRITE those whose bytes lie in its range, a TERM_TRUNC all truncations of the object.
@@ -14,7 +17,7 @@ Within the range the flush was undone, so TERMs mean nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from hammerfs.errors import CorruptionError, FileOperationError, HammerError
@@ -89,9 +92,17 @@ def _applicable(reader: FifoReader, fifo: FifoRange, start: Offset) -> Iterator[
         before = list(_records(reader, start, reader.distance(start, fifo.first), fifo.checked_seq))
         within = _records(reader, fifo.first, fifo.length, None)
     yield from _unmasked(before)
-    for record in within:
-        if record.body.flags in (REDO_WRITE, REDO_TRUNC):
-            yield record.body
+    yield from _whole(record.body for record in within if record.body.flags in (REDO_WRITE, REDO_TRUNC))
+
+
+def _whole(bodies: Iterable[RedoBody]) -> Iterator[RedoBody]:
+    """All but the last ones if their fsync's further records are not there: a crash cut it short."""
+    begun: list[RedoBody] = []
+    for body in bodies:
+        begun.append(body)
+        if not body.more:
+            yield from begun
+            begun.clear()
 
 
 def _records(reader: FifoReader, start: Offset, length: int, last_seq: int | None) -> Iterator[_Numbered]:

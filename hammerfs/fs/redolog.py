@@ -2,10 +2,12 @@
 
 From its first fsync on, the writes and truncations of a file are noted as REDO operations.  A later fsync lays those
 that the FIFO does not hold yet into it, behind one barrier; recovery runs them again on what UNDO left.  So at any time
-the FIFO's active range must hold exactly the operations that the state recovered by UNDO lacks.  Three rules see to it:
+the FIFO's active range must hold exactly the operations that the state recovered by UNDO lacks.  Four rules see to it:
 
 - Every group captures all files with operations in the FIFO, so a cycle commits whatever was laid before its capture.
 - While a cycle is written but not closed nothing is laid: fsync waits for its end.
+- All operations of one fsync are laid in one step, and each of their records but the last says that more follow.  Those
+  at the end of the range after which nothing follows are the beginning of an fsync that was not acknowledged.
 - The header that closes a cycle moves first_offset past all that was laid.  What was laid after the capture is lacked
   by the new state too, so it is laid once more behind the new first_offset, and is durable before that header is
   written.  The state before must not see it twice: the copy hides behind a jump of the sequence numbers, which ends the
@@ -71,8 +73,7 @@ class RedoLog:
     def note_write(self, offset: int, data: bytes, replaced: bytes | None) -> None:
         """A write of the front end, and what stood in its place, if that is known.
 
-        A database writes pages of which little has changed: pieces that were the same are left out.  Whatever a crash
-        leaves of the rest is still the beginning of this write, cut where one of its records would have ended.
+        A database writes pages of which little has changed: pieces that were the same are left out.
         """
         if replaced is None or len(replaced) != len(data) or len(data) <= REDO_PAYLOAD_MAX:
             self.note(offset, data)
@@ -156,9 +157,7 @@ class RedoJournal:
         operations = log.unlaid()
         if not operations:
             return
-        for operation in operations:
-            self._append(inode, operation)
-            self._laid_bytes += operation.cost
+        self._append(inode, operations)
         log.captured.clear()
         log.laid = len(log.recent)
         log.unlaid_bytes = 0
@@ -191,18 +190,19 @@ class RedoJournal:
         self._undo.begin_range(hidden=bool(self.holders))
         for inode in self.holders:
             assert inode.redo is not None
-            for operation in inode.redo.recent[: inode.redo.laid]:
-                self._append(inode, operation)
-                self._laid_bytes += operation.cost
+            self._append(inode, inode.redo.recent[: inode.redo.laid])
 
-    def _append(self, inode: Inode, operation: Operation) -> None:
-        """Lay down one operation.  A write that fits one sector is there as a whole or not at all."""
-        offset, data = operation
+    def _append(self, inode: Inode, operations: list[Operation]) -> None:
+        """Lay down operations of a file in one step, so that recovery finds all of them or redoes none."""
         undo = self._undo
         if not self.used:
             self.used = True
             undo.append_redo_sync()
-        if data is None:
-            undo.append_redo(RedoBody(inode.obj_id, offset, 0, REDO_TRUNC, inode.localization, b""))
-        else:
-            undo.append_redo_write(inode.obj_id, inode.localization, offset, data)
+        for number, operation in enumerate(operations, 1):
+            offset, data = operation
+            more = number < len(operations)
+            if data is None:
+                undo.append_redo(RedoBody(inode.obj_id, offset, 0, REDO_TRUNC, inode.localization, b"", more))
+            else:
+                undo.append_redo_write(inode.obj_id, inode.localization, offset, data, more=more)
+            self._laid_bytes += operation.cost

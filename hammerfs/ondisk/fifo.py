@@ -42,6 +42,10 @@ REDO_OVERHEAD = REDO_HEAD_SIZE + TAIL_SIZE
 REDO_PAYLOAD_MAX = UNDO_ALIGN - REDO_OVERHEAD
 DUMMY_SIZE_MIN = HEAD_SIZE + TAIL_SIZE
 CRC_OFFSET = 12
+MORE_FOLLOWS = 0x65726F4D6F646552
+"""Ours, in `redo_reserved02`: see `RedoBody.more`.  The original neither reads nor sets that field, and may leave in it
+what stood there before; so the mark is none that comes by chance.
+"""
 
 
 class FifoRecord(NamedTuple):
@@ -61,7 +65,10 @@ class UndoBody(NamedTuple):
 
 
 class RedoBody(NamedTuple):
-    """A logical file operation; `flags` is one of the REDO_ constants."""
+    """A logical file operation; `flags` is one of the REDO_ constants.
+
+    more -- the REDO record that follows belongs to the same fsync: without that one this one says nothing
+    """
 
     obj_id: int
     offset: int
@@ -69,6 +76,7 @@ class RedoBody(NamedTuple):
     flags: int
     localization: int
     data: bytes
+    more: bool = False
 
 
 def _finish(version: int, kind: int, head: bytes, payload: bytes, size: int) -> bytes:
@@ -105,7 +113,7 @@ def redo_record(version: int, seq: int, body: RedoBody) -> bytes:
         body.flags,
         body.localization,
         0,
-        0,
+        MORE_FOLLOWS if body.more else 0,
     )
     return _finish(version, HEAD_TYPE_REDO, head, body.data, size)
 
@@ -206,5 +214,5 @@ def redo_body(record: FifoRecord) -> RedoBody | None:
     start = REDO_HEAD_SIZE - HEAD_SIZE
     if len(record.body) < start:
         return None
-    obj_id, offset, size, flags, localization, _, _ = struct.unpack_from("<qQiIIIQ", record.body, 0)
-    return RedoBody(obj_id, offset, size, flags, localization, record.body[start:])
+    obj_id, offset, size, flags, localization, _, mark = REDO_BODY.unpack_from(record.body)
+    return RedoBody(obj_id, offset, size, flags, localization, record.body[start:], mark == MORE_FOLLOWS)

@@ -39,6 +39,7 @@ from hammerfs.ondisk.crc import Buffer
 from hammerfs.ondisk.fifo import (
     DUMMY_SIZE_MIN,
     FRONT,
+    MORE_FOLLOWS,
     REDO_BODY,
     REDO_OVERHEAD,
     REDO_PAYLOAD_MAX,
@@ -214,31 +215,35 @@ class UndoFifo:
         """Lay down a REDO record of at most REDO_PAYLOAD_MAX bytes of payload; returns where it begins."""
         return self._append(redo_record(self._version, self.seq, body))
 
-    def append_redo_write(self, obj_id: int, localization: int, offset: int, data: Buffer) -> None:
-        """Lay down what a write to a file did, in as many REDO_WRITE records as it takes.
+    def append_redo_write(self, obj_id: int, localization: int, offset: int, data: Buffer, *, more: bool) -> None:
+        """Lay down what a write to a file did, in as many REDO_WRITE records as it takes; `more`: as in `RedoBody`.
 
         Ten records for 4 KiB each time a database commits: so whole sectors are made in one go, which takes a third of
         the time.
         """
-        self._require(redo_write_size(len(data)))
-        self.redo_bytes += len(data)
+        size = len(data)
+        self._require(redo_write_size(size))
+        self.redo_bytes += size
         done = 0
-        while len(data) - done >= REDO_PAYLOAD_MAX:
+        while size - done > REDO_PAYLOAD_MAX:
             self._sector_room(UNDO_ALIGN)
             done += self._lay_redo_sectors(obj_id, localization, offset + done, data[done:])
-        if done < len(data):
+        if done < size:
             rest = bytes(data[done:])
-            self.append_redo(RedoBody(obj_id, offset + done, len(rest), REDO_WRITE, localization, rest))
+            self.append_redo(RedoBody(obj_id, offset + done, len(rest), REDO_WRITE, localization, rest, more))
 
     def _lay_redo_sectors(self, obj_id: int, localization: int, offset: int, data: Buffer) -> int:
-        """Fill whole sectors of the current buffer with a record each; returns the bytes of `data` that they took."""
+        """Fill whole sectors of the current buffer with a record each, but for the last of `data`.
+
+        Returns the bytes that they took.
+        """
         buffer, function, seq = self._buffer, self._crc, self.seq
         first = self.next_offset & BUFMASK
-        count = min(len(data) // REDO_PAYLOAD_MAX, (BUFSIZE - first) // UNDO_ALIGN)
+        count = min((len(data) - 1) // REDO_PAYLOAD_MAX, (BUFSIZE - first) // UNDO_ALIGN)
         start = first
         for done in range(0, count * REDO_PAYLOAD_MAX, REDO_PAYLOAD_MAX):
             front = FRONT.pack(HEAD_SIGNATURE, HEAD_TYPE_REDO, UNDO_ALIGN, seq)
-            body = REDO_BODY.pack(obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, 0)
+            body = REDO_BODY.pack(obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, MORE_FOLLOWS)
             covered = b"".join((body, data[done : done + REDO_PAYLOAD_MAX], _REDO_SECTOR_TAIL))
             checksum = (function(front) ^ function(covered)).to_bytes(4, "little")
             buffer[start : start + UNDO_ALIGN] = b"".join((front, checksum, covered))

@@ -284,7 +284,7 @@ def _complain_of_page(path: Path, page: int, version: int) -> Iterator[str]:
     if there < version:
         yield f"page {page}: version {version} was fsynced, {there} is there"
     elif found != page_of("pages", page, there):
-        yield f"page {page}: version {there} is torn"
+        yield f"page {page}: version {version} was fsynced, {there} is there, but torn"
 
 
 def _complain_of_version(path: Path, version: int) -> Iterator[str]:

@@ -3,9 +3,8 @@
 Everything that can be old or new by itself is a chain of versions: the object that a name leads to, a file's content,
 an object's mode and owner, its extended attributes, each of its times.  An acknowledged fsync promises that no crash
 brings back anything older than what it was asked for.  What was never acknowledged may be there or not, but only as a
-whole: a recovered value must be one of its chain's versions, to the byte.  Of a long write alone the beginning may be
-there, cut where one REDO record ends and the next one begins.  REDO records hold no times: what was redone was changed
-by the recovery.  A directory's ctime is not promised, as entries that come and go only store its mtime.
+whole: a recovered value must be one of its chain's versions, to the byte.  REDO records hold no times: what was redone
+was changed by the recovery.  A directory's ctime is not promised, as entries that come and go only store its mtime.
 
 An operation that changes several names at once (rename, exchange) ties their chains together: all of them show what
 was before, or all of them what came after.  So a recovered file system is legal when one version of each chain can be
@@ -19,7 +18,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from crash_lib.mirroring import SLAVE
@@ -27,7 +25,6 @@ from crash_lib.small import FILE, RECOVERY_US
 from crash_lib.twin import Node, State, Twin
 from crash_lib.verdict import Tree
 from hammerfs.ondisk.address import Tid
-from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX
 
 Chain = tuple[Any, ...]
 """("name", directory, name) or (word, object), where the word is content, attributes, xattrs, mtime, atime or ctime.
@@ -58,7 +55,6 @@ class Promises:
     versions -- per chain, every value it had, in order; names begin as None
     ties -- chains and their versions that became true in one step
     kept -- (log position, floors), from which on no crash may bring back anything older
-    written -- where the writes began and ended that led to versions of contents
     past -- what snapshots show that were there before anything was recorded: for ever the same
     """
 
@@ -66,17 +62,13 @@ class Promises:
     versions: dict[Chain, list[Any]] = field(default_factory=dict)
     ties: list[list[tuple[Chain, int]]] = field(default_factory=list)
     kept: list[tuple[int, Floors]] = field(default_factory=list)
-    written: dict[tuple[Chain, int], tuple[int, int]] = field(default_factory=dict)
     past: dict[Tid, State] = field(default_factory=dict)
 
     def note(self) -> None:
         """Compare the model with what was noted before; to be called after every single operation."""
         now: dict[Chain, Any] = {}
-        begun: dict[Chain, tuple[int, int]] = {}
         for node in {*self.twin.nodes(), *self.twin.handles}:
             now.update(self.values_of(node))
-            if node.written is not None:
-                begun["content", node.obj_id] = node.written
         if self.twin.slave is not None:
             now["slave", SLAVE] = self.twin.slave
         changed = []
@@ -86,8 +78,6 @@ class Promises:
             versions = self.versions.setdefault(chain, [None] if chain[0] == "name" else [])
             if not versions or versions[-1] != value:
                 versions.append(value)
-                if chain in begun:
-                    self.written[chain, len(versions) - 1] = begun[chain]
                 if chain[0] == "name":
                     changed.append((chain, len(versions) - 1))
         if len(changed) > 1:
@@ -165,19 +155,9 @@ class Promises:
                 domains[chain] = alike
             if found == RECOVERY_US and chain[0] in REDONE and tree.objects[chain[1]].kind == FILE:
                 continue
-            if not alike and not self._is_begun(chain, floor, found):
+            if not alike:
                 complaints.append(_mismatch(chain, versions, floor, found))
         return domains, complaints
-
-    def _is_begun(self, chain: Chain, floor: int, found: Any) -> bool:
-        """Whether a content is what the beginning of a write left that no later promise covers."""
-        versions = self.versions[chain]
-        for version in range(floor + 1, len(versions)):
-            if (chain, version) in self.written:
-                start, end = self.written[chain, version]
-                if _is_beginning(found, versions[version - 1], versions[version], range(start, end, REDO_PAYLOAD_MAX)):
-                    return True
-        return False
 
     def values_of(self, node: Node) -> Iterator[tuple[Chain, Any]]:
         """The chains of a living object and its entries, with their present values."""
@@ -195,19 +175,6 @@ class Promises:
 
     def _latest(self, chain: Chain) -> int:
         return len(self.versions[chain]) - 1
-
-
-def _is_beginning(found: bytes, old: bytes, new: bytes, cuts: range) -> bool:
-    """Whether `found` is old, but new up to one of the cuts, of which the first is where the write began."""
-    old = old.ljust(cuts.start, b"\0")
-    if found[: cuts.start] != new[: cuts.start]:
-        return False
-    for before, cut in pairwise(cuts):
-        if found[before:cut] != new[before:cut]:
-            return False
-        if len(found) == max(len(old), cut) and found[cut:] == old[cut:]:
-            return True
-    return False
 
 
 def _torn(domains: dict[Chain, list[int]], ties: Iterable[list[tuple[Chain, int]]]) -> list[str]:

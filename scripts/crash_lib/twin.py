@@ -29,10 +29,7 @@ State = tuple[Any, ...]
 
 @dataclass(eq=False)
 class Node:
-    """One object of the model.
-
-    written -- where the write began and ended that made `content` what it is, None when something else did
-    """
+    """One object of the model."""
 
     kind: int
     obj_id: int = 0
@@ -45,7 +42,6 @@ class Node:
     parent: Node | None = None
     nlinks: int = 1
     opens: int = 0
-    written: tuple[int, int] | None = None
 
     @property
     def is_directory(self) -> bool:
@@ -232,12 +228,10 @@ class Twin:
         assert self.fs.write(self.inode(node), offset, data) == len(data)
         content = node.content.ljust(offset, b"\0")
         node.content = content[:offset] + data + content[offset + len(data) :]
-        node.written = offset, offset + len(data)
 
     def truncate(self, node: Node, size: int) -> None:
         self.fs.setattr(self.inode(node), size=size)
         node.content = node.content[:size].ljust(size, b"\0")
-        node.written = None
 
     def chmod(self, node: Node, mode: int, uid: int, gid: int) -> None:
         """chmod(2) and chown(2) in one request."""

@@ -15,6 +15,7 @@ from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid
 from hammerfs.fs.redolog import RedoJournal, RedoLog
 from hammerfs.ondisk.constants import ROOT_VOLNO
 from hammerfs.ondisk.crc import Buffer
+from hammerfs.store import undo
 from hammerfs.store.blockmap import Blockmap
 from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.undo import UndoFifo
@@ -158,6 +159,7 @@ MUTANTS: dict[str, tuple[str, AbstractContextManager[object]]] = {
     "REDO without a barrier": ("redo", mock.patch.object(FastFsync, "_lead", led_without_a_barrier)),
     "REDO not carried over": ("redo", mock.patch.object(RedoJournal, "carry_over", nothing_carried_over)),
     "REDO never terminated": ("redo", mock.patch.object(RedoLog, "capture", never_committed)),
+    "REDO of half an fsync": ("redo", mock.patch.object(undo, "MORE_FOLLOWS", 0)),
     "a slave shown before its batch": ("mirror", mock.patch.object(BatchWriter, "__init__", shown_too_early)),
 }
 """Name to the kind of workload that shows it, and the patch."""

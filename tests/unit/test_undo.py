@@ -256,7 +256,7 @@ def test_a_redo_sync_points_to_itself_and_never_to_first_offset() -> None:
     volumes, fifo = open_fifo(make_device())
     fifo.begin_range(hidden=False)
     fifo.append_redo_sync()
-    fifo.append_redo_write(7, 0x20000, 1000, b"0123456789" * 100)
+    fifo.append_redo_write(7, 0x20000, 1000, b"0123456789" * 100, more=False)
     fifo.append_redo_sync()
     fifo.flush()
     found = [place for place in places(volumes, FIFO_START, fifo.next_offset) if place.kind == HEAD_TYPE_REDO]
