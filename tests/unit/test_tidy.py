@@ -219,7 +219,7 @@ def text_paths() -> list[Path]:
         path
         for folder in ["docs", "scripts", ".ci"]
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.is_file() and path.suffix in {"", ".md", ".sh", ".txt", ".toml", ".cfg"}
+        if path.is_file() and path.suffix in {"", ".md", ".sh", ".txt", ".toml", ".cfg", ".1", ".5", ".8"}
     ]
     settings = [*ROOT.glob("*.md"), *ROOT.glob("*.cfg"), *ROOT.glob("*.toml"), ROOT / ".gitignore"]
     return [*python_paths(), *others, *settings]
