@@ -9,9 +9,25 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.report_lines import print_lines
 from hammerfs.cli.specials import reading_volumes
 from hammerfs.ops.blockmap_report import blockmap_lines, checkmap_lines
-from hammerfs.ops.show import show_lines
+from hammerfs.ops.show import ShowOptions, show_lines
+from hammerfs.ops.show_search import Search
 from hammerfs.ops.show_undo import show_undo_lines
 from hammerfs.store.volumes import VolumeSet
+
+_SHOW_USAGE = (
+    "-f blkdevs show [localization[:object_id[:rec_type[:key[:create_tid]]]] [filter|nofilter][,obfuscate][,indent]]"
+)
+_STRICT = {"filter": True, "nofilter": False}
+_BRIEF = -2
+"""-qq: nothing of what the data of records says."""
+
+
+def _report(options: HammerOptions, lines: Callable[[VolumeSet], Iterable[str]]) -> int:
+    if not options.specials:
+        raise DirectiveError("A -f blkdevs specification is required for this command")
+    with reading_volumes(options.specials) as volumes:
+        print_lines(lines(volumes))
+    return 0
 
 
 def _directive(name: str, lines: Callable[[VolumeSet], Iterable[str]]) -> Directive:
@@ -20,17 +36,31 @@ def _directive(name: str, lines: Callable[[VolumeSet], Iterable[str]]) -> Direct
     def run(options: HammerOptions, arguments: list[str]) -> int:
         if arguments:
             raise usage_error(usage)
-        if not options.specials:
-            raise DirectiveError("A -f blkdevs specification is required for this command")
-        with reading_volumes(options.specials) as volumes:
-            print_lines(lines(volumes))
-        return 0
+        return _report(options, lines)
 
     return Directive(name, usage, run)
 
 
+def show(options: HammerOptions, arguments: list[str]) -> int:
+    """The B-tree, or what of it leads to the elements sought and follows them."""
+    if len(arguments) > 2:
+        raise usage_error(_SHOW_USAGE)
+    words = arguments[1].split(",") if len(arguments) > 1 else []
+    wanted = ShowOptions(
+        search=Search.parse(arguments[0]) if arguments else None,
+        strict=next((_STRICT[word] for word in reversed(words) if word in _STRICT), None),
+        obfuscate="obfuscate" in words,
+        indent="indent" in words,
+        records=options.verbosity > _BRIEF,
+        counts=options.verbose,
+    )
+    if set(words) - {*_STRICT, "obfuscate", "indent"}:
+        raise usage_error(_SHOW_USAGE)
+    return _report(options, lambda volumes: show_lines(volumes, wanted))
+
+
 DIRECTIVES = (
-    _directive("show", show_lines),
+    Directive("show", _SHOW_USAGE, show),
     _directive("show-undo", show_undo_lines),
     _directive("blockmap", blockmap_lines),
     _directive("checkmap", checkmap_lines),

@@ -7,7 +7,8 @@ import argparse
 from hammerfs.cli.report_lines import print_lines
 from hammerfs.cli.specials import reading_volumes
 from hammerfs.cli.verb import Subparsers, add_specials
-from hammerfs.ops.show import show_lines
+from hammerfs.ops.show import ShowOptions, show_lines
+from hammerfs.ops.show_search import Search
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -17,11 +18,18 @@ def add_parser(subparsers: Subparsers) -> None:
         help="print the B-tree",
         description="Print the B-tree, node by node, as it is on disk: recovery is not run first.",
     )
+    parser.add_argument(
+        "--at",
+        metavar="KEY",
+        type=Search.parse,
+        help="mark what is at localization[:obj_id[:rec_type[:key[:create_tid]]]], hexadecimal, and begin there",
+    )
+    parser.add_argument("--only", action="store_true", help="with --at: only nodes that lead there")
     add_specials(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 0."""
     with reading_volumes(args.specials) as volumes:
-        print_lines(show_lines(volumes))
+        print_lines(show_lines(volumes, ShowOptions(search=args.at, strict=True if args.only else None)))
     return 0

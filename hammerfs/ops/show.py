@@ -7,7 +7,9 @@ nodes and shares nothing with `hammerfs.btree`.  Source: `cmd_show.c`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, pairwise
 
 from hammerfs.errors import HammerError
 from hammerfs.ondisk import crc
@@ -52,29 +54,62 @@ from hammerfs.ops.check_btree import DEPTH_MAX
 from hammerfs.ops.check_reader import ImageReader
 from hammerfs.ops.show_header import header_lines
 from hammerfs.ops.show_record import record_lines
+from hammerfs.ops.show_search import Search
 from hammerfs.store.volumes import VolumeSet
 
 _LEFTMOST = element_key(ROOT_LEFT_BOUNDARY)
 _RIGHTMOST = element_key(ROOT_RIGHT_BOUNDARY)
 _COUNT_MAX = {BTREE_LEAF: LEAF_ELEMENTS, BTREE_INTERNAL: INTERNAL_ELEMENTS}
+_SOUGHT = " *"
+INDENT_MAX = 9
+"""Tabs in front of the deepest nodes, as there."""
 _SHOWN_TYPES = (BTREE_INTERNAL, BTREE_LEAF, BTREE_RECORD, BTREE_DELETED)
 
 
-def show_lines(volumes: VolumeSet) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class ShowOptions:
+    """What the report is to say.
+
+    search -- elements sought: they are marked with a `*`, as are those that lead to them
+    strict -- True: only nodes that lead to what is sought; False: all nodes; None: down to the first that leads there,
+    then everything that follows
+    obfuscate -- without the names of directory entries
+    indent -- tabs show the depth of nodes
+    records -- with what the data of records says
+    counts -- count what is bad also when nothing is
+    """
+
+    search: Search | None = None
+    strict: bool | None = None
+    obfuscate: bool = False
+    indent: bool = False
+    records: bool = True
+    counts: bool = False
+
+
+EVERYTHING = ShowOptions()
+
+
+def show_lines(volumes: VolumeSet, options: ShowOptions = EVERYTHING) -> Iterator[str]:
     """The whole report, line by line."""
     yield from header_lines(volumes.root.header)
-    tree = _Show(ImageReader(volumes))
+    if options.search is not None:
+        yield options.search.line()
+    tree = _Show(ImageReader(volumes), options)
     yield from tree.node(volumes.root.header.vol0_btree_root, MAX_TID, None, 1, 0)
     for what, count in (("nodes", tree.bad_nodes), ("elms", tree.bad_elements), ("records", tree.bad_records)):
-        if count:
+        if count or options.counts:
             yield f"{count} bad {what}"
 
 
 class _Show:
     """One pass over the tree; counts what was bad."""
 
-    def __init__(self, reader: ImageReader) -> None:
+    def __init__(self, reader: ImageReader, options: ShowOptions) -> None:
         self._reader = reader
+        self._options = options
+        self._search = options.search
+        self._passes_over = options.search is not None and options.strict is not False
         self._fill = FillColumn(reader)
         self.bad_nodes = 0
         self.bad_elements = 0
@@ -83,37 +118,47 @@ class _Show:
     def node(
         self, offset: Offset, mirror_tid: Tid, bounds: tuple[bytes, bytes] | None, siblings: int, depth: int
     ) -> Iterator[str]:
-        """A node, then everything below it."""
+        """A node, then everything below it that was asked for."""
+        indent = "\t" * min(depth, INDENT_MAX) if self._options.indent else ""
+        lines, elements, count = self._node(offset, mirror_tid, bounds, siblings, depth)
+        for line in lines:
+            yield indent + line
+        for element, following in pairwise(elements):
+            if self._passes_over and self._search is not None and not self._search.below(element, following):
+                continue
+            if element.subtree_offset and depth < DEPTH_MAX:
+                limits = element.packed_key(), following.packed_key()
+                yield from self.node(element.subtree_offset, element.mirror_tid, limits, count, depth + 1)
+                self._passes_over = self._passes_over and self._options.strict is True
+
+    def _node(
+        self, offset: Offset, mirror_tid: Tid, bounds: tuple[bytes, bytes] | None, siblings: int, depth: int
+    ) -> tuple[Iterable[str], list[InternalElement], int]:
+        """A node's own lines, the elements that lead below it, with the right boundary, and its number of elements."""
         try:
             raw = self._reader.read(offset, NODE_SIZE) if offset & BUFMASK <= BUFSIZE - NODE_SIZE else b""
         except HammerError:
             raw = b""
         if not raw:
             self.bad_nodes += 1
-            yield f"BI   NODE {offset:016x} (IO ERROR)"
-            return
+            return [f"BI   NODE {offset:016x} (IO ERROR)"], [], 0
         header = ondisk_node.unpack_header(raw)
+        count = max(0, min(header.element_count, _COUNT_MAX.get(header.kind, 0)))
+        is_internal = header.kind == BTREE_INTERNAL
+        elements = [self._internal_at(raw, index) for index in range(count + 1)] if is_internal else []
+        leaves = () if is_internal else (unpack_leaf(raw, _start(index)) for index in range(count))
         flags = self._node_flags(raw, header, mirror_tid, siblings)
         kind = chr(header.kind) if 32 <= header.kind < 127 else "?"
-        yield (
-            f"{flags}   NODE {offset:016x} cnt={header.element_count:02} p={header.parent:016x} type={kind} "
-            f"depth={depth} mirror={header.mirror_tid:016x} fill={self._fill.text(offset)} {{"
+        lines = chain(
+            (
+                f"{flags}   NODE {offset:016x} cnt={header.element_count:02} p={header.parent:016x} type={kind} "
+                f"depth={depth} mirror={header.mirror_tid:016x} fill={self._fill.text(offset)} {{",
+            ),
+            *(self._internal(offset, header, elements, index, bounds) for index in range(len(elements))),
+            chain.from_iterable(self._leaf(header, leaf, index, bounds) for index, leaf in enumerate(leaves)),
+            ("     }",),
         )
-        limit = _COUNT_MAX.get(header.kind, 0)
-        count = max(0, min(header.element_count, limit))
-        if header.kind == BTREE_INTERNAL:
-            elements = [self._internal_at(raw, index) for index in range(count + 1)]
-            for index, element in enumerate(elements):
-                yield from self._internal(offset, header, element, index, bounds)
-        else:
-            elements = []
-            for index in range(count):
-                yield from self._leaf(header, unpack_leaf(raw, _start(index)), index, bounds)
-        yield "     }"
-        for index, element in enumerate(elements[:-1]):
-            if element.subtree_offset and depth < DEPTH_MAX:
-                limits = element.packed_key(), elements[index + 1].packed_key()
-                yield from self.node(element.subtree_offset, element.mirror_tid, limits, count, depth + 1)
+        return lines, elements, count
 
     @staticmethod
     def _internal_at(raw: bytes, index: int) -> InternalElement:
@@ -137,10 +182,11 @@ class _Show:
         self,
         offset: Offset,
         header: ondisk_node.NodeHeader,
-        element: InternalElement,
+        elements: list[InternalElement],
         index: int,
         bounds: tuple[bytes, bytes] | None,
     ) -> Iterator[str]:
+        element = elements[index]
         boundary = index == header.element_count
         child = element.subtree_offset
         key = element.packed_key()
@@ -161,7 +207,11 @@ class _Show:
         yield (
             f"{_mark(element, key, index)} del={element.delete_tid:016x} ot={element.obj_type:02x} "
             f"suboff={child:016x} mirror={element.mirror_tid:016x}"
+            f"{_SOUGHT if not boundary and self._is_on_the_way(elements, index) else ''}"
         )
+
+    def _is_on_the_way(self, elements: list[InternalElement], index: int) -> bool:
+        return self._search is not None and self._search.below(elements[index], elements[index + 1])
 
     def _leaf(
         self,
@@ -184,18 +234,21 @@ class _Show:
         start = (
             f"{' ' * 15}{'d' if element.delete_tid else ' '} del={element.delete_tid:016x} ot={element.obj_type:02x}"
         )
+        mark = _SOUGHT if self._search is not None and self._search.matches(key) else ""
         if element.btype != BTREE_RECORD:
-            yield f"{start} badtype={element.btype}"
+            yield f"{start} badtype={element.btype}{mark}"
             return
         data, which, error = self._data(element)
         if error:
             self.bad_records += 1
-        yield (
+        lines = [
             f"{start} dataoff={element.data_offset:016x}/{element.data_len} {which}crc={element.data_crc:08x}"
             f"{f' error={error}' if error else ''} fill={self._fill.text(element.data_offset)}"
-        )
-        if data:
-            yield from record_lines(element, data)
+        ]
+        if data and self._options.records:
+            lines += record_lines(element, data, self._options.obfuscate)
+        lines[-1] += mark
+        yield from lines
 
     def _element_flags(self, left: bool, right: bool, kind: bool, child: bool, mirror: bool) -> str:
         letters = "".join(

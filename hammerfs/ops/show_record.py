@@ -21,14 +21,18 @@ _INDENT = " " * 17
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 
 
-def record_lines(element: LeafElement, data: bytes) -> Iterator[str]:
-    """The record's data in words; nothing for types that hammer(8) does not spell out, or data cut short."""
+def record_lines(element: LeafElement, data: bytes, obfuscate: bool = False) -> Iterator[str]:
+    """The record's data in words; nothing for types that hammer(8) does not spell out, or data cut short.
+
+    `obfuscate` leaves names of directory entries out.
+    """
     kind = element.rec_type
     if kind == RECTYPE_INODE:
         yield from _inode_lines(data)
     elif kind == RECTYPE_DIRENTRY and len(data) >= ENTRY_HEADER_SIZE:
         entry = unpack_entry(data)
-        yield f'{_INDENT}dir-entry objid={_hex(entry.obj_id)} lo={entry.localization:08x} name="{_padded(entry.name)}"'
+        name = "" if obfuscate else f' name="{_padded(entry.name)}"'
+        yield f"{_INDENT}dir-entry objid={_hex(entry.obj_id)} lo={entry.localization:08x}{name}"
     elif kind == RECTYPE_FIX and element.key == FIXKEY_SYMLINK:
         yield f'{_INDENT}fix-symlink name="{_padded(data)}"'
     elif kind == RECTYPE_PFS:
