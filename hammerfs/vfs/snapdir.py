@@ -10,7 +10,8 @@ stands before it.  `tid` and `time` list what belongs to snapshots, and lead to 
 
 The directories are inodes that exist nowhere else: of a moment before all moments, with numbers that no object has.
 So they take node ids from the table that views take theirs from, and refuse changes as the past does.  What they hold
-is looked up afresh each time; what is found is an ordinary view.
+is looked up afresh each time; what is found is an ordinary view.  A slave's root is a moment itself, the one that was
+mirrored last: what leads to just that is a symlink up, as no directory can hold itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import SNAPDIR_OFF, SNAPDIR_VISIBLE
 from hammerfs.fs.rootrecords import snapshots
 from hammerfs.ondisk.address import Localization, Tid
-from hammerfs.ondisk.constants import MAX_TID, OBJID_ROOT, OBJTYPE_DIRECTORY
+from hammerfs.ondisk.constants import MAX_TID, OBJID_ROOT, OBJTYPE_DIRECTORY, OBJTYPE_SOFTLINK
 from hammerfs.ondisk.inode import InodeData
 from hammerfs.ops.administer_sync import durable_tid
 from hammerfs.ops.moments import MomentTable, clock_text, parse_clock
@@ -42,10 +43,13 @@ NO_MOMENT: Final = 0
 """The `as_of` of these directories: no record was ever visible at this TID."""
 _FIRST_COOKIE: Final = 3
 """Behind `..`, and in front of all entries that a root may have besides."""
-_TOP, _SNAPSHOTS, _TIDS, _TIMES = range(2, 6)
+_TOP, _SNAPSHOTS, _TIDS, _TIMES, _UP, _UP_TWICE = range(2, 8)
 _LATEST: Final = b"latest"
 _FOLDERS: Final = {b"snapshots": _SNAPSHOTS, b"tid": _TIDS, b"time": _TIMES}
+_LINKS: Final = {_UP: b"..", _UP_TWICE: b"../.."}
+"""From `.hammer` and from one of its folders to the root that they are in."""
 _MODE: Final = 0o555
+_LINK_MODE: Final = 0o777
 
 
 class Snapdir:
@@ -60,15 +64,22 @@ class Snapdir:
 
     # --- what the handlers ask ------------------------------------------------------------------
     def is_in(self, directory: Inode) -> bool:
-        """Whether a directory is a PFS's root as it is now, and has one of these."""
+        """Whether a directory is a PFS's root as it is now, and has one of these.
+
+        A mounted slave keeps the root that it was mounted with, while the moment that is mirrored last moves on.
+        """
         if directory.obj_id != OBJID_ROOT or self._mode == SNAPDIR_OFF or directory.as_of == NO_MOMENT:
             return False
-        return directory.as_of == self._now(directory.localization)
+        return directory.as_of == self._home(directory.localization)
 
     def inode(self, localization: Localization, number: int) -> Inode:
-        """One of these directories; it belongs to whoever owns the root, and is as old."""
+        """One of these directories, or links up; it belongs to whoever owns the root, and is as old."""
         root = self._root(localization, self._now(localization)).data
         data = InodeData(mode=_MODE, obj_type=OBJTYPE_DIRECTORY, nlinks=2, uid=root.uid, gid=root.gid)
+        if number in _LINKS:
+            target = _LINKS[number]
+            data.obj_type, data.mode, data.nlinks = OBJTYPE_SOFTLINK, _LINK_MODE, 1
+            data.symlink, data.size = target, len(target)
         data.ctime = data.mtime = data.atime = root.ctime
         return Inode(localization, number, NO_MOMENT, data, on_disk=False, read_only=True)
 
@@ -118,19 +129,19 @@ class Snapdir:
         if directory.obj_id == _TOP:
             if name in _FOLDERS:
                 return self.inode(localization, _FOLDERS[name])
-            return self._view(localization, self._latest()) if name == _LATEST else None
+            return self._latest_view(localization) if name == _LATEST else None
         if directory.obj_id == _SNAPSHOTS:
             tid = self._snapshots(localization).get(name)
         elif directory.obj_id == _TIDS:
             tid = _parse_tid(name)
         else:
             tid = await self._tid_at(localization, name)
-        return None if tid is None else self._view(localization, tid)
+        return None if tid is None else self._view(localization, tid, _UP_TWICE)
 
     def _content(self, directory: Inode) -> Iterator[tuple[bytes, Inode]]:
         localization = directory.localization
         if directory.obj_id == _TOP:
-            latest = self._view(localization, self._latest())
+            latest = self._latest_view(localization)
             if latest is not None:
                 yield _LATEST, latest
             for name, number in _FOLDERS.items():
@@ -143,7 +154,7 @@ class Snapdir:
         else:
             moments = {_date(snapshot.ts): snapshot.tid for snapshot in snapshots(self._fs.ctx, localization)}
         for name, tid in moments.items():
-            view = self._view(localization, tid)
+            view = self._view(localization, tid, _UP_TWICE)
             if view is not None:
                 yield name, view
 
@@ -160,17 +171,31 @@ class Snapdir:
     def _now(self, localization: Localization) -> Tid:
         return pfs.view_of(self._fs.ctx, localization, MAX_TID)
 
-    def _latest(self) -> Tid:
-        return durable_tid(self._fs)
+    def _home(self, localization: Localization) -> Tid:
+        """The moment of the root that has the directory."""
+        mounted = self._fs.root
+        if localization == mounted.localization and self._fs.options.as_of is None:
+            return mounted.as_of
+        return self._now(localization)
+
+    def _latest(self, localization: Localization) -> Tid:
+        """The newest moment that stays what it is: what is durable, or was mirrored last."""
+        now = self._now(localization)
+        return durable_tid(self._fs) if now == MAX_TID else now
+
+    def _latest_view(self, localization: Localization) -> Inode | None:
+        return self._view(localization, self._latest(localization), _UP)
 
     def _root(self, localization: Localization, as_of: Tid) -> Inode:
         return self._fs.inode(localization, OBJID_ROOT, as_of)
 
-    def _view(self, localization: Localization, tid: Tid) -> Inode | None:
-        """A PFS's root as of a TID; None when it is still to come, or the present itself, which cannot be inside it."""
-        view = pfs.view_of(self._fs.ctx, localization, tid)
-        if tid > self._fs.ctx.root.next_tid or view == self._now(localization):
+    def _view(self, localization: Localization, tid: Tid, way_up: int) -> Inode | None:
+        """A PFS's root as of a TID, or the link `way_up` to the root that is that already; None before it has come."""
+        if tid > self._fs.ctx.root.next_tid:
             return None
+        view = pfs.view_of(self._fs.ctx, localization, tid)
+        if view == self._home(localization):
+            return self.inode(localization, way_up)
         try:
             return self._root(localization, view)
         except FileOperationError:
@@ -188,7 +213,7 @@ class Snapdir:
         for _ in table.brought_up_to_date(self._fs.ctx):
             await trio.lowlevel.checkpoint()
         tid = table.before(time_us)
-        return None if tid is None else min(tid, self._latest())
+        return None if tid is None else min(tid, self._latest(localization))
 
 
 def _parse_tid(name: bytes) -> Tid | None:

@@ -121,6 +121,7 @@ def test_a_copy_equals_its_master_and_is_read_only(pair: tuple[Path, Path]) -> N
     hammer("mirror-copy", master, slave)
     assert os.readlink(slave) != seen
     assert_equal(master, slave)
+    assert_equal(master, slave / ".hammer" / "latest")
     done = attempt("mirror-copy", slave, master)
     assert done.returncode != 0
     assert "target must be in slave mode" in done.stderr

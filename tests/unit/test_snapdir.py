@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,12 +14,14 @@ import pyfuse3
 import pytest
 import trio
 from handlers import USER, errno_of
+from mirror_pair import make_slave, mirror, synced
 from small_filesystem import fresh, make, mount
 
 from hammerfs.cli.mount_options import parse_mount_options
 from hammerfs.errors import UsageError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.rootrecords import add_snapshot, remove_snapshot
+from hammerfs.ondisk.address import pfs_localization
 from hammerfs.ondisk.constants import OBJID_ROOT
 from hammerfs.vfs.nodeids import ROOT_NODE_ID
 from hammerfs.vfs.operations import HammerOperations, operations_for
@@ -152,6 +155,69 @@ def test_snapshots_by_label_or_date() -> None:
 def test_what_is_not_in_it(path: list[bytes]) -> None:
     fs, _ = made()
     assert refusal(operations_for(fs), b".hammer", *path) == errno.ENOENT
+
+
+# --- on a slave ---------------------------------------------------------------------------------
+
+
+def mirrored() -> tuple[FileSystem, FileSystem, list[int]]:
+    """A master of two states, a slave that was brought to each of them, and the TIDs that it was shown as of."""
+    source, target = mount(fresh()), mount(fresh())
+    for fs in (source, target):
+        fs.ctx.clock = lambda: START * 1_000_000
+    make_slave(target)
+    tids = []
+    for number in range(2):
+        source.ctx.clock = lambda number=number: (START + number * 10) * 1_000_000
+        make(source, source.root, b"%d" % number)
+        mirror(source, target)
+        tids.append(synced(target))
+    return source, target, tids
+
+
+def test_a_slave_s_latest_state_is_a_link_to_its_root() -> None:
+    _, target, tids = mirrored()
+    operations = operations_for(target)
+    slave = b"@@-1:00001"
+    top = look(operations, slave, b".hammer")
+    assert listed(operations, top.st_ino) == [b"latest", b"snapshots", b"tid", b"time"]
+    latest = look(operations, slave, b".hammer", b"latest")
+    assert (stat.S_IFMT(latest.st_mode), latest.entry_timeout, latest.st_size) == (stat.S_IFLNK, 0, 2)
+    assert trio.run(operations.readlink, latest.st_ino, USER) == b".."
+    now = look(operations, slave, b".hammer", b"tid", b"0x%016x" % tids[1])
+    assert trio.run(operations.readlink, now.st_ino, USER) == b"../.."
+    before = look(operations, slave, b".hammer", b"tid", b"0x%016x" % tids[0])
+    assert listed(operations, before.st_ino) == [b"0"]
+    then = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(START + 9)).encode()
+    assert listed(operations, look(operations, slave, b".hammer", b"time", then).st_ino) == [b"0"]
+    assert refusal(operations, slave, b".hammer", b"tid", b"0x7fffffffffffffff") == errno.ENOENT
+
+
+def test_a_slave_s_snapshots_are_there_up_to_what_was_mirrored_last() -> None:
+    _, target, tids = mirrored()
+    operations = operations_for(target)
+    localization = pfs_localization(1)
+    for tid, label in zip(tids, (b"older", b"newest"), strict=True):
+        assert add_snapshot(target.ctx, localization, tid, START * 1_000_000, label)
+    slave = b"@@-1:00001"
+    assert listed(operations, look(operations, slave, b".hammer", b"snapshots").st_ino) == [b"newest", b"older"]
+    assert listed(operations, look(operations, slave, b".hammer", b"snapshots", b"older").st_ino) == [b"0"]
+    newest = look(operations, slave, b".hammer", b"snapshots", b"newest")
+    assert trio.run(operations.readlink, newest.st_ino, USER) == b"../.."
+
+
+def test_a_mounted_slave_finds_what_was_mirrored_since() -> None:
+    source, target, _ = mirrored()
+    target.root = target.inode(pfs_localization(1), OBJID_ROOT, synced(target))
+    operations = operations_for(target)
+    assert listed(operations, ROOT) == [b"0", b"1"]
+    assert stat.S_ISLNK(look(operations, b".hammer", b"latest").st_mode)
+    make(source, source.root, b"2")
+    mirror(source, target)
+    assert listed(operations, ROOT) == [b"0", b"1"]
+    latest = look(operations, b".hammer", b"latest")
+    assert listed(operations, latest.st_ino) == [b"0", b"1", b"2"]
+    assert trio.run(operations.lookup, latest.st_ino, pyfuse3.FileNameT(b".hammer"), USER).st_ino == 0
 
 
 FIELDS = SimpleNamespace(
