@@ -46,6 +46,7 @@ class NodeCache:
         """`evict` is due when there are more nodes than this."""
         self.root_moved = False
         self.reads = self.writes = self.evictions = self.splits = self.removals = 0
+        self.descents = self.visits = 0
 
     def load_root(self) -> Node:
         """The root, read when it is not in memory."""
@@ -75,9 +76,11 @@ class NodeCache:
         """The way from the root to the leaf whose range holds `key`."""
         node = self.load_root()
         path = []
-        for _ in LEVELS:
+        self.descents += 1
+        for level in LEVELS:
             if not node.children:
                 path.append((node, 0))
+                self.visits += level + 1
                 return path
             index = bisect_right(node.keys, key, 1) - 1
             path.append((node, index))
@@ -93,8 +96,10 @@ class NodeCache:
         find = bisect_left if before else bisect_right
         low = high = None
         node = self.load_root()
-        for _ in LEVELS:
+        self.descents += 1
+        for level in LEVELS:
             if not node.children:
+                self.visits += level + 1
                 return node, low, high
             keys = node.keys
             index = find(keys, key, 1) - 1

@@ -46,7 +46,12 @@ UNDO_PER_NODE = (NODE_SIZE // (UNDO_ALIGN - UNDO_OVERHEAD) + 2) * UNDO_ALIGN
 
 @dataclass(frozen=True, slots=True)
 class TreeStatistics:
-    """What is in memory, and what was done since the tree was opened."""
+    """What is in memory, and what was done since the tree was opened.
+
+    searches -- keys sought in a leaf, whatever for; descents -- those that began at the root, since no leaf that was
+    remembered had the key; visits -- nodes that these went through
+    scanned -- elements that scans passed
+    """
 
     cached_nodes: int
     dirty_nodes: int
@@ -57,7 +62,9 @@ class TreeStatistics:
     splits: int
     removals: int
     lookups: int
+    searches: int
     descents: int
+    visits: int
     inserts: int
     deletes: int
     scanned: int
@@ -74,7 +81,6 @@ class BTree:
         "_cache",
         "_changes",
         "_deletes",
-        "_descents",
         "_high",
         "_inserts",
         "_leaf",
@@ -82,13 +88,14 @@ class BTree:
         "_low",
         "_nodes",
         "_scanned",
+        "_searches",
     )
 
     def __init__(self, store: NodeStore, root_offset: Offset, *, cache_nodes: int, mirror: bool = True) -> None:
         self._cache = NodeCache(store, root_offset, cache_nodes, mirror)
         self._nodes = self._cache.nodes
         self._changes = 0
-        self._lookups = self._descents = self._inserts = self._deletes = self._scanned = 0
+        self._lookups = self._searches = self._inserts = self._deletes = self._scanned = 0
         self._forget_finger()
 
     # --- reading --------------------------------------------------------------------------------
@@ -203,6 +210,7 @@ class BTree:
 
     def _batch(self, low: Key, high: Key, as_of: Tid | None) -> tuple[list[bytes], Key | None]:
         """What one leaf contributes to a scan, and the key to go on from (None: nothing more)."""
+        self._searches += 1
         leaf = self._leaf if self._low <= low < self._high else self._descend(low)
         bound: Key | None = self._high
         if low >= self._high:
@@ -242,6 +250,7 @@ class BTree:
 
     def _batch_before(self, low: Key, below: Key) -> tuple[list[bytes], Key | None]:
         """What one leaf contributes to a reverse scan of low <= key < below, and the bound to go on from."""
+        self._searches += 1
         leaf, bound, _ = self._seek(below, before=True)
         keys = leaf.keys
         first = bisect_left(keys, low)
@@ -259,17 +268,18 @@ class BTree:
 
     def _descend(self, key: Key) -> Node:
         """The leaf whose range holds `key`; the finger moves there."""
-        self._descents += 1
         cache = self._cache
+        cache.descents += 1
         nodes = self._nodes
         if len(nodes) > cache.limit:
             self._evict()
         node = cache.root or cache.load_root()
         parent = None
         index = 0
-        for _ in LEVELS:
+        for level in LEVELS:
             children = node.children
             if not children:
+                cache.visits += level + 1
                 break
             parent = node
             # Whatever is left of the first boundary belongs to the first child's range, hence the 1.
@@ -344,6 +354,7 @@ class BTree:
             remove_empty_leaf(self._cache, key)
 
     def _locate(self, key: Key) -> tuple[Node, int]:
+        self._searches += 1
         leaf = self._leaf if self._low <= key < self._high else self._descend(key)
         index = bisect_left(leaf.keys, key)
         if index == len(leaf.keys) or leaf.keys[index] != key:
@@ -448,7 +459,9 @@ class BTree:
             splits=cache.splits,
             removals=cache.removals,
             lookups=self._lookups,
-            descents=self._descents,
+            searches=self._searches + self._lookups + self._inserts,
+            descents=cache.descents,
+            visits=cache.visits,
             inserts=self._inserts,
             deletes=self._deletes,
             scanned=self._scanned,

@@ -50,6 +50,7 @@ class GroupFlusher:
         self.failure: str | None = None
         self.statistics_groups = 0
         self.statistics_inodes = 0
+        self.statistics_records = 0
         self.barriers = BarrierRunner(ctx.volumes)
         self._running: FlushGroup | None = None
 
@@ -120,6 +121,7 @@ class GroupFlusher:
     def _settle(self, group: FlushGroup, inode: Inode, work: InodeSync) -> None:
         """Put an inode back where it belongs after its flush; what was left of it goes into a group of its own."""
         group.refs -= 1
+        self.statistics_records += work.records
         dirty = self._ctx.dirty
         inode.capture = None
         inode.state = FlushState.IDLE

@@ -48,6 +48,7 @@ class InodeSync:
     """The flush of one captured inode.
 
     exhausted -- asks whether the cycle has used up its share of UNDO space or dirty buffers
+    records -- records in memory that it wrote or ended
     would_block -- set when work was left for a later group
     cut_short -- set when that includes content: on disk the file ends earlier than what was captured
     """
@@ -61,6 +62,7 @@ class InodeSync:
         self._exhausted = exhausted
         self._nohistory = ctx.options.nohistory or inode.nohistory
         self._time = ctx.clock() // 1_000_000
+        self.records = 0
         self.would_block = False
         self.cut_short = False
 
@@ -74,9 +76,11 @@ class InodeSync:
             yield from self._sync_data()
             for (rec_type, key), data in taken.general.items():
                 self._sync_general(rec_type, key, data)
+            self.records += len(taken.general)
         drop_pending(self._ctx, taken.general)
         for record in taken.links:
             self._sync_entry(record)
+        self.records += len(taken.links)
         self._sync_inode_record()
         inode.capture = None
 
@@ -166,6 +170,7 @@ class InodeSync:
                 if ctx.blocks.queued_bytes >= _QUEUE_BYTES:
                     ctx.blocks.flush()
                 yield
+        self.records += handled
         if handled:
             last = max(start + block_size(start) for start in taken.blocks.keys() | taken.records.keys())
             inode.disk_end = max(inode.disk_end, last)

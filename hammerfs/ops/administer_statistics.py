@@ -1,6 +1,7 @@
 """What a mounted file system has done since it was mounted, as counters that only grow.
 
-They are named as hammer(8) stats names them, as far as we count the same thing; what we do not count is left out.
+They are named as hammer(8) stats names them, as far as we count the same thing; what we do not count is left out: the
+elements that a search compares its key with, which bisection in C does not tell.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ def _statistics(call: Call) -> Work[Result]:
     return {
         "btree": {
             "lookups": tree.lookups,
-            "searches": tree.descents,
+            "searches": tree.searches,
             "inserts": tree.inserts,
             "deletes": tree.deletes,
             "splits": tree.splits,
-            "iterations": tree.scanned,
+            "iterations": tree.visits + tree.scanned,
+            "rootiters": tree.descents,
+            "reciters": 0 if flusher is None else flusher.statistics_records,
         },
         "io": {
             "file_read": fs.bytes_read,
