@@ -68,9 +68,11 @@ class ChangedScan:
         self._end: Key = element_key(high)
         self._tid = tid
 
-    def run(self) -> Iterator[bytes | Unchanged]:
-        """Elements of 64 bytes and unchanged ranges, in key order; the tree may change between two of them."""
-        first = True
+    def run(self, first: bool) -> Iterator[bytes | Unchanged]:
+        """Elements of 64 bytes and unchanged ranges, in key order; the tree may change between two of them.
+
+        Without `first` the first leaf is passed over, too, when it is older.
+        """
         while self._at <= self._end:
             seen = self._changes()
             for found in self._descend(enter=first):

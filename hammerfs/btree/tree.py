@@ -48,8 +48,7 @@ UNDO_PER_NODE = (NODE_SIZE // (UNDO_ALIGN - UNDO_OVERHEAD) + 2) * UNDO_ALIGN
 class TreeStatistics:
     """What is in memory, and what was done since the tree was opened.
 
-    searches -- keys sought in a leaf, whatever for; descents -- those that began at the root, since no leaf that was
-    remembered had the key; visits -- nodes that these went through
+    searches -- keys sought in a leaf; descents -- those that began at the root; visits -- nodes that these went through
     scanned -- elements that scans passed
     """
 
@@ -176,12 +175,13 @@ class BTree:
                     below = element_key(element)
                     break
 
-    def scan_changed(self, low: bytes, high: bytes, tid: Tid) -> Iterator[bytes | Unchanged]:
+    def scan_changed(self, low: bytes, high: bytes, tid: Tid, first: bool = True) -> Iterator[bytes | Unchanged]:
         """All elements but those in subtrees where nothing happened at or after `tid`, whose ranges come instead.
 
-        `low` and `high` are 40 bytes as elements begin with.  What was not synced yet may be missing.
+        `low` and `high` are 40 bytes as elements begin with.  What was not synced may be missing.  With `first` that
+        leaf comes in any case.
         """
-        return ChangedScan(self._cache, lambda: self._changes, self._relieve, low, high, tid).run()
+        return ChangedScan(self._cache, lambda: self._changes, self._relieve, low, high, tid).run(first)
 
     def scan_younger(self, low: Key, high: Key, since: Tid) -> Iterator[bytes]:
         """Elements with low <= key <= high that were created or deleted after `since`, in key order.

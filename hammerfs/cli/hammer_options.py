@@ -36,6 +36,7 @@ class HammerOptions:
     debug -- -d, counted; no countdown before destruction
     scoreboard -- -e, file that tells how far mirroring is
     specials -- -f, the volumes to work on, instead of what is mounted
+    volume_sets -- the same, apart for each -f: mirroring has two ends
     delay -- -i, seconds between two looks of mirror-stream
     memory_bytes -- -m, limit for dedup
     ssh_port -- -p
@@ -61,6 +62,7 @@ class HammerOptions:
     debug: int = 0
     scoreboard: str | None = None
     specials: list[str] = field(default_factory=list)
+    volume_sets: list[list[str]] = field(default_factory=list)
     delay: int = 5
     memory_bytes: int = 1024 * 1024 * 1024
     ssh_port: str | None = None
@@ -126,7 +128,9 @@ def _take(options: HammerOptions, name: str, value: str) -> None:
     elif name == "-d":
         options.debug += 1
     elif name == "-f":
-        options.specials += [path for path in value.split(":") if path]
+        volumes = [path for path in value.split(":") if path]
+        options.specials += volumes
+        options.volume_sets.append(volumes)
     elif name == "-b":
         options.bandwidth = _scaled(name, value, "kmg")
     elif name == "-S":

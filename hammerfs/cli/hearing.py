@@ -27,12 +27,14 @@ class Hearing:
     progress -- told how far it is
     on_item, on_data -- get the parts of its result
     source -- where bytes for it come from
+    on_wait -- gets the descriptor by which the server will answer, and may look at others meanwhile
     """
 
     progress: Progress = field(default_factory=SilentProgress)
     on_item: Callable[[dict[str, Any]], None] = _drop
     on_data: Callable[[bytes], None] = _drop
     source: Callable[[int], bytes] = _nothing
+    on_wait: Callable[[int], None] = _drop
 
     def phase(self, name: str, total: int) -> None:
         self.progress.phase(name, total)
@@ -49,6 +51,9 @@ class Hearing:
     def supply(self, limit: int) -> bytes:
         return self.source(limit)
 
+    def wait(self, answer: int) -> None:
+        self.on_wait(answer)
+
 
 @contextmanager
 def interrupts(ask_to_stop: Callable[[], None]) -> Iterator[None]:
@@ -63,6 +68,16 @@ def interrupts(ask_to_stop: Callable[[], None]) -> Iterator[None]:
         ask_to_stop()
 
     before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within the block ^C is a KeyboardInterrupt at once: what waits has nothing to bring to an end."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

@@ -1,6 +1,9 @@
 """`hammer mirror-copy`, `mirror-stream`: both ends of a stream, here or on other hosts (`hammer_cmd_mirror_copy`).
 
-Each end is a process of its own; a socket pair joins the stdin and stdout of the one to those of the other.
+Each end is a process of its own; a socket pair joins the stdin and stdout of the one to those of the other.  With -f an
+end may lie on volumes that nobody has mounted: one -f is for both ends, of two the first is for the source and the
+second for the target, and an empty one means what is mounted.  Both ends on the same volumes need no stream: one
+process opens them (`mirror_within.py`).
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.mirror_pipe import check_target
+from hammerfs.cli.mirror_end import check_target
+from hammerfs.cli.mirror_within import copy_within
 from hammerfs.errors import UsageError
 
 RETRY_SECONDS = 15
@@ -25,14 +30,15 @@ _SHELL = "HAMMER_RSH"
 
 def copy(options: HammerOptions, source: str, target: str, *, streaming: bool) -> int:
     """Mirror once; the exit code of the end that failed, 0 when none did."""
-    if options.specials:
-        raise UsageError(
-            "-f names one file system; mirror between two with 'hammer -f ... mirror-read' and 'mirror-write'"
-        )
     check_target(options, source)
     check_target(options, target)
-    sending = command(options, "mirror-read-stream" if streaming else "mirror-read", source)
-    receiving = command(options, "mirror-write", target)
+    read_from, write_to = _volumes(options, source, target)
+    if streaming and read_from:
+        raise UsageError("what nobody has mounted does not change: mirror from it with mirror-copy")
+    if read_from and _same_files(read_from, write_to):
+        return copy_within(options, source, target)
+    sending = command(options, "mirror-read-stream" if streaming else "mirror-read", source, read_from)
+    receiving = command(options, "mirror-write", target, write_to)
     return _joined(sending, receiving)
 
 
@@ -45,12 +51,31 @@ def stream(options: HammerOptions, source: str, target: str) -> int:
         time.sleep(RETRY_SECONDS + options.delay)
 
 
-def command(options: HammerOptions, directive: str, place: str) -> list[str]:
-    """The command line of one end: `[[user@]host:]path`, as hammer(8) takes it."""
+def _volumes(options: HammerOptions, source: str, target: str) -> tuple[list[str], list[str]]:
+    """The volumes of either end, none for one that is mounted, or on another host; UsageError when it is not clear."""
+    sets = options.volume_sets
+    if len(sets) > 2:
+        raise UsageError(
+            "one -f names the volumes of both ends, two of them those of the source and those of the target"
+        )
+    read_from, write_to = ([*sets, *sets][:2]) if sets else ([], [])
+    for place, volumes in ((source, read_from), (target, write_to)):
+        if ":" in place and volumes and len(sets) == 2:
+            raise UsageError(f"{place} is on another host, where -f names no volumes")
+    return [] if ":" in source else read_from, [] if ":" in target else write_to
+
+
+def _same_files(some: list[str], others: list[str]) -> bool:
+    return {os.path.realpath(path) for path in some} == {os.path.realpath(path) for path in others}
+
+
+def command(options: HammerOptions, directive: str, place: str, volumes: Sequence[str] = ()) -> list[str]:
+    """The command line of one end: `[[user@]host:]path`, as hammer(8) takes it, or a path on volumes."""
     host, colon, path = place.partition(":")
     words = [*_options(options, directive), directive, path if colon else place]
     if not colon:
-        return [sys.executable, "-m", "hammerfs.cli.hammer", *words]
+        where = ["-f", ":".join(volumes)] if volumes else []
+        return [sys.executable, "-m", "hammerfs.cli.hammer", *where, *words]
     user, at, name = host.rpartition("@")
     if name.startswith("-") or user.startswith("-"):
         raise UsageError(f"{place} names no host")

@@ -1,19 +1,16 @@
-"""A mirroring stream on stdin and stdout, and where the PFS is that it is about."""
+"""A mirroring stream on stdin and stdout."""
 
 from __future__ import annotations
 
 import os
-import re
 import select
 from collections.abc import Callable
 from time import monotonic, sleep
 
-from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.errors import UsageError
+from hammerfs.cli.hearing import ending_at_once
 from hammerfs.ondisk.mirror import StreamParser, StreamRecord, packed
 
 _CHUNK = 256 * 1024
-_PFS_TARGET = re.compile(r"@@(?:PFS|(?:-1|0[xX][0-9a-fA-F]{16}):)\d{5}\Z")
 
 
 class Throttle:
@@ -73,11 +70,14 @@ class MirrorPipe:
                 self._parser.feed(piece)
         return self._next
 
-    def demand_reader(self) -> None:
-        """BrokenPipeError when nobody is left at the other end."""
+    def wait_beside(self, descriptor: int) -> None:
+        """Until something can be read from a descriptor; BrokenPipeError when nobody is left at the other end."""
         poll = select.poll()
         poll.register(self._target, 0)
-        if poll.poll(0):
+        poll.register(descriptor, select.POLLIN)
+        with ending_at_once():
+            ready = dict(poll.poll())
+        if self._target in ready:
             raise BrokenPipeError
 
     def write(self, record: StreamRecord) -> None:
@@ -98,36 +98,3 @@ class MirrorPipe:
             count = os.write(self._target, view)
             self.sent += count
             view = view[count:]
-
-
-def place_of(options: HammerOptions, path: str) -> tuple[str, dict[str, str]]:
-    """The path to reach a file system by, and the arguments that name the PFS there.
-
-    The symlink that stands for a PFS is not followed: a slave that nothing was mirrored to has nothing behind it.
-    UsageError for what -T does not allow.
-    """
-    check_target(options, path)
-    trimmed = path.rstrip("/") or path
-    folder, name = os.path.split(trimmed)
-    if name and (options.specials or _leads_to_pfs(trimmed)):
-        return folder or ("/" if options.specials else "."), {"name": name}
-    return path, {}
-
-
-def _leads_to_pfs(path: str) -> bool:
-    try:
-        return _PFS_TARGET.match(os.readlink(path)) is not None
-    except OSError:
-        return False
-
-
-def check_target(options: HammerOptions, path: str) -> None:
-    """-T names the tree that somebody from outside may mirror to and from; UsageError for what lies elsewhere."""
-    allowed = options.restrict_target
-    if allowed is None:
-        return
-    tree = allowed.rstrip("/")
-    if path != allowed and path != tree and not path.startswith(tree + "/"):
-        raise UsageError("hammer-remote: restricted target")
-    if ".." in path[len(tree) :].split("/"):
-        raise UsageError("hammer-remote: '..' not allowed")

@@ -1,9 +1,9 @@
 """`hammer mirror-read`, `mirror-read-stream`: the sending end of a stream (`cmd_mirror.c: hammer_cmd_mirror_read`).
 
 A long range of TIDs goes as several batches (-S, unless -B): each one that arrived need not come again when the link is
-cut.  Other than the original, the streaming sender looks each second whether its source went on, and cuts a long range
-anew whenever there is one, not only at its start.  And of a cycle file (-c) only the TID counts: to go on from a key
-would make the target delete what is in front of it.
+cut.  Other than the original, the streaming sender does not look every few seconds whether its source went on, but is
+told when a change of it is on disk, and cuts a long range anew whenever there is one, not only at its start.  And of a
+cycle file (-c) only the TID counts: to go on from a key would make the target delete what is in front of it.
 """
 
 from __future__ import annotations
@@ -15,39 +15,29 @@ from time import monotonic, sleep
 from hammerfs.cli.directive import DirectiveError
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing
-from hammerfs.cli.mirror_pipe import MirrorPipe, place_of
+from hammerfs.cli.mirror_end import MirrorEnd, reaching_end
+from hammerfs.cli.mirror_pipe import MirrorPipe
 from hammerfs.cli.mirror_progress import MirrorProgress, load_cycle, save_cycle
-from hammerfs.cli.reach import Reach, reaching
 from hammerfs.errors import StreamError
 from hammerfs.ondisk.mirror import Header, Idle, Sync, Term, Update
-from hammerfs.ondisk.pfs import PfsData
-
-_LOOK_SECONDS = 1.0
-"""How often a stream that has sent everything asks whether there is more."""
 
 
 def send(options: HammerOptions, path: str, begin: int | None, *, streaming: bool, pipe: MirrorPipe) -> None:
     """Send until everything is sent, or with `streaming` until the other end goes away."""
-    place, arguments = place_of(options, path)
-    with reaching(options, place) as reach:
-        _Sender(options, path, reach, arguments, pipe).run(begin, streaming=streaming)
+    with reaching_end(options, path) as source:
+        _Sender(options, source, pipe).run(begin, streaming=streaming)
     print(f"Mirror-read {path} succeeded", file=sys.stderr)
 
 
 class _Sender:
     """One run of the sending end.
 
-    state -- the source's record, as batches are headed by it
     batches -- ends of the batches that a long range was cut into, and their sizes
     """
 
-    def __init__(
-        self, options: HammerOptions, path: str, reach: Reach, arguments: dict[str, str], pipe: MirrorPipe
-    ) -> None:
+    def __init__(self, options: HammerOptions, source: MirrorEnd, pipe: MirrorPipe) -> None:
         self._options = options
-        self._path = path
-        self._reach = reach
-        self._arguments = arguments
+        self._source = source
         self._pipe = pipe
         self._progress = MirrorProgress(options)
         self._deadline = monotonic() + options.timeout if options.timeout else None
@@ -56,12 +46,12 @@ class _Sender:
     def run(self, forced: int | None, *, streaming: bool) -> None:
         """Batch after batch, TERM at the end."""
         next_begin = 0
-        self._state(sync=True)
+        self._source.state(sync=True)
         quiet = self._options.verbosity < (2 if streaming else 0)
         while True:
             self._progress.phase("Running")
             began = monotonic()
-            self._pipe.write(Header(self._state().copy()))
+            self._pipe.write(Header(self._source.state().copy()))
             if self._options.two_way:
                 told = self._other_end()
                 if told is None:
@@ -69,7 +59,7 @@ class _Sender:
                 next_begin = told
             begin, end, size = self._range(next_begin, forced)
             forced = None
-            state = self._state()
+            state = self._source.state()
             state.sync_end_tid = end
             self._pipe.write(Header(state.copy()))
             if not quiet:
@@ -85,10 +75,6 @@ class _Sender:
                 self._await_change(end, began)
         self._pipe.write(Term())
 
-    def _state(self, *, sync: bool = False) -> PfsData:
-        told = self._reach.call("mirror-state", {**self._arguments, "sync": sync})
-        return PfsData(bytearray(bytes.fromhex(told["record"])))
-
     def _other_end(self) -> int | None:
         """Where the target goes on, None when it wants no more."""
         record = self._pipe.read()
@@ -96,7 +82,7 @@ class _Sender:
             return None
         if not isinstance(record, Header):
             raise StreamError("the target of the mirroring stream did not answer with its PFS")
-        if record.data.shared_uuid != self._state().shared_uuid:
+        if record.data.shared_uuid != self._source.state().shared_uuid:
             raise StreamError("mirror-read: source and target have different shared-uuid's!")
         return record.data.sync_end_tid + 1
 
@@ -106,7 +92,7 @@ class _Sender:
         if self._batches:
             batch = self._batches.popleft()
             return begin, batch["end"], batch["bytes"]
-        state = self._state()
+        state = self._source.state()
         begin, end = max(begin, state.sync_beg_tid), state.sync_end_tid
         if not options.two_way and options.cycle_path is not None:
             begin = load_cycle(options.cycle_path, begin)
@@ -114,8 +100,8 @@ class _Sender:
             begin = forced
         if options.bulk or begin > end:
             return begin, end, 0
-        arguments = {**self._arguments, "begin": begin, "end": end, "bytes": max(1, options.splitup_bytes)}
-        told = self._reach.call("mirror-split", arguments)
+        arguments = {"begin": begin, "end": end, "bytes": max(1, options.splitup_bytes)}
+        told = self._source.call("mirror-split", arguments)
         self._progress.prescan(told["batches"], told["bytes"])
         self._batches.extend(told["batches"])
         batch = self._batches.popleft()
@@ -132,18 +118,17 @@ class _Sender:
                 print("Mirror-read: No work to do", file=sys.stderr)
             self._pipe.write(Idle())
             return True
-        arguments = {**self._arguments, "begin": begin, "end": end}
         seconds = 0 if self._deadline is None else max(1, round(self._deadline - monotonic()))
 
         def pour(content: bytes) -> None:
             self._pipe.pour(content)
             self._progress.sent(begin, end, self._pipe.sent)
 
-        told = self._reach.call("mirror-read", arguments, Hearing(on_data=pour), seconds)
+        told = self._source.call("mirror-read", {"begin": begin, "end": end}, Hearing(on_data=pour), seconds)
         if told["complete"]:
             self._pipe.write(Sync())
         else:
-            self._progress.interrupted(self._path)
+            self._progress.interrupted(self._source.path)
         return bool(told["complete"])
 
     def _acknowledged(self, end: int) -> None:
@@ -159,7 +144,5 @@ class _Sender:
     def _await_change(self, end: int, began: float) -> None:
         """Until the source went on, and -i seconds after the last batch began."""
         self._progress.phase("Waiting")
-        while self._state().sync_end_tid <= end:
-            self._pipe.demand_reader()
-            sleep(_LOOK_SECONDS)
+        self._source.call("mirror-await", {"end": end}, Hearing(on_wait=self._pipe.wait_beside))
         sleep(max(0.0, began + self._options.delay - monotonic()))

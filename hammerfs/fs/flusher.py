@@ -104,6 +104,11 @@ class Flusher(GroupFlusher):
             await self._parked()
         self.raise_failure()
 
+    async def news(self) -> None:
+        """Return when the next thing is finished, whatever it is; raises what stopped the flusher."""
+        await self._parked()
+        self.raise_failure()
+
     def want_durable(self, seq: int) -> None:
         """Have the cycle of that number closed, without waiting for it."""
         self._want_durable = max(self._want_durable, seq)

@@ -72,6 +72,19 @@ def changes(ctx: Context, pfs: int, begin: Tid, end: Tid) -> Iterator[Record | P
             yield None
 
 
+def has_gone_on(ctx: Context, pfs: int, since: Tid) -> bool:
+    """Whether a PFS may have something to tell of what came after `since`.
+
+    What went without history counts, too, and that leaves its trace in a leaf as a whole: so one that two PFSs share
+    says it of both.  Nodes where nothing happened are not read, so this takes no time worth a pause.
+    """
+    localization = pfs_localization(pfs)
+    if ctx.tree.newest_tid <= since:
+        return False
+    scan = ctx.tree.scan_changed(first_key(localization), last_key(localization), since + 1, first=False)
+    return any(not isinstance(found, Unchanged) for found in scan)
+
+
 def _told(ctx: Context, raw: bytes, begin: Tid, end: Tid) -> Record | Pass | None:
     """What a batch says of an element, None when it is too young for it."""
     leaf = unpack_leaf(raw)

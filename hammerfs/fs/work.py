@@ -7,6 +7,7 @@ end of the work (its client went away: GeneratorExit) or of the machine.  What i
 - `Want.PAUSE`: others may run.  When it goes on, the running cycle has room for a stretch of changes: what has become
   much (META_BYTES, DATA_BYTES, half of the UNDO FIFO) was written.  Some 100 records or 4 ms are a stretch.
 - `Want.DURABLE`: go on when everything that was accepted or changed so far survives every crash.
+- `Want.NEWS`: go on when the flusher has finished something.  Only on a mount: nobody else ever has news.
 - `Phase`, `Done`: how far it is.  `Emit`: a part of its result, for whoever cannot wait.
 - `Aside`: go on when a call has returned that a thread may make.
 - `Data`: bytes of its result.  `Receive`: bytes from the client; the answer of the `yield`, empty at their end.
@@ -50,6 +51,7 @@ class Want(Enum):
 
     PAUSE = "pause"
     DURABLE = "durable"
+    NEWS = "news"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,9 @@ async def carry_out(fs: FileSystem, work: Work[T], listener: Listener) -> T:
             step = _next_step(flusher, work, answer)
             answer = b""
             if isinstance(step, Want):
-                if step is Want.DURABLE and flusher is not None:
+                if step is Want.NEWS:
+                    await _news(fs)
+                elif step is Want.DURABLE and flusher is not None:
                     await flusher.sync()
                 elif time.perf_counter() - since < _STRETCH_SECONDS and not _lacks_room(flusher):
                     continue
@@ -175,6 +179,18 @@ async def _turn(flusher: Flusher | None) -> float:
     if flusher is not None:
         await flusher.turn()
     return time.perf_counter()
+
+
+async def _news(fs: FileSystem) -> None:
+    """Until the flusher has finished something; whoever waits for that is no work that others should make room for."""
+    fs.works -= 1
+    try:
+        if fs.flusher is None:
+            await trio.sleep_forever()
+        else:
+            await fs.flusher.news()
+    finally:
+        fs.works += 1
 
 
 def _lacks_room(flusher: Flusher | None) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from hammerfs.btree.changed import Unchanged
 from hammerfs.errors import NoSpaceError, StreamError, UsageError
-from hammerfs.fs.mirrorread import PAUSE_EVERY, changes, source_state
+from hammerfs.fs.mirrorread import PAUSE_EVERY, changes, has_gone_on, source_state
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid, slave_record
 from hammerfs.fs.pfs import link_target
 from hammerfs.fs.work import Data, Done, Phase, Receive, Want, Work
@@ -130,6 +130,19 @@ def _cuts(sizes: dict[Tid, int], limit: int) -> Iterator[tuple[Tid, int]]:
         yield tid, total
 
 
+def _await(call: Call) -> Work[Result]:
+    """Until something that is younger than `end` happened to the PFS, and no crash takes it back."""
+    pfs, seen = _pfs(call), call.number("end")
+    if call.exclusive:
+        raise UsageError("what nobody has mounted does not change")
+    while True:
+        newest = source_state(call.fs.ctx, pfs, durable_tid(call.fs)).sync_end_tid
+        if newest > seen and has_gone_on(call.fs.ctx, pfs, seen):
+            return {"tid": newest}
+        seen = max(seen, newest)
+        yield Want.NEWS
+
+
 # --- receiving ----------------------------------------------------------------------------------
 
 
@@ -190,10 +203,34 @@ def _synced(call: Call) -> Work[Result]:
     return {"tid": tid}
 
 
+def _within(call: Call) -> Work[Result]:
+    """One batch from a PFS, `source`, to a slave in the same file system, and readers see it if it was complete."""
+    ctx, pfs, source = call.fs.ctx, _pfs(call), call.number("source")
+    begin, end = call.number("begin"), call.number("end")
+    if not 0 <= begin <= end <= source_state(ctx, source, durable_tid(call.fs)).sync_end_tid:
+        raise UsageError(f"{begin:#x} to {end:#x} is no range of TIDs that PFS {source} has")
+    with claimed(call.fs, pfs):
+        slave_record(ctx, pfs)
+        writer = BatchWriter(ctx, pfs, begin, end)
+        yield Phase("mirroring")
+        for record in changes(ctx, source, begin, end):
+            if call.interrupted():
+                return {"complete": False, "damaged": writer.damaged}
+            if record is not None:
+                yield from _applied(writer, record)
+                yield Done(1)
+        yield from _gently(writer.finish())
+        set_sync_tid(ctx, pfs, end)
+        yield Want.DURABLE
+    return {"complete": True, "damaged": writer.damaged}
+
+
 OPERATIONS = (
     Operation("mirror-state", _state),
     Operation("mirror-read", _read),
     Operation("mirror-split", _split),
+    Operation("mirror-await", _await),
     Operation("mirror-write", _write, changes=True),
     Operation("mirror-synced", _synced, changes=True, alters_views=True),
+    Operation("mirror-within", _within, changes=True, alters_views=True),
 )

@@ -48,6 +48,9 @@ class Hearer(Protocol):
     def supply(self, limit: int) -> bytes:
         """Up to `limit` bytes for the request; empty at the end."""
 
+    def wait(self, answer: int) -> None:
+        """The request is on its way, and nothing came of it yet; `answer` is the descriptor by which it will."""
+
 
 class Connection:
     """A conversation with one mount's server about one path.
@@ -74,6 +77,7 @@ class Connection:
             "seconds": seconds,
         }
         self._send(encode(message))
+        hearer.wait(self._stream.fileno())
         while True:
             answer = self._next()
             if "result" in answer:

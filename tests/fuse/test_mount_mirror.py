@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -167,6 +168,33 @@ def test_a_stream_follows_its_master(pair: tuple[Path, Path]) -> None:
             os.killpg(stream.pid, 9)
         stream.wait(SECONDS_MAX)
     assert_equal(master, slave)
+
+
+def test_an_idle_stream_ends_at_once(pair: tuple[Path, Path]) -> None:
+    master, _ = pair
+    for how, code in (("nobody reads", 141), ("interrupted", 130)):
+        _end_idle_stream(master, how, code)
+
+
+def _end_idle_stream(master: Path, how: str, code: int) -> None:
+    words = [*HAMMER, "-vv", "mirror-read-stream", str(master), "0x7000000000000000"]
+    sender = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert sender.stdout is not None
+    assert sender.stderr is not None
+    try:
+        while "Waiting" not in sender.stderr.readline():
+            assert sender.poll() is None
+        if how == "interrupted":
+            sender.send_signal(signal.SIGINT)
+        else:
+            sender.stdout.close()
+        assert sender.wait(SECONDS_MAX) == code
+        assert "Traceback" not in sender.stderr.read()
+    finally:
+        sender.kill()
+        sender.wait()
+        for stream in (sender.stdout, sender.stderr):
+            stream.close()
 
 
 def test_a_slave_that_was_promoted_takes_no_more_and_can_be_mirrored_back(pair: tuple[Path, Path]) -> None:

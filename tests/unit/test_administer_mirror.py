@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from administration import ask, steps_of
 from flusher_control import running
 from mirror_pair import batch, make_slave, mirror, settle, slave_root, synced, tree
 from small_filesystem import FSID, assert_clean, fresh, make, mount
 
-from hammerfs.errors import BusyError, FileOperationError, HammerError, StreamError, UsageError
+from hammerfs.errors import (
+    BusyError,
+    FileOperationError,
+    FlushFailedError,
+    HammerError,
+    StreamError,
+    UsageError,
+)
+from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Data, Done, Emit, Phase, carry_out
+from hammerfs.ondisk.address import pfs_localization
+from hammerfs.ondisk.constants import LOCALIZE_INODE, RECTYPE_CONFIG
 from hammerfs.ondisk.mirror import Record, StreamParser, Sync, Term, packed
 from hammerfs.ondisk.pfs import PfsData
 from hammerfs.ops.operation import Call
@@ -237,3 +248,106 @@ def test_every_refusal_is_a_sentence() -> None:
     ):
         with pytest.raises(HammerError):
             ask(fs, operation, **arguments)
+
+
+# --- waiting for the source ---------------------------------------------------------------------
+
+
+@pytest.mark.trio
+async def test_whoever_waits_for_a_source_hears_of_it_at_once_and_of_nothing_else() -> None:
+    fs = filled(3)
+    heard: list[int] = []
+
+    async def wait(end: int) -> None:
+        work = begin(find("mirror-await"), Call(fs, fs.root, {"end": end}))
+        heard.append((await carry_out(fs, work, DistantPeer()))["tid"])
+
+    async with running(fs) as flusher, trio.open_nursery() as nursery:
+        end = flusher.cycle.flush_tid1
+        nursery.start_soon(wait, end)
+        await trio.testing.wait_all_tasks_blocked()
+        assert fs.quiet, "a request would take the slow way while somebody waits"
+        make(fs, fs.root, b"more", b"content")
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == []
+        await flusher.sync()
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == [flusher.cycle.flush_tid1]
+        assert heard[0] > end
+        await wait(end)
+        assert heard[1] == heard[0]
+    assert fs.works == 0
+
+
+@pytest.mark.trio
+async def test_what_happens_elsewhere_is_no_news() -> None:
+    """As long as it leaves the leaves of the PFS alone."""
+    fs = filled(60)
+    heard: list[int] = []
+
+    async def wait(end: int) -> None:
+        work = begin(find("mirror-await"), Call(fs, fs.root, {"pfs": 0, "end": end}))
+        heard.append((await carry_out(fs, work, DistantPeer()))["tid"])
+
+    def insert(number: int) -> None:
+        localization = pfs_localization(9000) | LOCALIZE_INODE
+        insert_record(fs.ctx, fs.ctx.alloc_tid(), localization, 1 << 33, RECTYPE_CONFIG, number, 0, b"x")
+
+    for number in range(200):
+        insert(number)
+    settle(fs)
+    async with running(fs) as flusher, trio.open_nursery() as nursery:
+        nursery.start_soon(wait, flusher.cycle.flush_tid1)
+        await trio.testing.wait_all_tasks_blocked()
+        insert(10_000)
+        await flusher.sync()
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard == []
+        fs.unlink(fs.root, b"file7")
+        await flusher.sync()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(heard) == 1
+
+
+@pytest.mark.trio
+@pytest.mark.expect_log("read-only from now on")
+async def test_a_flusher_that_fails_ends_the_wait() -> None:
+    fs = filled(3)
+
+    async def wait(end: int) -> None:
+        with pytest.raises(FlushFailedError, match="as tests want it"):
+            await carry_out(fs, begin(find("mirror-await"), Call(fs, fs.root, {"end": end})), DistantPeer())
+
+    async with trio.open_nursery() as nursery, running(fs) as flusher:
+        nursery.start_soon(wait, flusher.cycle.flush_tid1)
+        await trio.testing.wait_all_tasks_blocked()
+        flusher.critical_error(FlushFailedError("as tests want it"))
+
+
+@pytest.mark.trio
+async def test_on_a_read_only_mount_one_waits_for_ever() -> None:
+    fs = mount(fresh(), read_only=True)
+    work = begin(find("mirror-await"), Call(fs, fs.root, {"end": fs.ctx.root.next_tid}))
+    with trio.move_on_after(0) as scope:
+        await carry_out(fs, work, DistantPeer())
+    assert scope.cancelled_caught
+    assert fs.works == 0
+
+
+def test_what_nobody_has_mounted_is_not_waited_for() -> None:
+    with pytest.raises(UsageError, match="does not change"):
+        ask(filled(1), "mirror-await", end=0)
+
+
+# --- within one file system ---------------------------------------------------------------------
+
+
+def test_batches_within_a_file_system_are_refused_where_the_source_has_no_such_range() -> None:
+    fs = with_slave()
+    end = settle(fs)
+    for source, first, last in ((0, 5, 4), (0, -1, 4), (0, 1, end + 16), (7, 1, end), (-1, 1, end)):
+        with pytest.raises(UsageError):
+            ask(fs, "mirror-within", pfs=1, source=source, begin=first, end=last)
+    with pytest.raises(StreamError, match="no slave"):
+        ask(fs, "mirror-within", pfs=0, source=0, begin=1, end=end)
+    fs.close_now()

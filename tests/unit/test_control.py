@@ -115,6 +115,9 @@ class Hearing:
     def supply(self, limit: int) -> bytes:
         return self._supplies.pop(0)[:limit] if self._supplies else b""
 
+    def wait(self, answer: int) -> None:
+        assert answer >= 0
+
 
 class Served:
     """A file system with its control socket."""

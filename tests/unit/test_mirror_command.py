@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mirror_images import change, check, hammer, master, new_image, root_tree, run, slave, slave_tree
-from mirror_pair import settle
-from small_filesystem import make
+from mirror_pair import settle, tree
+from mirror_pair import slave_root as pfs_root
+from small_filesystem import make, mount
 
-from hammerfs.cli.hammer import check_restrictions
-from hammerfs.cli.hammer_options import HammerOptions
+from hammerfs.cli import offline
+from hammerfs.cli.hammer import check_restrictions, main
+from hammerfs.cli.hammer_options import HammerOptions, parse
 from hammerfs.cli.mirror_copy import command
-from hammerfs.cli.mirror_pipe import MirrorPipe, Throttle, check_target, place_of
+from hammerfs.cli.mirror_end import check_target, place_of
+from hammerfs.cli.mirror_pipe import MirrorPipe, Throttle
 from hammerfs.cli.mirror_progress import MirrorProgress, load_cycle, save_cycle
+from hammerfs.device.file import FileDevice
 from hammerfs.errors import HammerError, StreamError, UsageError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.element import first_key
@@ -170,6 +177,90 @@ def test_a_slave_that_does_not_exist_is_made_if_that_is_wanted(tmp_path: Path) -
     check(target)
 
 
+def test_copies_lead_from_image_to_image(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source, target = master(tmp_path / "source"), slave(tmp_path / "target")
+    assert main(["-q", "-f", str(source), "-f", str(target), "mirror-copy", "/", "/slave"]) == 0
+    assert slave_tree(target) == root_tree(source)
+    change(source, more)
+    assert main(["-q", "-f", str(source), "-f", str(target), "mirror-copy", "/", "/slave"]) == 0
+    assert slave_tree(target) == root_tree(source)
+    assert main(["-f", str(source), "-f", str(target), "mirror-copy", "/slave", "/"]) != 0
+    assert "Traceback" not in capfd.readouterr().err
+    check(target)
+    check(source)
+
+
+def test_a_copy_stays_within_an_image(tmp_path: Path) -> None:
+    image = master(tmp_path / "image")
+    hammer("-f", image, "pfs-master", "/master")
+    change(image, lambda fs: make(fs, pfs_root(fs, 1), b"file", b"content" * 1000))
+    done = run("-f", image, "-y", "mirror-copy", "/master", "/slave")
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Auto create new slave PFS!" in done.stderr
+
+    def trees(fs: FileSystem) -> tuple[object, object]:
+        return tree(fs, pfs_root(fs, 1)), tree(fs, pfs_root(fs, 2))
+
+    same, copied = _look(image, trees)
+    assert same == copied
+    assert len(copied) == 2
+    change(image, lambda fs: fs.unlink(pfs_root(fs, 1), b"file"))
+    change(image, lambda fs: make(fs, pfs_root(fs, 1), b"another"))
+    assert run("-f", image, "mirror-copy", "/master", "/slave").returncode == 0
+    same, copied = _look(image, trees)
+    assert same == copied
+    done = run("-f", image, "mirror-copy", "/slave", "/master")
+    assert done.returncode != 0
+    assert b"target must be in slave mode" in done.stderr
+    check(image)
+
+
+def _look(image: Path, view: Callable[[FileSystem], tuple[Any, Any]]) -> tuple[Any, Any]:
+    fs = mount([FileDevice(str(image), writable=False)], read_only=True)
+    try:
+        return view(fs)
+    finally:
+        fs.close_now()
+
+
+def test_a_copy_within_an_image_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = master(tmp_path / "image")
+    hammer("-f", image, "pfs-master", "/master")
+    change(image, lambda fs: make(fs, pfs_root(fs, 1), b"file", b"content" * 1000))
+    hammer("-f", image, "pfs-slave", "/slave", f"shared-uuid={_shared(image)}")
+    monkeypatch.setattr(offline, "monotonic", itertools.count(0, 10).__next__)
+    done = run("-f", image, "-t", "1", "mirror-copy", "/master", "/slave")
+    assert b"Mirror-read /master interrupted by timer" in done.stderr
+    monkeypatch.undo()
+    hammer("-f", image, "mirror-copy", "/master", "/slave")
+    same, copied = _look(image, lambda fs: (tree(fs, pfs_root(fs, 1)), tree(fs, pfs_root(fs, 2))))
+    assert same == copied
+    check(image)
+
+
+def _shared(image: Path) -> str:
+    lines = hammer("-f", image, "pfs-status", "/master").decode().splitlines()
+    return next(line for line in lines if "shared-uuid" in line).partition("=")[2]
+
+
+def test_volumes_of_a_copy_have_to_be_clear(tmp_path: Path) -> None:
+    source = master(tmp_path / "source")
+    for words, complaint in (
+        (["-f", "a", "-f", "b", "-f", "c", "mirror-copy", "/", "/slave"], b"one -f names the volumes of both ends"),
+        (["-f", source, "-f", "b", "mirror-copy", "/", "host:/slave"], b"is on another host"),
+        (["-f", source, "mirror-stream", "/", "/slave"], b"does not change"),
+    ):
+        done = run(*words)
+        assert done.returncode != 0
+        assert complaint in done.stderr
+
+
+def test_the_volumes_of_each_end() -> None:
+    words = command(HammerOptions(), "mirror-write", "/here", ["a", "b"])
+    assert words[3:] == ["-f", "a:b", "-2", "mirror-write", "/here"]
+    assert parse(["-f", "a:b", "-f", "", "mirror-copy"])[0].volume_sets == [["a", "b"], []]
+
+
 def test_usages() -> None:
     for words in (
         ["mirror-read"],
@@ -285,7 +376,9 @@ def test_a_cycle_file_that_cannot_be_written_is_told(tmp_path: Path, capsys: pyt
 def test_a_pipe_whose_reader_is_gone_is_noticed() -> None:
     reading, writing = os.pipe()
     pipe = MirrorPipe(reading, writing)
-    pipe.demand_reader()
+    answer, answering = os.pipe()
+    os.write(answering, b"!")
+    pipe.wait_beside(answer)
     pipe.write(Sync())
     assert (pipe.peek(), pipe.read()) == (Sync(), Sync())
     os.write(writing, b"rest")
@@ -296,8 +389,9 @@ def test_a_pipe_whose_reader_is_gone_is_noticed() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with pytest.raises(BrokenPipeError):
-        MirrorPipe(0, writing).demand_reader()
-    os.close(writing)
+        MirrorPipe(0, writing).wait_beside(answer)
+    for descriptor in (writing, answer, answering):
+        os.close(descriptor)
 
 
 def test_links_to_pfss_are_not_followed(tmp_path: Path) -> None:
