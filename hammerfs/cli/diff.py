@@ -12,7 +12,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.history_words import on_one_line, type_letter, type_word
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import is_moment
-from hammerfs.cli.past import Past, add_json, add_volumes, as_of, exists, moment_of, place_of
+from hammerfs.cli.past import Past, add_command, as_of, exists, moment_of, place_of
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 
@@ -34,15 +34,13 @@ exit codes: 0 no difference, 1 there are some, 2 for errors"""
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the command's arguments."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "diff",
-        help="list what changed in a tree between two moments",
+        help_="list what changed in a tree between two moments",
         description="List what was added, removed, renamed or modified below a directory between two moments.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_json(parser)
-    add_volumes(parser)
     parser.add_argument("before", metavar="BEFORE", help="the earlier state: PATH@@0x..., or a moment")
     parser.add_argument("after", metavar="AFTER", help="the later state: PATH, PATH@@0x..., or a moment")
 

@@ -11,7 +11,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.history_words import owner_name, type_letter, type_word
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import tid_text, time_text
-from hammerfs.cli.past import Past, add_json, add_volumes, place_of
+from hammerfs.cli.past import Past, add_command, place_of
 from hammerfs.cli.verb import Subparsers
 
 EXIT_NOTHING = 1
@@ -29,15 +29,13 @@ exit codes: 0 listed, 1 nothing is known of one of the paths, 2 for errors"""
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the command's arguments."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "log",
-        help="list what happened to a file or directory",
+        help_="list what happened to a file or directory",
         description="List the changes of files and directories, newest first. The paths need not exist any more.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_json(parser)
-    add_volumes(parser)
     parser.add_argument("paths", metavar="PATH", nargs="+", help="file or directory, there or not any more")
 
 

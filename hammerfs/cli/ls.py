@@ -11,7 +11,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.history_words import on_one_line, owner_name, type_letter, type_word
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import tid_text, time_text
-from hammerfs.cli.past import Past, add_json, add_volumes
+from hammerfs.cli.past import Past, add_command
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 
@@ -27,16 +27,14 @@ examples:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the command's arguments."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "ls",
-        help="list directories, or what was deleted from them",
+        help_="list directories, or what was deleted from them",
         description="List what is in directories now or, with --deleted, what was deleted or renamed or moved away.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--deleted", action="store_true", help="names that are gone, and how to reach them")
-    add_json(parser)
-    add_volumes(parser)
     parser.add_argument("paths", metavar="DIR", nargs="*", default=["."], help="directories, of any moment")
 
 

@@ -7,20 +7,19 @@ be had through a path, because it is about what no path leads to any more, is as
 
 from __future__ import annotations
 
+import argparse
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from hammerfs.cli.moment import at, names_tid, parse_tid, parse_time
+from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
-
-if TYPE_CHECKING:
-    import argparse
 
 READ_SIZE = 1 << 20
 
@@ -111,6 +110,18 @@ def exists(past: Past, path: str) -> bool:
     return True
 
 
+def add_command(
+    subparsers: Subparsers, name: str, *, help_: str, description: str, epilog: str
+) -> argparse.ArgumentParser:
+    """A command that looks into the past: with examples below its options, `--json` and `-f`."""
+    parser = subparsers.add_parser(
+        name, help=help_, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_volumes(parser)
+    return parser
+
+
 def add_volumes(parser: argparse.ArgumentParser) -> None:
     """`-f`, for commands that look into the past."""
     parser.add_argument(
@@ -121,11 +132,6 @@ def add_volumes(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="look into these volumes (colons between them), not a mounted file system; paths begin at their root",
     )
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """`--json`, for commands whose output a program may read."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 
 def moment_of(past: Past, path: str, text: str) -> Tid:

@@ -19,7 +19,7 @@ from hammerfs.cli.directive import show
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, looking_back
 from hammerfs.cli.moment import TIME_HELP, names_tid, parse_tid, parse_time, tid_text
-from hammerfs.cli.past import Past, add_json, add_volumes, as_of, exists, moment_of, place_of
+from hammerfs.cli.past import Past, add_command, as_of, exists, moment_of, place_of
 from hammerfs.cli.treecopy import copy_tree
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
@@ -58,12 +58,12 @@ class Plan:
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the command's arguments."""
-    parser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "restore",
-        help="bring back a file or directory as it was",
+        help_="bring back a file or directory as it was",
         description="Bring back a file, or a directory with all that is in it, as it was at a moment.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     moments = parser.add_mutually_exclusive_group()
     moments.add_argument("--tid", metavar="0x...", help="as of that transaction id")
@@ -72,8 +72,6 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("-n", "--dry-run", action="store_true", help="show what would be done, and do nothing")
     parser.add_argument("--force", action="store_true", help="replace what stands there now")
     parser.add_argument("--to", metavar="TARGET", help="bring it there instead of its own place")
-    add_json(parser)
-    add_volumes(parser)
     parser.add_argument("path", metavar="PATH", help="file or directory, there or not any more")
 
 

@@ -3,7 +3,7 @@
 Either is one change of layer 1 and of the root's header, under UNDO like any other: the cycle that writes it makes the
 new set of volumes the file system's, or recovery makes the old one.  Nothing is allocated on a volume that joins before
 that cycle is closed, nor on one that leaves from long before it, so recovery needs the volume in neither case.  Only
-then its header may be taken away, and the other headers learn the new count.
+then its header may be taken away, and the other headers learn the new count (`membership.settle_counts`).
 
 Back-end code, for works (`work.py`), which call these between two `yield`s.
 """
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from hammerfs.errors import BusyError, UsageError
 from hammerfs.ondisk.constants import MAX_VOLUMES
-from hammerfs.store.membership import settle_counts
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -71,8 +70,3 @@ def part(ctx: Context, number: int) -> None:
     ctx.root.total_bigblocks -= free
     ctx.root.free_bigblocks -= free
     ctx.root.volume_count -= 1
-
-
-def tell_count(ctx: Context) -> None:
-    """Let the other headers follow, once the new set is durable."""
-    settle_counts(ctx.volumes)

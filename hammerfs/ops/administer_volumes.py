@@ -27,6 +27,7 @@ from hammerfs.ops.mkfs_layout import FormatLayout, FormatParameters, VolumeGeome
 from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.reblock import Parts, ReblockOutcome, reblock
 from hammerfs.ops.record_range import RecordRange
+from hammerfs.store.membership import settle_counts
 from hammerfs.store.volumes import Volume
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def _add(call: Call) -> Work[Result]:
             joined = True
             volumechange.join(ctx, Volume(device), list(layout.layer1_entries(geometry)))
             yield Want.DURABLE
-            volumechange.tell_count(ctx)
+            settle_counts(ctx.volumes)
             yield Aside(ctx.volumes.barrier)
     finally:
         volumechange.end(ctx)
@@ -233,7 +234,7 @@ def _wait_until_idle(ctx: Context, volume: Volume) -> Iterator[Want]:
 
 def _let_go(ctx: Context, number: int) -> Work[None]:
     """Take the header away from a volume that has left, and close it."""
-    volumechange.tell_count(ctx)
+    settle_counts(ctx.volumes)
     yield Aside(ctx.volumes.barrier)
     while (volume := ctx.volumes.remove(number)) is None:
         yield Want.PAUSE

@@ -135,7 +135,7 @@ def _prune(fs: FileSystem, pfs: int, relief: Relief) -> Work[None]:
     prune_min = 0 if record is None else max(0, record.prune_min)
     tids = demanded_tids(map(_moment, snapshots), prune_min, ctx.clock() // 1_000_000)
     if tids:
-        outcome = yield from prune(fs, pfs, BetweenSnapshots(tids), _never)
+        outcome = yield from prune(fs, pfs, BetweenSnapshots(tids))
         relief.records += outcome.records + outcome.entries
         yield Want.DURABLE
 
@@ -166,7 +166,3 @@ def _gatherable(ctx: Context, level: int) -> Work[int]:
         if count % _BIGBLOCKS_PER_STRETCH == 0:
             yield Want.PAUSE
     return size
-
-
-def _never() -> bool:
-    return False

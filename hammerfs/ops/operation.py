@@ -20,7 +20,8 @@ from hammerfs.fs.work import Work
 Result: TypeAlias = dict[str, Any]
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Nobody asks the work to stop."""
     return False
 
 
@@ -38,7 +39,7 @@ class Call:
     fs: FileSystem
     place: Inode
     arguments: Mapping[str, Any]
-    interrupted: Callable[[], bool] = _never
+    interrupted: Callable[[], bool] = never
     exclusive: bool = False
 
     def text(self, name: str, default: str | None = None) -> str:

@@ -29,6 +29,7 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf
 from hammerfs.ondisk.inode import InodeData
+from hammerfs.ops.operation import never
 from hammerfs.ops.record_range import LAST, Position, RecordRange, key_before, position_of
 from hammerfs.ops.retention import Rule
 
@@ -55,7 +56,7 @@ class PruneOutcome:
 
 
 def prune(
-    fs: FileSystem, pfs: int, rule: Rule, interrupted: Callable[[], bool], begin: Position = LAST
+    fs: FileSystem, pfs: int, rule: Rule, interrupted: Callable[[], bool] = never, begin: Position = LAST
 ) -> Work[PruneOutcome]:
     """Prune one PFS, from `begin` down to its first record."""
     outcome = PruneOutcome(begin)
