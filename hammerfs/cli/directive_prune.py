@@ -12,7 +12,7 @@ from hammerfs.cli.directive import Directive, DirectiveError, show, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.reach import Reach, reaching, watching
 from hammerfs.cli.snapshot_links import SnapshotLink, parse_link, snapshot_links
-from hammerfs.ondisk.constants import MAX_TID
+from hammerfs.ondisk.constants import MAX_TID, ROOT_PFSID
 
 _PRUNE = "prune <softlink-dir>"
 _EVERYTHING = "prune-everything <filesystem>"
@@ -30,11 +30,11 @@ def prune(options: HammerOptions, arguments: list[str]) -> int:
 def prune_kept(options: HammerOptions, path: str, filesystem: str | None = None) -> int:
     """Prune what lies below the softlinks in `path`, or, if there are none, `filesystem` (`path` itself by default)."""
     links = _links(options, path)
-    where = links[0].base if links else (filesystem or path)
+    where = links[0].place if links else (filesystem or path)
     with reaching(options, where, writable=True) as reach:
         pairs = [number for link in links for number in (link.tid, link.seconds)]
         plan = reach.call("prune-plan", {"links": pairs})
-        _same_file_system(options, plan["pfs"], where, {link.base for link in links} - {where})
+        _same_file_system(options, plan["pfs"], where, {link.place for link in links} - {where})
         heading = list(_plan_lines(plan, where))
         if not plan["tids"]:
             show(options, "prune", plan, heading)
@@ -72,18 +72,21 @@ def _links(options: HammerOptions, path: str) -> list[SnapshotLink]:
         except OSError as error:
             raise DirectiveError(f"Cannot open directory {path}: {error.strerror}") from None
     with reaching(options, path) as reach:
-        found = reach.call("prune-links", {})["links"]
-    links = (parse_link("", path, item["target"], item["seconds"]) for item in found)
-    # Inside of volumes that are not mounted nobody knows where they used to be.
-    return [link._replace(base="/") for link in links if link is not None]
+        found, here = reach.call("prune-links", {})["links"], reach.call("prune-plan", {})["pfs"]
+    parsed = (parse_link("", path, item["target"], item["seconds"]) for item in found)
+    # Inside of volumes that are not mounted nobody knows where they used to be, nor which PFS was mounted there.
+    pfss = ((link, here if link.pfs is None else link.pfs) for link in parsed if link is not None)
+    return [link._replace(base="/", pfs=None if pfs == ROOT_PFSID else pfs) for link, pfs in pfss]
 
 
 def _same_file_system(options: HammerOptions, pfs: int, first: str, others: Iterable[str]) -> None:
-    """All links have to lead to one PFS: each has its own history."""
+    """All links have to lead to one PFS: each has its own history.  Offline every PFS has one path only."""
     for other in others:
-        with reaching(options, other) as reach:
-            same_pfs = reach.call("prune-plan", {})["pfs"] == pfs
-        if not same_pfs or os.stat(other).st_dev != os.stat(first).st_dev:
+        same = False
+        if not options.specials:
+            with reaching(options, other) as reach:
+                same = reach.call("prune-plan", {})["pfs"] == pfs and os.stat(other).st_dev == os.stat(first).st_dev
+        if not same:
             raise DirectiveError("Currently only one HAMMER filesystem may be specified in the softlink scan")
 
 

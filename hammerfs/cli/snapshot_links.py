@@ -1,5 +1,8 @@
 """Snapshot softlinks: `snap-20261122 -> /mnt/@@0x0000000100000030`, in a directory of any file system.
 
+A PFS that is not mounted by itself is named behind the TID: `/mnt/@@0x0000000100000030:00001`.  Each PFS has its own
+history, so whoever took such a link for one of the root PFS would give up history that nobody asked about.
+
 What a link leads to says for which PFS it keeps which state.  hammer(8) takes the earlier of a link's two times for the
 snapshot's.
 """
@@ -13,7 +16,7 @@ from typing import NamedTuple
 
 from hammerfs.ondisk.address import Tid
 
-_LINK = re.compile(r"(?s)(.*)@@(0[xX][0-9a-fA-F]+)(?:[:/].*)?\Z")
+_LINK = re.compile(r"(?s)(.*)@@(0[xX][0-9a-fA-F]+)(?::(\d{5}))?(?:[:/].*)?\Z")
 
 
 class SnapshotLink(NamedTuple):
@@ -21,13 +24,20 @@ class SnapshotLink(NamedTuple):
 
     name -- in its directory, "" where nobody asked for it
     base -- what it leads to without the TID: a path on the file system
+    pfs -- the PFS that it names, None when that is the one of the path
     seconds -- when the snapshot was taken, since 1970
     """
 
     name: str
     base: str
+    pfs: int | None
     tid: Tid
     seconds: int
+
+    @property
+    def place(self) -> str:
+        """What it leads to, as that is now: a path in the PFS that it keeps a state of."""
+        return self.base if self.pfs is None else f"{self.base}@@-1:{self.pfs:05d}"
 
 
 def parse_link(name: str, directory: str, target: str, seconds: int) -> SnapshotLink | None:
@@ -35,8 +45,9 @@ def parse_link(name: str, directory: str, target: str, seconds: int) -> Snapshot
     match = _LINK.match(target)
     if match is None:
         return None
-    base = match.group(1)
-    return SnapshotLink(name, base if base.startswith("/") else f"{directory}/{base}", int(match.group(2), 16), seconds)
+    base, tid, pfs = match.groups()
+    absolute = base if base.startswith("/") else f"{directory}/{base}"
+    return SnapshotLink(name, absolute, None if pfs is None else int(pfs), int(tid, 16), seconds)
 
 
 def snapshot_links(directory: str) -> Iterator[SnapshotLink]:

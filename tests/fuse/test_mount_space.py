@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -57,6 +58,36 @@ def test_the_way_out_of_a_file_system_full_of_history(hammer_mount: Maker) -> No
     assert file.read_bytes() == bytes([5]) + content[1:]
     mount.umount()
     mount.check()
+
+
+def test_a_pfs_is_pruned_and_not_the_root(hammer_mount: Maker, tmp_path: Path) -> None:
+    """Snapshots of a PFS that is not mounted by itself are softlinks into the root of the mount."""
+    mount = hammer_mount()
+    mount.mount()
+    root, pfs = mount.path / "file", mount.path / "pfs" / "file"
+    hammer("pfs-master", pfs.parent, "prune-min=0:0:0")
+    for content in ("one", "two", "three"):
+        root.write_text(content)
+        pfs.write_text(content)
+        hammer("synctid", mount.path)
+    hammer("snap", pfs.parent / "kept")
+    assert "pfs_id 1\n" in hammer("prune", pfs.parent)
+    pfs.write_text("four")
+    with tempfile.TemporaryDirectory() as short:
+        hammer("pfs-update", pfs.parent, f"snapshots={short}")
+        told = hammer("-v", "cleanup", pfs.parent)
+    assert "pfs_id 1\n" in told
+    assert "pfs_id 0\n" not in told
+    assert len(moments(root)) == 3
+    assert len(moments(pfs)) == 2
+    mount.umount()
+    mount.check()
+
+
+def moments(path: Path) -> list[str]:
+    """The TIDs of a file's history."""
+    told = json.loads(hammer("--json", "history", path))
+    return [moment["tid"] for moment in told["paths"][0]["moments"]]
 
 
 def test_old_snapshots_make_room_by_themselves(hammer_mount: Maker) -> None:

@@ -103,6 +103,37 @@ def test_prune_with_what_is_on_record_alone(image: Path, hammer: Run) -> None:
     assert (told["command"], told["records"], told["interrupted"]) == ("prune", 0, False)
 
 
+def test_a_softlink_names_the_pfs_that_is_pruned(image: Path, hammer: Run) -> None:
+    hammer("pfs-master", "/pfs")
+    hammer("snap", "/pfs/kept")
+    assert "pfs_id 1\n" in hammer("prune", "/pfs")
+    assert versions(image) == 4
+    hammer("snap", "/links/too", "in the root")
+    fs = opened(image)
+    assert len(rootrecords.snapshots(fs.ctx, 0)) == 2
+    fs.close_now()
+    assert_sound(image)
+
+
+def test_a_softlink_that_names_no_pfs_is_one_of_where_it_lies(image: Path, hammer: Run) -> None:
+    hammer("pfs-master", "/pfs")
+    device = FileDevice(str(image), writable=True)
+    fs = FileSystem.open([device], MountOptions(pfs=1))
+    # As one reads that was made where the PFS was mounted by itself.
+    fs.symlink(fs.root, b"kept", b"/old/place/@@0x%016x" % fs.ctx.root.next_tid, 0, 0)
+    fs.close_now()
+    device.close()
+    assert "pfs_id 1\n" in hammer("prune", "/pfs")
+    assert versions(image) == 4
+
+
+def test_softlinks_of_two_pfss_are_refused(image: Path, hammer: Run) -> None:
+    hammer("pfs-master", "/pfs")
+    hammer("snapshot", "/pfs", "/links/other")
+    assert "only one HAMMER filesystem" in hammer("prune", "/links", code=1)
+    assert versions(image) == 4
+
+
 def test_prune_everything_forgets_the_snapshots_too(image: Path, hammer: Run) -> None:
     assert hammer("prune-everything", "/").splitlines()[0] == "Prune /: EVERYTHING"
     assert versions(image) == 1
@@ -192,7 +223,7 @@ def test_snapshot_links(tmp_path: Path) -> None:
     ]
     relative = parse_link("s", "/snaps", "../d/@@0x0000000100000030:00002", 5)
     assert relative is not None
-    assert (relative.base, relative.tid) == ("/snaps/../d/", 0x100000030)
+    assert (relative.base, relative.place, relative.tid) == ("/snaps/../d/", "/snaps/../d/@@-1:00002", 0x100000030)
     assert parse_link("s", "/snaps", "/mnt/@@PFS00001", 5) is None
 
 
