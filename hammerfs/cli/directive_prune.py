@@ -73,7 +73,7 @@ def _links(options: HammerOptions, path: str) -> list[SnapshotLink]:
             raise DirectiveError(f"Cannot open directory {path}: {error.strerror}") from None
     with reaching(options, path) as reach:
         found, here = reach.call("prune-links", {})["links"], reach.call("prune-plan", {})["pfs"]
-    parsed = (parse_link("", path, item["target"], item["seconds"]) for item in found)
+    parsed = (parse_link("", path, item["target"], item["size"], item["seconds"]) for item in found)
     # Inside of volumes that are not mounted nobody knows where they used to be, nor which PFS was mounted there.
     pfss = ((link, here if link.pfs is None else link.pfs) for link in parsed if link is not None)
     return [link._replace(base="/", pfs=None if pfs == ROOT_PFSID else pfs) for link, pfs in pfss]

@@ -84,13 +84,13 @@ def _plan(call: Call) -> Work[Result]:
 
 
 def _links(call: Call) -> Work[Result]:
-    """The softlinks in a directory, with the earlier of their two times in seconds."""
+    """The softlinks in a directory, with their sizes and the earlier of their two times in seconds."""
     fs, found = call.fs, []
     for entry in fs.readdir(call.place, 0):
         inode = fs.lookup(call.place, entry.name)
         if inode.data.obj_type == OBJTYPE_SOFTLINK:
             seconds = min(inode.data.ctime, inode.data.mtime) // 1_000_000
-            found.append({"target": os.fsdecode(fs.readlink(inode)), "seconds": seconds})
+            found.append({"target": os.fsdecode(fs.readlink(inode)), "size": inode.data.size, "seconds": seconds})
         yield Want.PAUSE
     return {"links": found}
 

@@ -84,6 +84,18 @@ def test_a_pfs_is_pruned_and_not_the_root(hammer_mount: Maker, tmp_path: Path) -
     mount.check()
 
 
+def test_the_softlink_of_a_slave_is_no_snapshot(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    hammer("pfs-slave", mount.path / "slave", "sync-end-tid=0x0000000100000400")
+    assert "@@0x" in os.readlink(mount.path / "slave")
+    assert "TID" not in hammer("prune", mount.path)
+    hammer("snapq", mount.path)
+    told = hammer("prune", mount.path)
+    assert "1 snapshots" in told
+    assert "pfs_id 0\n" in told
+
+
 def moments(path: Path) -> list[str]:
     """The TIDs of a file's history."""
     told = json.loads(hammer("--json", "history", path))

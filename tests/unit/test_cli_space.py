@@ -127,6 +127,14 @@ def test_a_softlink_that_names_no_pfs_is_one_of_where_it_lies(image: Path, hamme
     assert versions(image) == 4
 
 
+def test_the_softlink_of_a_slave_is_no_snapshot(image: Path, hammer: Run) -> None:
+    """It reads as one, `@@0x...:00001`, with the TID that the slave is shown at."""
+    hammer("pfs-slave", "/slave", "sync-end-tid=0x0000000100000400")
+    told = hammer("prune", "/")
+    assert "Prune /: 1 snapshots\n" in told
+    assert "pfs_id 0\n" in told
+
+
 def test_softlinks_of_two_pfss_are_refused(image: Path, hammer: Run) -> None:
     hammer("pfs-master", "/pfs")
     hammer("snapshot", "/pfs", "/links/other")
@@ -221,10 +229,14 @@ def test_snapshot_links(tmp_path: Path) -> None:
     assert [(link.name, link.base, link.tid, link.seconds) for link in snapshot_links(str(tmp_path))] == [
         ("snap", "/mnt/", 0x100000030, 1000)
     ]
-    relative = parse_link("s", "/snaps", "../d/@@0x0000000100000030:00002", 5)
+    relative = parse_link("s", "/snaps", "../d/@@0x0000000100000030:00002", 31, 5)
     assert relative is not None
     assert (relative.base, relative.place, relative.tid) == ("/snaps/../d/", "/snaps/../d/@@-1:00002", 0x100000030)
-    assert parse_link("s", "/snaps", "/mnt/@@PFS00001", 5) is None
+    assert parse_link("s", "/snaps", "/mnt/@@PFS00001", 15, 5) is None
+    made_by_hand = parse_link("s", "/mnt", "@@0x0000000100000030:00002", 26, 5)
+    assert made_by_hand is not None
+    assert made_by_hand.place == "/mnt/@@-1:00002"
+    assert parse_link("pfs", "/mnt", "@@0x0000000100000030:00002", 10, 5) is None
 
 
 def test_reports_in_the_words_of_hammer() -> None:
