@@ -131,6 +131,7 @@ class Session:
         self._of_run: dict[str, str] = {}
         write_programs(programs)
         self._environment = {
+            **os.environ,
             "PATH": f"{programs}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "HOME": str(folder),
