@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
+from hammerfs.cli.cleanup_migrate import CONFIG, Migration, folder_before_records, migrate, read_folder
 from hammerfs.cli.cleanup_running import RunningCleanup, abort_all, noted
-from hammerfs.cli.directive import Directive, usage_error
+from hammerfs.cli.directive import Directive, DirectiveError, usage_error
 from hammerfs.cli.directive_dedup import dedup
 from hammerfs.cli.directive_prune import prune_everything, prune_kept
 from hammerfs.cli.directive_reblock import rebalance, reblock
 from hammerfs.cli.directive_snapshots import snapshot
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.reach import reaching
+from hammerfs.cli.names import KIND_DIRECTORY
+from hammerfs.cli.reach import Desk, reaching, working
 from hammerfs.cli.snapshot_links import snapshot_links
 from hammerfs.errors import HammerError
 from hammerfs.ondisk.constants import ROOT_PFSID, VERSION_SNAPSHOT_RECORDS
@@ -45,6 +47,7 @@ class _Pfs:
     """One PFS that is cleaned up.
 
     path -- leads to it; folder -- what is remembered of it
+    inner -- a folder with softlinks inside of the volumes of -f, "" where there is none
     has_records -- the format keeps snapshots as records
     without_snapshots -- none are made and none are there, so no history is kept
     """
@@ -53,6 +56,7 @@ class _Pfs:
     path: str
     folder: Path
     has_records: bool
+    inner: str = ""
     without_snapshots: bool = False
 
     def run(self, directive: Callable[[HammerOptions], int], cycle: str, seconds: int) -> int:
@@ -104,35 +108,52 @@ def _everything(options: HammerOptions) -> Iterator[str]:
 
 
 def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], running: RunningCleanup) -> int:
-    with reaching(options, path, writable=True) as reach:
+    with working(options, writable=True) as desk, desk.reach(path) as reach:
         info, config = reach.call("info", {}), reach.call("config-get", {})
-        configured = str(reach.call("prune-plan", {})["folder"])
         identity = info["fsid"], config["pfs"]
         if identity in handled:
             print(f"cleanup {path:<20} - PFS#{config['pfs']} already handled")
             return 0
         handled.add(identity)
+        has_records = info["version"] >= VERSION_SNAPSHOT_RECORDS
+        configured = "" if options.specials else str(reach.call("prune-plan", {})["folder"])
         where = f"/offline/{info['fsid']}/{config['pfs']}" if options.specials else os.path.abspath(path)
-        folder = state_folder(where, "" if options.specials else configured)
-        text, has_records = config["text"], info["version"] >= VERSION_SNAPSHOT_RECORDS
+        is_slave = any(item["slave"] for item in info["pfs_list"] if item["id"] == config["pfs"])
+        folder, text = state_folder(where, configured), config["text"]
+        if not (has_records or configured or options.specials or (folder / CONFIG).exists()):
+            if is_slave:
+                raise DirectiveError("WARNING: must configure snapshot dir for PFS slave")
+            folder = Path(folder_before_records(where))
+        if has_records and (configured or not is_slave):
+            text = migrate(options, desk, reach, Migration(path, config["pfs"], configured, folder)) or text
         if has_records and text is None:
             text = default_config(path)
             reach.call("config-set", {"text": text})
+        pfs = _Pfs(options, path, folder, has_records, _inner(options, desk, path))
     with locked(folder) as is_ours:
         if not is_ours:
             print(f"cleanup {path:<20} - PFS#{config['pfs']} locked by other process")
             return 0
         print(f"cleanup {path:<20} - handle PFS#{config['pfs']} using {folder}")
-        pfs = _Pfs(options, path, folder, has_records)
-        lines = parse_config(_file_config(folder, path) if text is None else text)
+        lines = parse_config(_file_config(pfs) if text is None else text)
         return max([_line(pfs, line, running) for line in lines], default=0)
 
 
-def _file_config(folder: Path, path: str) -> str:
+def _inner(options: HammerOptions, desk: Desk, path: str) -> str:
+    inner = folder_before_records(path)
+    return inner if options.specials and desk.names.kind(inner, follow=True) == KIND_DIRECTORY else ""
+
+
+def _file_config(pfs: _Pfs) -> str:
     """Before version 3 a file has the configuration."""
-    file = folder / "config"
+    if pfs.inner:
+        with working(pfs.options) as desk:
+            found = read_folder(pfs.options, desk, pfs.inner)
+        if found is not None and found.config is not None:
+            return found.config
+    file = pfs.folder / CONFIG
     if not file.exists():
-        file.write_text(default_config(path))
+        file.write_text(default_config(pfs.path))
     return file.read_text()
 
 
@@ -177,7 +198,20 @@ def _without_period(pfs: _Pfs, line: ConfigLine, now: int) -> None:
 
 # --- snapshots ----------------------------------------------------------------------------------
 def _links(pfs: _Pfs) -> list[str]:
-    return [link.name for link in snapshot_links(str(pfs.folder))]
+    """The names of softlinks to snapshots."""
+    if not pfs.options.specials:
+        return [link.name for link in snapshot_links(str(pfs.folder))]
+    if not pfs.inner:
+        return []
+    with working(pfs.options) as desk:
+        found = read_folder(pfs.options, desk, pfs.inner)
+    return [link.name for link in (found.links if found else ()) if link.snapshot is not None]
+
+
+def _remove_links(pfs: _Pfs, names: list[str]) -> None:
+    with working(pfs.options, writable=True) as desk:
+        for name in names:
+            desk.names.remove(f"{pfs.inner or pfs.folder}/{name}")
 
 
 def _records(pfs: _Pfs) -> list[dict[str, Any]]:
@@ -189,20 +223,20 @@ def _records(pfs: _Pfs) -> list[dict[str, Any]]:
 def _snapshots(pfs: _Pfs, line: ConfigLine) -> int:
     """Expire old snapshots, make a new one."""
     _expire(pfs, line, int(time.time()))
-    if pfs.options.specials:
+    if pfs.options.specials and (pfs.has_records or not pfs.inner):
         with reaching(pfs.options, pfs.path, writable=True) as reach:
             reach.call("snapshot-add", {"label": "", "legacy": True})
         return 0
-    return pfs.run(lambda options: snapshot(options, [pfs.path, str(pfs.folder)]), "snapshots", 0)
+    return pfs.run(lambda options: snapshot(options, [pfs.path, pfs.inner or str(pfs.folder)]), "snapshots", 0)
 
 
 def _expire(pfs: _Pfs, line: ConfigLine, now: int) -> None:
     told = pfs.options.verbose
-    for name in _links(pfs):
-        if is_expired(name, line.any_name, line.limit, now):
-            if told:
-                print(f"    expire {pfs.folder / name}")
-            (pfs.folder / name).unlink()
+    expired = [name for name in _links(pfs) if is_expired(name, line.any_name, line.limit, now)]
+    for name in expired if told else ():
+        print(f"    expire {pfs.inner or pfs.folder}/{name}")
+    if expired:
+        _remove_links(pfs, expired)
     if not pfs.has_records:
         return
     old = [item for item in _records(pfs) if now - item["time_us"] // 1_000_000 > line.limit]
@@ -218,7 +252,7 @@ def _prune(pfs: _Pfs, line: ConfigLine) -> int:
     if pfs.without_snapshots:
         return pfs.run(lambda options: prune_everything(options, [pfs.path]), "prune", line.limit)
     if pfs.options.specials:
-        return pfs.run(lambda options: prune_kept(options, pfs.path), "prune", line.limit)
+        return pfs.run(lambda options: prune_kept(options, pfs.inner or pfs.path, pfs.path), "prune", line.limit)
     return pfs.run(lambda options: prune_kept(options, str(pfs.folder), pfs.path), "prune", line.limit)
 
 

@@ -28,8 +28,11 @@ def prune(options: HammerOptions, arguments: list[str]) -> int:
 
 
 def prune_kept(options: HammerOptions, path: str, filesystem: str | None = None) -> int:
-    """Prune what lies below the softlinks in `path`, or, if there are none, `filesystem` (`path` itself by default)."""
-    links = _links(options, path)
+    """Prune what lies below the softlinks in `path`, or, if there are none, `filesystem` (`path` itself by default).
+
+    Of an unmounted file system, with `filesystem` only softlinks count that are about the PFS which they lie in.
+    """
+    links = _links(options, path, everywhere=filesystem is None)
     where = links[0].place if links else (filesystem or path)
     with reaching(options, where, writable=True) as reach:
         pairs = [number for link in links for number in (link.tid, link.seconds)]
@@ -65,18 +68,22 @@ def _carry_out(
     return 0
 
 
-def _links(options: HammerOptions, path: str) -> list[SnapshotLink]:
+def _links(options: HammerOptions, path: str, *, everywhere: bool) -> list[SnapshotLink]:
     if not options.specials:
         try:
             return list(snapshot_links(path))
         except OSError as error:
             raise DirectiveError(f"Cannot open directory {path}: {error.strerror}") from None
     with reaching(options, path) as reach:
-        found, here = reach.call("prune-links", {})["links"], reach.call("prune-plan", {})["pfs"]
+        found, here = reach.call("snapshot-folder", {})["links"], reach.call("prune-plan", {})["pfs"]
     parsed = (parse_link("", path, item["target"], item["size"], item["seconds"]) for item in found)
     # Inside of volumes that are not mounted nobody knows where they used to be, nor which PFS was mounted there.
     pfss = ((link, here if link.pfs is None else link.pfs) for link in parsed if link is not None)
-    return [link._replace(base="/", pfs=None if pfs == ROOT_PFSID else pfs) for link, pfs in pfss]
+    return [
+        link._replace(base="/", pfs=None if pfs == ROOT_PFSID else pfs)
+        for link, pfs in pfss
+        if everywhere or pfs == here
+    ]
 
 
 def _same_file_system(options: HammerOptions, pfs: int, first: str, others: Iterable[str]) -> None:

@@ -13,10 +13,21 @@ from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Want, Work
 from hammerfs.ondisk.address import pfs_of
-from hammerfs.ondisk.constants import LABEL_SIZE, MAX_TID, VERSION_SNAPSHOT_RECORDS
+from hammerfs.ondisk.constants import (
+    LABEL_SIZE,
+    MAX_TID,
+    OBJTYPE_REGFILE,
+    OBJTYPE_SOFTLINK,
+    VERSION_SNAPSHOT_RECORDS,
+)
 from hammerfs.ondisk.pfs import CONFIG_DATA_SIZE
 from hammerfs.ops.administer_sync import synchronized
 from hammerfs.ops.operation import Call, Operation, Result
+
+_ADOPTED = b"migrated"
+"""The label that the original gives them."""
+_CONFIG_NAME = b"config"
+_SECONDS_MAX = (1 << 63) // 1_000_000
 
 
 def records_supported(fs: FileSystem) -> bool:
@@ -45,6 +56,37 @@ def _add(call: Call) -> Work[Result]:
         rootrecords.add_snapshot(fs.ctx, call.place.localization, tid, fs.ctx.clock(), label)
         yield Want.DURABLE
     return {"tid": tid, "pfs": pfs_of(call.place.localization), "mounted_pfs": pfs_of(fs.root.localization)}
+
+
+def _adopt(call: Call) -> Work[Result]:
+    """Record snapshots that softlinks have kept so far, pairs of a TID and seconds; how many were not on record."""
+    require_records(call.fs)
+    moments = call.pairs("links")
+    if not all(0 < tid <= MAX_TID and 0 <= seconds <= _SECONDS_MAX for tid, seconds in moments):
+        raise UsageError("argument 'links' holds a TID or a time that cannot be")
+    added = 0
+    for tid, seconds in moments:
+        call.fs.ctx.space.check_change()
+        added += rootrecords.add_snapshot(call.fs.ctx, call.place.localization, tid, seconds * 1_000_000, _ADOPTED)
+        yield Want.PAUSE
+    yield Want.DURABLE
+    return {"added": added}
+
+
+def _folder(call: Call) -> Work[Result]:
+    """What `hammer cleanup` may keep in a directory: softlinks, with their sizes and the earlier of their two times in
+    seconds, and the text of a file `config`, None when there is none."""
+    fs, links, config = call.fs, [], None
+    for entry in fs.readdir(call.place, 0):
+        inode = fs.lookup(call.place, entry.name)
+        if inode.data.obj_type == OBJTYPE_SOFTLINK:
+            seconds = min(inode.data.ctime, inode.data.mtime) // 1_000_000
+            name, target = os.fsdecode(entry.name), os.fsdecode(fs.readlink(inode))
+            links.append({"name": name, "target": target, "size": inode.data.size, "seconds": seconds})
+        elif entry.name == _CONFIG_NAME and inode.data.obj_type == OBJTYPE_REGFILE:
+            config = os.fsdecode(fs.read(inode, 0, CONFIG_DATA_SIZE))
+        yield Want.PAUSE
+    return {"links": links, "config": config}
 
 
 def _list(call: Call) -> Work[Result]:
@@ -92,6 +134,8 @@ def _set_configuration(call: Call) -> Work[Result]:
 
 OPERATIONS = (
     Operation("snapshot-add", _add, changes=True),
+    Operation("snapshot-adopt", _adopt, changes=True),
+    Operation("snapshot-folder", _folder),
     Operation("snapshot-list", _list),
     Operation("snapshot-remove", _remove, changes=True),
     Operation("config-get", _get_configuration),

@@ -15,7 +15,7 @@ from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Want, Work
 from hammerfs.ondisk.address import Tid, pfs_of, to_zone
-from hammerfs.ondisk.constants import MAX_TID, OBJTYPE_SOFTLINK, RECORD_ZONES
+from hammerfs.ondisk.constants import MAX_TID, RECORD_ZONES
 from hammerfs.ops.dedup import dedup
 from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.prune import prune
@@ -45,11 +45,8 @@ def _report(call: Call, outcome: Any) -> Result:
 
 # --- pruning ------------------------------------------------------------------------------------
 def _moments(call: Call) -> Iterator[Moment]:
-    """Snapshots on record, and those of softlinks that the client has found: TIDs and seconds in turn."""
-    links = call.numbers("links")
-    if len(links) % 2:
-        raise UsageError("argument 'links' has to be pairs of a TID and a time")
-    for tid, seconds in zip(links[::2], links[1::2], strict=True):
+    """Snapshots on record, and those of softlinks that the client has found: pairs of a TID and seconds."""
+    for tid, seconds in call.pairs("links"):
         yield Moment(tid, seconds or None)
     for snapshot in rootrecords.snapshots(call.fs.ctx, call.place.localization):
         yield Moment(snapshot.tid, snapshot.ts // 1_000_000 or None)
@@ -81,18 +78,6 @@ def _plan(call: Call) -> Work[Result]:
         "snapshots": count,
         "folder": os.fsdecode(folder),
     }
-
-
-def _links(call: Call) -> Work[Result]:
-    """The softlinks in a directory, with their sizes and the earlier of their two times in seconds."""
-    fs, found = call.fs, []
-    for entry in fs.readdir(call.place, 0):
-        inode = fs.lookup(call.place, entry.name)
-        if inode.data.obj_type == OBJTYPE_SOFTLINK:
-            seconds = min(inode.data.ctime, inode.data.mtime) // 1_000_000
-            found.append({"target": os.fsdecode(fs.readlink(inode)), "size": inode.data.size, "seconds": seconds})
-        yield Want.PAUSE
-    return {"links": found}
 
 
 def _prune(call: Call) -> Work[Result]:
@@ -189,7 +174,6 @@ def _percentage(call: Call, default: int, least: int) -> int:
 OPERATIONS = (
     Operation("reclaimable", _reclaimable),
     Operation("prune-plan", _plan),
-    Operation("prune-links", _links),
     Operation("prune", _prune, changes=True, alters_views=True),
     Operation("reblock", _reblock, changes=True),
     Operation("rebalance", _rebalance, changes=True),

@@ -74,6 +74,13 @@ class Call:
             raise UsageError(f"argument '{name}' has to be a list of whole numbers")
         return value
 
+    def pairs(self, name: str) -> list[tuple[int, int]]:
+        """A list of whole numbers that belong together by twos."""
+        numbers = self.numbers(name)
+        if len(numbers) % 2:
+            raise UsageError(f"argument '{name}' has to be a list of pairs")
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:

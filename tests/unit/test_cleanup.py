@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 
 import pytest
-from small_filesystem import fresh, make, mount
+from administration import ask
+from small_filesystem import START_US, fresh, make, mount, walk
 
 from hammerfs.cli import cleanup_folder
 from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
+from hammerfs.cli.cleanup_migrate import _move_folder
 from hammerfs.cli.cleanup_running import abort_all, noted
 from hammerfs.cli.hammer import main
 from hammerfs.cli.hearing import interrupts
+from hammerfs.cli.offline import OfflineNames
 from hammerfs.device.file import FileDevice
+from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import HammerError, UsageError
 from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
-from hammerfs.ondisk.constants import BUFSIZE
+from hammerfs.ondisk.constants import BUFSIZE, MAX_TID
 from hammerfs.ops.cleanup_config import (
     ConfigLine,
     default_config,
@@ -133,10 +138,14 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fs.flusher.flush_now()
     rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.root.next_tid, 0, b"of old")
     fs.close_now()
-    path = tmp_path / "small.img"
+    return written(devices[0], tmp_path / "small.img")
+
+
+def written(device: MemoryDevice, path: Path) -> Path:
+    """What a device holds, as an image."""
     with path.open("wb") as target:
-        target.truncate(devices[0].size)
-        for index, page in devices[0]._pages.items():
+        target.truncate(device.size)
+        for index, page in device._pages.items():
             target.seek(index * BUFSIZE)
             target.write(page)
     return path
@@ -203,6 +212,182 @@ def test_an_unknown_line_is_told(image: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["-f", str(image), "config", "/", str(file)]) == 0
     assert main(["-f", str(image), "cleanup"]) == 1
     assert words_of(capsys.readouterr().out) == {"polish": "unknown directive"}
+
+
+# --- what was files before version 3 ------------------------------------------------------------
+OLD_CONFIG = "snapshots 1d 60000d\nprune 1d 5m\n"
+
+
+@pytest.fixture
+def old_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[int]]:
+    """An image of version 2 with DragonFly's folder of snapshots, and the TIDs of its states, each with a link."""
+    monkeypatch.setattr(cleanup_folder, "ROOT_BASE", tmp_path / "state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    devices = fresh(version=2)
+    fs = mount(devices)
+    assert fs.flusher is not None
+    file = make(fs, fs.root, b"a", b"nil" * 30_000)
+    folder = make(fs, fs.root, b"snapshots")
+    make(fs, folder, b"config", OLD_CONFIG.encode())
+    tids = []
+    for number, content in enumerate((b"one", b"two", b"six")):
+        fs.write(file, 0, content * 30_000)
+        fs.flusher.flush_now()
+        tids.append(fs.flusher.cycle.flush_tid1)
+        name = b"of-old" if number == 2 else b"snap-2025010%d-0300" % (number + 1)
+        fs.symlink(folder, name, b"/mnt/@@%#018x" % tids[-1], 0, 0)
+    fs.symlink(folder, b"elsewhere", b"/mnt", 0, 0)
+    fs.symlink(folder, b"other-pfs-20250101", b"/mnt/@@0x0000000100000000:00007", 0, 0)
+    fs.write(file, 0, b"now" * 30_000)
+    fs.close_now()
+    return written(devices[0], tmp_path / "old.img"), tids
+
+
+def content_at(image: Path, tid: int) -> bytes:
+    fs = opened(image)
+    try:
+        name = b"a" if tid == MAX_TID else b"a@@%#018x" % tid
+        return fs.read(fs.lookup(fs.root, name), 0, 3)
+    finally:
+        fs.close_now()
+
+
+def folder_of(image: Path) -> list[bytes]:
+    fs = opened(image)
+    try:
+        return sorted(entry.name for entry in fs.readdir(fs.lookup(fs.root, b"snapshots"), 0))
+    finally:
+        fs.close_now()
+
+
+def test_before_version_3_links_in_the_image_are_respected(
+    old_image: tuple[Path, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, tids = old_image
+    assert main(["-f", str(image), "cleanup"]) == 0
+    assert words_of(capsys.readouterr().out) == {"snapshots": "run", "prune": "run"}
+    assert [content_at(image, tid) for tid in (*tids, MAX_TID)] == [b"one", b"two", b"six", b"now"]
+    names = folder_of(image)
+    assert len(names) == 7, "a link to the snapshot of today has been made"
+    assert b"config" in names
+
+
+@pytest.mark.usefixtures("utc")
+def test_what_was_files_comes_into_the_file_system(
+    old_image: tuple[Path, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, tids = old_image
+    assert main(["-f", str(image), "version-upgrade", "/", "7"]) == 0
+    capsys.readouterr()
+    assert main(["-f", str(image), "cleanup"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[:3] == [
+        "    non-canonical snapshot softlink: /snapshots/elsewhere->/mnt",
+        "    non-canonical snapshot softlink: /snapshots/other-pfs-20250101->/mnt/@@0x0000000100000000:00007",
+        "cleanup /                    - (migrating) (3 snapshots)",
+    ]
+    fs = opened(image)
+    assert rootrecords.configuration(fs.ctx, 0) == OLD_CONFIG.encode()
+    found = [(item.tid, item.ts // 1_000_000, item.label.rstrip(b"\0")) for item in rootrecords.snapshots(fs.ctx, 0)]
+    fs.close_now()
+    assert [item[0] for item in found[:3]] == tids
+    assert [item[2] for item in found] == [b"migrated"] * 3 + [b""]
+    assert [item[1] for item in found[:2]] == [1735700400, 1735786800]
+    assert found[2][1] == START_US // 1_000_000
+    assert [content_at(image, tid) for tid in (*tids, MAX_TID)] == [b"one", b"two", b"six", b"now"]
+    assert b"config" not in folder_of(image)
+    assert main(["-f", str(image), "cleanup"]) == 0
+    assert "migrating" not in capsys.readouterr().out
+
+
+def test_a_migration_that_was_cut_off_goes_on(
+    old_image: tuple[Path, list[int]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All was on record, and only the file was still there."""
+    image, tids = old_image
+    assert main(["-f", str(image), "version-upgrade", "/", "7"]) == 0
+
+    def cut_off(_names: object, _path: str) -> None:
+        raise OSError(errno.EIO, "as tests want it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OfflineNames, "remove", cut_off)
+        assert main(["-f", str(image), "cleanup"]) == 1
+        assert "as tests want it" in capsys.readouterr().out
+    assert b"config" in folder_of(image)
+    assert main(["-f", str(image), "cleanup"]) == 0
+    assert "(migrating) (0 snapshots)" in capsys.readouterr().out
+    assert [content_at(image, tid) for tid in tids] == [b"one", b"two", b"six"]
+    assert b"config" not in folder_of(image)
+
+
+def old_folder(path: Path, *names: str) -> Path:
+    path.mkdir(parents=True)
+    (path / "snap-20250101").symlink_to("/mnt/@@0x0000000100000010")
+    (path / "snap-20250102").symlink_to("../@@0x0000000100000020")
+    os.utime(path / "snap-20250101", (1000, 1000), follow_symlinks=False)
+    for name in names:
+        (path / name).write_text(name)
+    return path
+
+
+def test_a_folder_of_cleanup_moves_with_all_that_it_keeps(tmp_path: Path) -> None:
+    old, new = old_folder(tmp_path / "mnt/snapshots", ".prune.period", ".lock", ".reblock-1.cycle"), tmp_path / "a/b"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.new").mkdir()  # of a move that was cut off
+    (tmp_path / "a" / "b.new" / "half").touch()
+    assert _move_folder(old, new, taken_over=False)
+    assert not old.exists()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["b"]
+    assert {path.name: os.readlink(path) for path in new.iterdir() if path.is_symlink()} == {
+        "snap-20250101": "/mnt/@@0x0000000100000010",
+        "snap-20250102": f"{tmp_path}/mnt/@@0x0000000100000020",
+    }
+    assert (new / "snap-20250101").lstat().st_mtime == 1000
+    assert (new / ".prune.period").read_text() == ".prune.period"
+
+
+@pytest.mark.parametrize("names", [[], [".prune.period", "photo.jpg"], ["notes"]])
+def test_a_folder_that_no_cleanup_used_stays(tmp_path: Path, names: list[str]) -> None:
+    old = old_folder(tmp_path / "snapshots", *names)
+    assert not _move_folder(old, tmp_path / "new", taken_over=False)
+    assert len(list(old.iterdir())) == 2 + len(names)
+    assert _move_folder(old, tmp_path / "new", taken_over=True) is (not names)
+
+
+def test_nothing_moves_onto_something(tmp_path: Path) -> None:
+    old = old_folder(tmp_path / "snapshots", ".prune.period")
+    (tmp_path / "new").mkdir()
+    assert not _move_folder(old, tmp_path / "new", taken_over=True)
+    assert not _move_folder(tmp_path / "absent", tmp_path / "other", taken_over=True)
+    assert old.exists()
+
+
+def test_snapshots_that_cannot_be_are_not_taken_over() -> None:
+    fs = mount(fresh())
+    for links in ([1], [0, 5], [1 << 64, 5], [16, -1], [16, 1 << 62]):
+        with pytest.raises(UsageError):
+            ask(fs, "snapshot-adopt", links=links)
+    assert ask(fs, "snapshot-adopt", links=[16, 5, 32, 6, 16, 7]) == {"added": 2}
+    fs.close_now()
+    with pytest.raises(UsageError, match="version 3"):
+        ask(mount(fresh(version=2)), "snapshot-adopt", links=[])
+
+
+def test_a_configuration_that_is_too_long_stays_where_it_is(
+    old_image: tuple[Path, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, tids = old_image
+    fs = mount([FileDevice(str(image), writable=True)])
+    fs.write(walk(fs, b"snapshots", b"config"), 0, b"# long\n" * 200)
+    fs.close_now()
+    assert main(["-f", str(image), "version-upgrade", "/", "7"]) == 0
+    assert main(["-f", str(image), "cleanup"]) == 1
+    assert "config file too big" in capsys.readouterr().out
+    assert b"config" in folder_of(image)
+    fs = opened(image)
+    assert [item.tid for item in rootrecords.snapshots(fs.ctx, 0)] == tids
+    fs.close_now()
 
 
 # --- aborted ------------------------------------------------------------------------------------
