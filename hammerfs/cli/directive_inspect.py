@@ -30,13 +30,13 @@ def _report(options: HammerOptions, lines: Callable[[VolumeSet], Iterable[str]])
     return 0
 
 
-def _directive(name: str, lines: Callable[[VolumeSet], Iterable[str]]) -> Directive:
+def _directive(name: str, lines: Callable[[VolumeSet, bool], Iterable[str]]) -> Directive:
     usage = f"-f blkdevs {name}"
 
     def run(options: HammerOptions, arguments: list[str]) -> int:
         if arguments:
             raise usage_error(usage)
-        return _report(options, lines)
+        return _report(options, lambda volumes: lines(volumes, options.verbose))
 
     return Directive(name, usage, run)
 

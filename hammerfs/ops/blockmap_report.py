@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from itertools import islice
 
 from hammerfs.errors import CorruptionError
-from hammerfs.ondisk.address import Offset, encode, short_of, to_zone, to_zone2, volume_of, zone_of
+from hammerfs.ondisk.address import (
+    Offset,
+    encode,
+    layer1_offset,
+    layer2_offset,
+    short_of,
+    to_zone,
+    to_zone2,
+    volume_of,
+    zone_of,
+)
 from hammerfs.ondisk.constants import (
     BIGBLOCK_BITS,
     BIGBLOCK_MASK,
@@ -33,11 +43,12 @@ from hammerfs.ops.check_usage import Usage
 from hammerfs.ops.check_volumes import undo_bigblocks
 from hammerfs.ops.progress import SilentProgress
 from hammerfs.ops.show_header import header_lines
+from hammerfs.ops.zone_statistics import ZoneStatistics
 from hammerfs.store.volumes import VolumeSet
 
 
-def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
-    """Layer 1 and layer 2 of every volume.
+def blockmap_lines(volumes: VolumeSet, counts: bool = False) -> Iterator[str]:
+    """Layer 1 and layer 2 of every volume; with `counts` also places, CRCs, and how full each zone is.
 
     What layer 2 holds for places beyond a volume's end is left out, whatever it is: `check` tells when it is not what
     it should be.  The original goes on until it finds a sound entry that says there is nothing.
@@ -48,6 +59,7 @@ def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
     if not _is_bigblock(volumes, base):
         raise CorruptionError("freemap layer 1 at an impossible address", offset=base)
     bad1 = bad2 = 0
+    zones = ZoneStatistics()
     absent = Layer1(0, BLOCKMAP_UNAVAIL).pack(volumes.version)
     for index, raw in enumerate(_entries(reader, base, LAYER1_ENTRY_SIZE)):
         if raw == absent:
@@ -61,12 +73,20 @@ def blockmap_lines(volumes: VolumeSet) -> Iterator[str]:
         yield f"{' ' if sound else 'B'} layer1 {start:016x} @{layer1.phys_offset:016x} blocks-free {layer1.blocks_free}"
         count = _bigblocks_from(volumes, start)
         if layer1.available and count and _is_bigblock(volumes, layer1.phys_offset):
-            for line, bad in _layer2_lines(reader, layer1, start, count):
-                bad2 += bad
-                yield line
-    if bad1:
+            for offset, entry, found in _layer2_entries(reader, layer1, start, count):
+                flags = _flags(reader.version, entry, found)
+                bad2 += 3 - flags.count(" ")
+                zones.add_bigblock(entry)
+                places, rest = _details(offset, entry, raw, found) if counts else ("", "")
+                yield (
+                    f"{flags}     {offset:016x} zone={entry.zone:<2} {places}app={entry.append_off:<7} "
+                    f"free={entry.bytes_free:<7}{rest}"
+                )
+    if counts:
+        yield from zones.lines()
+    if bad1 or counts:
         yield f"{bad1} bad layer1"
-    if bad2:
+    if bad2 or counts:
         yield f"{bad2} bad layer2"
 
 
@@ -92,26 +112,38 @@ def _bigblocks_from(volumes: VolumeSet, start: Offset) -> int:
     return min((header.vol_buf_end - header.vol_buf_beg - short_of(start)) // BIGBLOCK_SIZE, LAYER2_RADIX)
 
 
-def _layer2_lines(reader: ImageReader, layer1: Layer1, start: int, count: int) -> Iterator[tuple[str, int]]:
-    """The lines of `count` entries of one layer-2 big-block, each with the number of faults in it."""
+def _layer2_entries(
+    reader: ImageReader, layer1: Layer1, start: Offset, count: int
+) -> Iterator[tuple[Offset, Layer2, bytes]]:
+    """`count` entries of one layer-2 big-block: the offset that each is about, what it says, and its bytes."""
     for index, raw in enumerate(islice(_entries(reader, layer1.phys_offset, LAYER2_ENTRY_SIZE), count)):
-        entry = Layer2.unpack(raw)
-        flags = (
-            " " if layer2_crc_ok(reader.version, raw) else "B",
-            "A" if entry.append_off > BIGBLOCK_SIZE else " ",
-            " " if 0 <= entry.bytes_free <= BIGBLOCK_SIZE else "F",
-        )
-        faults = 3 - flags.count(" ")
-        offset = start + index * BIGBLOCK_SIZE
-        yield (
-            f"{''.join(flags)}     {offset:016x} zone={entry.zone:<2} app={entry.append_off:<7} "
-            f"free={entry.bytes_free:<7}",
-            faults,
-        )
+        yield start + index * BIGBLOCK_SIZE, Layer2.unpack(raw), raw
 
 
-def checkmap_lines(volumes: VolumeSet) -> Iterator[str]:
-    """Bytes in use per big-block against layer 2; `BZ` a wrong zone, `BM` a wrong count."""
+def _flags(version: int, entry: Layer2, raw: bytes) -> str:
+    """Three letters for what is wrong."""
+    crc = " " if layer2_crc_ok(version, raw) else "B"
+    append = "A" if entry.append_off > BIGBLOCK_SIZE else " "
+    return f"{crc}{append}{' ' if 0 <= entry.bytes_free <= BIGBLOCK_SIZE else 'F'}"
+
+
+def _details(offset: Offset, entry: Layer2, raw1: bytes, raw2: bytes) -> tuple[str, str]:
+    """The columns that -v adds: where the entries of an offset lie in the layers, how full it is, and their CRCs."""
+    first, second = layer1_offset(offset), layer2_offset(offset)
+    places = (
+        f"vol={volume_of(offset):<3} L1#={first // LAYER1_ENTRY_SIZE:<6} L2#={second // LAYER2_ENTRY_SIZE:<6} "
+        f"L1={first:<7} L2={second:<7} "
+    )
+    fill = (BIGBLOCK_SIZE - entry.bytes_free) * 100 / BIGBLOCK_SIZE
+    crcs = "-".join(f"{int.from_bytes(raw[-4:], 'little'):08x}" for raw in (raw1, raw2))
+    return places, f" fill={fill:<5.1f} crc={crcs}"
+
+
+def checkmap_lines(volumes: VolumeSet, counts: bool = False) -> Iterator[str]:
+    """Bytes in use per big-block against layer 2; `BZ` a wrong zone, `BM` a wrong count.
+
+    With `counts` also what is right, and how full each zone is.
+    """
     yield from header_lines(volumes.root.header)
     reader = ImageReader(volumes)
     report = Report()
@@ -131,20 +163,31 @@ def checkmap_lines(volumes: VolumeSet) -> Iterator[str]:
         usage.add(to_zone(ZONE_FREEMAP, bigblock), BIGBLOCK_SIZE)
     yield "Collecting allocation info from UNDO: done"
     errors = report.problem_total
-    for line in _differences(usage, freemap):
-        errors += 1
-        yield line
-    if errors:
+    zones = ZoneStatistics()
+    for line in _compared(usage, freemap, zones):
+        is_wrong = line.startswith("B")
+        errors += is_wrong
+        if is_wrong or counts:
+            yield line
+    if counts:
+        yield from zones.lines()
+        yield f"{report.problem_total} bad nodes"
+    if errors or counts:
         yield f"{errors} errors"
 
 
-def _differences(usage: Usage, freemap: FreemapState) -> Iterator[str]:
+def _compared(usage: Usage, freemap: FreemapState, zones: ZoneStatistics) -> Iterator[str]:
     for key, used in sorted(usage.used.items(), key=lambda item: bigblock_number(item[0] << BIGBLOCK_BITS)):
         offset = key << BIGBLOCK_BITS
         entry = freemap.owned.get(bigblock_number(offset)) or Layer2(0, 0, BIGBLOCK_SIZE)
+        zones.add_bigblock(entry)
         zone = offset >> 60
         free = BIGBLOCK_SIZE - used
+        # The freemap's own address is told, of everything else the raw one.
+        block = offset if zone == ZONE_FREEMAP else to_zone2(offset)
         if entry.zone != zone:
-            yield f"BZ\tblock={to_zone2(offset):016x} calc zone={zone:<2}, got zone={entry.zone:<2}"
+            yield f"BZ\tblock={block:016x} calc zone={zone:<2}, got zone={entry.zone:<2}"
         elif entry.bytes_free != free:
-            yield f"BM\tblock={to_zone2(offset):016x} zone={zone:<2} calc {free} free, got {entry.bytes_free}"
+            yield f"BM\tblock={block:016x} zone={zone:<2} calc {free} free, got {entry.bytes_free}"
+        else:
+            yield f"\tblock={block:016x} zone={zone:<2} {free} free (correct)"

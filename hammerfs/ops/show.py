@@ -55,6 +55,7 @@ from hammerfs.ops.check_reader import ImageReader
 from hammerfs.ops.show_header import header_lines
 from hammerfs.ops.show_record import record_lines
 from hammerfs.ops.show_search import Search
+from hammerfs.ops.zone_statistics import ZoneStatistics
 from hammerfs.store.volumes import VolumeSet
 
 _LEFTMOST = element_key(ROOT_LEFT_BOUNDARY)
@@ -76,7 +77,7 @@ class ShowOptions:
     obfuscate -- without the names of directory entries
     indent -- tabs show the depth of nodes
     records -- with what the data of records says
-    counts -- count what is bad also when nothing is
+    counts -- also how much was met of each zone, and how much is bad where nothing is
     """
 
     search: Search | None = None
@@ -97,13 +98,15 @@ def show_lines(volumes: VolumeSet, options: ShowOptions = EVERYTHING) -> Iterato
         yield options.search.line()
     tree = _Show(ImageReader(volumes), options)
     yield from tree.node(volumes.root.header.vol0_btree_root, MAX_TID, None, 1, 0)
+    if options.counts:
+        yield from tree.zones.lines()
     for what, count in (("nodes", tree.bad_nodes), ("elms", tree.bad_elements), ("records", tree.bad_records)):
         if count or options.counts:
             yield f"{count} bad {what}"
 
 
 class _Show:
-    """One pass over the tree; counts what was bad."""
+    """One pass over the tree; counts what was bad, and what it met of each zone."""
 
     def __init__(self, reader: ImageReader, options: ShowOptions) -> None:
         self._reader = reader
@@ -111,6 +114,7 @@ class _Show:
         self._search = options.search
         self._passes_over = options.search is not None and options.strict is not False
         self._fill = FillColumn(reader)
+        self.zones = ZoneStatistics()
         self.bad_nodes = 0
         self.bad_elements = 0
         self.bad_records = 0
@@ -142,6 +146,7 @@ class _Show:
         if not raw:
             self.bad_nodes += 1
             return [f"BI   NODE {offset:016x} (IO ERROR)"], [], 0
+        self.zones.add(offset, NODE_SIZE)
         header = ondisk_node.unpack_header(raw)
         count = max(0, min(header.element_count, _COUNT_MAX.get(header.kind, 0)))
         is_internal = header.kind == BTREE_INTERNAL
@@ -238,6 +243,7 @@ class _Show:
         if element.btype != BTREE_RECORD:
             yield f"{start} badtype={element.btype}{mark}"
             return
+        self.zones.add(element.data_offset, element.data_len)
         data, which, error = self._data(element)
         if error:
             self.bad_records += 1

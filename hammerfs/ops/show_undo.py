@@ -24,28 +24,33 @@ from hammerfs.ondisk.constants import (
 from hammerfs.ondisk.fifo import HEAD, REDO, REDO_HEAD_SIZE, UNDO
 from hammerfs.ops.check_reader import ImageReader
 from hammerfs.ops.show_header import header_lines
+from hammerfs.ops.zone_statistics import ZoneStatistics
 from hammerfs.store.volumes import VolumeSet
 
 _BASE = encode(ZONE_UNDO, 0, 0)
 
 
-def show_undo_lines(volumes: VolumeSet) -> Iterator[str]:
-    """The whole report, line by line."""
+def show_undo_lines(volumes: VolumeSet, counts: bool = False) -> Iterator[str]:
+    """The whole report, line by line; with `counts` also how much of the log was met."""
     root = volumes.root.header
     yield from header_lines(root)
     entry = root.blockmap(ZONE_UNDO)
     reader = ImageReader(volumes)
     offset = _BASE
+    zones = ZoneStatistics()
     while offset < entry.alloc_offset:
         raw = reader.buffer(root.undo_to_zone2(offset & ~BUFMASK)) + bytes(REDO_HEAD_SIZE)
         text, size = _describe(raw, offset & BUFMASK)
         marks = (" >" if offset == entry.first_offset else "") + (" <" if offset == entry.next_offset else "")
         yield f"{offset:016x} {text}{marks}"
+        zones.add(offset, _signed(size))
         room = UNDO_ALIGN - (offset & (UNDO_ALIGN - 1))
         if size == 0 or size % FIFO_HEAD_ALIGN or size > room:
             yield "Illegal size field, skipping to next boundary"
             size = room
         offset += size
+    if counts:
+        yield from zones.lines()
 
 
 def _describe(raw: bytes, start: int) -> tuple[str, int]:

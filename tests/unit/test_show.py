@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,11 +13,8 @@ from second_opinion import ORIGINAL
 from small_filesystem import fresh, make, mount
 
 from hammerfs.cli import hammer
-from hammerfs.device.file import FileDevice
 from hammerfs.errors import UsageError
-from hammerfs.ops.show import ShowOptions, show_lines
 from hammerfs.ops.show_search import Search
-from hammerfs.store.volumes import VolumeSet
 
 FILES = 150
 """As many as make a B-tree of several leaves."""
@@ -52,14 +50,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for start in range(0, memory.size, 1 << 20):
             file.write(memory.read(start, 1 << 20))
     return path
-
-
-def lines_of(image: Path, options: ShowOptions) -> list[str]:
-    device = FileDevice(str(image), writable=False)
-    try:
-        return list(show_lines(VolumeSet.open([device]), options))
-    finally:
-        device.close()
 
 
 Directive = Callable[..., list[str]]
@@ -130,7 +120,38 @@ def test_twice_q_leaves_out_what_records_say_and_v_counts(directive: Directive) 
         if not line.startswith(" " * 17) or line.lstrip().startswith(("d", "del="))
         if not line.lstrip().startswith("dir-entry")
     ]
-    assert directive(options=("-v",)) == [*plain, "0 bad nodes", "0 bad elms", "0 bad records"]
+    counted = directive(options=("-v",))
+    assert counted[: len(plain)] == plain
+    assert counted[-3:] == ["0 bad nodes", "0 bad elms", "0 bad records"]
+
+
+def test_zones_are_counted(directive: Directive) -> None:
+    shown = directive(options=("-v",))
+    table = shown[shown.index("HAMMER zone statistics") :]
+    nodes = len([line for line in shown if " NODE " in line])
+    sizes = [int(line.split("dataoff=9")[1].split("/")[1].split()[0]) for line in shown if "dataoff=9" in line]
+    rows = {line[:7]: line.split()[2:] for line in table if re.match("zone [0-9]", line)}
+    assert rows["zone 8 "] == ["btree", "1", str(nodes), str(nodes * 4096), f"{nodes * 4096 * 100 / (1 << 23):g}"]
+    assert rows["zone 9 "][1:4] == ["1", str(len(sizes)), str(sum(sizes))]
+    assert rows["zone 15"] == ["unavail", "0", "0", "0", "0"]
+    total = next(line for line in table if line.startswith("total")).split()
+    assert total[2] == str(sum(int(row[-3]) for row in rows.values()))
+
+
+@pytest.mark.parametrize("name", ["show-undo", "blockmap", "checkmap"])
+def test_the_other_reports_count_zones_too(name: str, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hammer.main(["-v", "-f", str(image), name]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "HAMMER zone statistics" in shown
+    if name == "checkmap":
+        correct = [line for line in shown if line.endswith("(correct)")]
+        blocks = next(line for line in shown if line.startswith("total ")).split()[1]
+        assert len(correct) == int(blocks)
+        assert shown[-1] == "0 errors"
+    if name == "blockmap":
+        assert re.search(
+            r"(?m)vol=0 +L1#=0 +L2#=0 +L1=0 +L2=0 +app=\d+ +free=\d+ +fill=[\d.]+ +crc=\w{8}-\w{8}$", "\n".join(shown)
+        )
 
 
 @pytest.mark.parametrize("text", ["x", "1:g", "1:1:10000", "100000000", "1:-1", "1:11111111111111111"])
@@ -145,6 +166,15 @@ def test_unknown_words_and_too_many_are_refused(image: Path, capsys: pytest.Capt
     assert hammer.main(["-f", str(image), "show", "1", "fliter"]) == 1
     assert hammer.main(["-f", str(image), "show", "1", "filter", "indent"]) == 1
     assert "usage: hammer -f blkdevs show [localization" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["show", "show-undo", "blockmap", "checkmap"])
+def test_the_original_says_as_much_with_v(name: str, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which(ORIGINAL) is None:
+        pytest.skip("the original's hammer(8) is not on this machine")
+    theirs = subprocess.run([ORIGINAL, "-v", "-f", str(image), name], capture_output=True, check=True)
+    assert hammer.main(["-v", "-f", str(image), name]) == 0
+    assert capsys.readouterr().out.splitlines() == theirs.stdout.decode().splitlines()
 
 
 def test_the_original_prints_the_same(image: Path, directive: Directive) -> None:
