@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hammer_mount import HammerMount
+from mirror_images import new_image
 
 pytestmark = pytest.mark.mount
 
@@ -145,6 +146,22 @@ def test_a_link_over_a_remote_shell_that_is_cut_is_taken_up_again(pair: tuple[Pa
     done = attempt("mirror-copy", "elsewhere:/etc", slave, HAMMER_RSH=str(program))
     assert done.returncode != 0
     assert "restricted target" in done.stderr
+
+
+def test_a_mounted_master_is_copied_to_an_image_and_back(
+    pair: tuple[Path, Path], hosts: tuple[HammerMount, HammerMount], tmp_path: Path
+) -> None:
+    """An empty -f means what is mounted; what is mounted cannot be opened beside that."""
+    master, slave = pair
+    image = new_image(tmp_path / "image")
+    hammer("-y", "-f", "", "-f", image, "mirror-copy", master, "/kept")
+    (master / "later").write_bytes(b"later")
+    hammer("-f", "", "-f", image, "mirror-copy", master, "/kept")
+    hammer("-y", "-f", image, "-f", "", "mirror-copy", "/kept", slave)
+    assert_equal(master, slave)
+    done = attempt("-f", image, "-f", hosts[0].image, "mirror-copy", "/kept", "/elsewhere")
+    assert done.returncode != 0
+    assert "is in use by process" in done.stderr
 
 
 def _shared(path: Path) -> str:
