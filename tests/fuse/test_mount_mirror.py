@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hammer_mount import HammerMount
-from mirror_images import new_image
+from mirror_images import change, check, new_image, slave_tree
+from mirror_pair import make_slave
+
+from hammerfs.fs.mount import FileSystem
 
 pytestmark = pytest.mark.mount
 
 HAMMER = [sys.executable, "-m", "hammerfs.cli.hammer"]
+HAMMERFS = [sys.executable, "-m", "hammerfs.cli.main"]
 SECONDS_MAX = 120
 REMOTE_SHELL = """#!{python}
 # Called as [-l user] host command...; notes that down, and cuts the link after $LINK_BYTES bytes.
@@ -104,6 +112,17 @@ def shell(folder: Path, tree: Path) -> Path:
     return program
 
 
+def slave_image(path: Path, shared: str) -> Path:
+    """An image with an empty slave, /slave, of the master with that uuid."""
+
+    def prepare(fs: FileSystem) -> None:
+        make_slave(fs, shared=uuid.UUID(shared))
+        fs.symlink(fs.root, b"slave", b"@@PFS00001", 0, 0)
+
+    change(new_image(path), prepare)
+    return path
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS_MAX
     while not condition():
@@ -162,6 +181,45 @@ def test_a_mounted_master_is_copied_to_an_image_and_back(
     done = attempt("-f", image, "-f", hosts[0].image, "mirror-copy", "/kept", "/elsewhere")
     assert done.returncode != 0
     assert "is in use by process" in done.stderr
+
+
+def test_an_image_follows_a_mounted_master(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    master, _ = pair
+    image = slave_image(tmp_path / "image", _shared(master))
+    words = [*HAMMER, "-vv", "-i", "0", "-f", "", "-f", str(image), "mirror-stream", str(master), "/slave"]
+    stream = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert stream.stderr is not None
+    try:
+        for name in (b"first", b"second"):
+            (master / name.decode()).write_bytes(name)
+            hammer("synctid", master)
+            _until_sent(stream.stderr, _made_by(master / name.decode()))
+        stream.terminate()
+        assert stream.wait(SECONDS_MAX) != 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(stream.pid, 9)
+        stream.wait(SECONDS_MAX)
+        stream.stderr.close()
+    check(image)
+    assert {b"/first", b"/second", b"/folder/file29"} <= slave_tree(image).keys()
+
+
+def _made_by(path: Path) -> int:
+    """The TID that a file was made by."""
+    told = subprocess.run([*HAMMERFS, "log", "--json", path], capture_output=True, check=True).stdout
+    return int(json.loads(told)["paths"][0]["entries"][-1]["tid"], 16)
+
+
+def _until_sent(told: IO[str], tid: int) -> None:
+    """Until both ends of a stream say that a batch has arrived that holds a TID."""
+    end = 0
+    while line := told.readline():
+        if sent := re.match(r"Mirror-read: Mirror \w+ to (\w+)", line):
+            end = int(sent.group(1), 16)
+        if "Mirror-write /slave: succeeded" in line and end >= tid:
+            return
+    pytest.fail("the stream has ended")
 
 
 def _shared(path: Path) -> str:
