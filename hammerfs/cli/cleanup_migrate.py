@@ -6,7 +6,8 @@ is left lies in /var/hammer (`cmd_cleanup.c: do_cleanup, migrate_config, migrate
 
 First snapshots become records, then the configuration does, then its file goes, then the folder moves: wherever that is
 cut off, nothing is lost, and the next cleanup goes on.  Softlinks stay and are respected.  Other than the original's, a
-link whose name tells no time is taken over with its own, and a folder that no cleanup has ever used stays where it is.
+link whose name tells no time is taken over with its own, a file that is no configuration stays, and so does a folder
+that no cleanup has ever used.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.names import KIND_DIRECTORY
 from hammerfs.cli.reach import Desk, Reach
 from hammerfs.cli.snapshot_links import SnapshotLink, parse_link
-from hammerfs.ops.cleanup_config import stamp_of
+from hammerfs.ops.cleanup_config import is_configuration, stamp_of
 
 CONFIG = "config"
 _NOTE = re.compile(r"\.(lock|[a-z0-9-]+\.(period|cycle))\Z")
@@ -64,7 +65,7 @@ def migrate(options: HammerOptions, desk: Desk, reach: Reach, what: Migration) -
         places = [what.configured] if what.configured else [folder_before_records(where), str(what.folder)]
     for place in places:
         found = read_folder(options, desk, place)
-        if found is not None and found.config is not None:
+        if found is not None and found.config is not None and is_configuration(found.config):
             added = _take_over(desk, reach, what.pfs, found, found.config)
             print(f"cleanup {what.path:<20} - (migrating) ({added} snapshots)")
             text = found.config

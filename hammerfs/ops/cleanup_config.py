@@ -16,6 +16,7 @@ from typing import NamedTuple
 from hammerfs.errors import UsageError
 
 _TIME = re.compile(r"(\d+)([dhms]?)\Z")
+WORDS = ("snapshots", "prune", "rebalance", "dedup", "reblock", "recopy")
 _FACTORS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 _STAMP = re.compile(r"[^-.]*[-.](\d{4})(\d{2})(\d{2})(?:-(\d{2})(\d{2}))?")
 _WITHOUT_SNAPSHOTS = ("/tmp", "/var/tmp", "/usr/obj")
@@ -44,6 +45,11 @@ def parse_config(text: str) -> Iterator[ConfigLine]:
         if words:
             period, limit = (seconds_of(word) for word in (*words[1:3], *("0", "0")[len(words[1:3]) :]))
             yield ConfigLine(words[0], period, limit, "any" in words[3:4])
+
+
+def is_configuration(text: str) -> bool:
+    """Whether a text is meant to be one, right or wrong: some line begins with a word of it."""
+    return any(line.partition("#")[0].split()[:1] == [word] for line in text.splitlines() for word in WORDS)
 
 
 def seconds_of(text: str) -> int:

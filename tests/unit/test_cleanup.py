@@ -28,6 +28,7 @@ from hammerfs.ondisk.constants import BUFSIZE, MAX_TID
 from hammerfs.ops.cleanup_config import (
     ConfigLine,
     default_config,
+    is_configuration,
     is_due,
     is_expired,
     parse_config,
@@ -374,12 +375,29 @@ def test_snapshots_that_cannot_be_are_not_taken_over() -> None:
         ask(mount(fresh(version=2)), "snapshot-adopt", links=[])
 
 
+def test_a_file_that_is_no_configuration_stays(
+    old_image: tuple[Path, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, _ = old_image
+    fs = mount([FileDevice(str(image), writable=True)])
+    config = walk(fs, b"snapshots", b"config")
+    fs.setattr(config, size=0)
+    fs.write(config, 0, b"Host elsewhere\n  Port 2222 # prune\n")
+    fs.close_now()
+    assert main(["-f", str(image), "version-upgrade", "/", "7"]) == 0
+    assert main(["-f", str(image), "cleanup"]) == 0
+    assert "migrating" not in capsys.readouterr().out
+    assert b"config" in folder_of(image)
+    assert is_configuration("# mine\n\tprune 1x\n")
+    assert not is_configuration("#prune 1d\nprunes 1d\n")
+
+
 def test_a_configuration_that_is_too_long_stays_where_it_is(
     old_image: tuple[Path, list[int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, tids = old_image
     fs = mount([FileDevice(str(image), writable=True)])
-    fs.write(walk(fs, b"snapshots", b"config"), 0, b"# long\n" * 200)
+    fs.write(walk(fs, b"snapshots", b"config"), 0, b"prune 1d # long\n" * 80)
     fs.close_now()
     assert main(["-f", str(image), "version-upgrade", "/", "7"]) == 0
     assert main(["-f", str(image), "cleanup"]) == 1
