@@ -127,7 +127,10 @@ class HammerMount:
 
         What the server had written is put on this machine's disk, lest the next mount's first barrier take the time.
         """
-        run("fusermount3", "-u", self.path)
+        deadline = time.monotonic() + DEATH_SECONDS_MAX
+        while subprocess.run(["fusermount3", "-u", self.path], stderr=subprocess.DEVNULL, check=False).returncode:
+            assert time.monotonic() < deadline, f"somebody still uses {self.path}"
+            time.sleep(0.1)
         assert not self.is_mounted
         run("sync", "--data", self.image)
 
