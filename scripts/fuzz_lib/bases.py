@@ -72,6 +72,7 @@ FSID = uuid.UUID("3f0c1d52-7a51-4f0e-8c39-00a0c9e5b0f1")
 TID = 0x100000010
 LEAF_FANOUT, INTERNAL_FANOUT = 6, 3
 FANOUT_OF_TWO = 12, 4
+FEW_FANOUT = 4
 MANY = 9
 """Files that make the one leaf of a small file system two, and the second lie where its zone appends."""
 
@@ -125,6 +126,28 @@ def plain(version: int) -> Volumes:
     fs = mounted(devices)
     populate(fs)
     fs.close_now()
+    return devices
+
+
+def few(version: int) -> Volumes:
+    """As little as has a file, a directory and a link, looked at in a third of the time; a change meets most of it."""
+    devices = formatted(version)
+    fs = mounted(devices)
+    small = make(fs, fs.root, b"small", bytes(range(100)))
+    folder = fs.create(fs.root, b"folder", OBJTYPE_DIRECTORY, 0o755, 1000, 1000)
+    fs.link(small, folder, b"small too")
+    fs.symlink(folder, b"link", b"../small", 0, 0)
+    fs.close_now()
+    return devices
+
+
+def few_and_deep(version: int) -> Volumes:
+    """The same in a tree of very few elements a node, with a past."""
+    devices = few(version)
+    fs = mounted(devices)
+    fs.write(fs.lookup(fs.root, b"small"), 10, b"changed")
+    fs.close_now()
+    rebuild(Image(devices), [], FEW_FANOUT, FEW_FANOUT)
     return devices
 
 
@@ -328,6 +351,11 @@ RECIPES: dict[str, Callable[[], Volumes]] = {
     "fsynced7": lambda: fsynced(7),
     "two7": lambda: two_volumes(7),
     "twocrashed7": lambda: unclosed(two_volumes(7)),
+    "few7": lambda: few(7),
+    "few2": lambda: few(2),
+    "fewdeep7": lambda: few_and_deep(7),
+    "fewcrashed7": lambda: unclosed(few(7)),
+    "fewcrashed4": lambda: unclosed(few(4)),
 }
 
 
