@@ -7,6 +7,7 @@ kernel's own rules for listings are checked in its place.  Whatever ends in a Ha
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import stat
 import zlib
@@ -40,6 +41,8 @@ NODES_MAX = 80
 NAME_MAX = 255
 LINES_MAX = 20_000
 """Of a report, for each volume: one whose freemap has no right checksum has a line for every entry."""
+WAITED_FOR_ROOM = "must be called from async context"
+"""What trio says of a wait outside of it."""
 READS = ((0, 65536), (8192, 16384), ((1 << 63) - 5000, 4096))
 T = TypeVar("T")
 Listing = list[tuple[bytes, int, int]]
@@ -78,7 +81,13 @@ class Probe(XattrOperations):
         self.kinds = kinds
 
     def refusal(self, request: str, args: Sequence[object], error: Exception) -> pyfuse3.FUSEError:
-        """An error that is none of ours is a failure."""
+        """An error that is none of ours is a failure.
+
+        No flusher runs beside these handlers, and nothing else would wait: one that finds no space wants to wait for
+        what it has pending, and has none.
+        """
+        if isinstance(error, RuntimeError) and str(error) == WAITED_FOR_ROOM:
+            return pyfuse3.FUSEError(errno.ENOSPC)
         if isinstance(error, HammerError):
             check_sentence(error)
             self.kinds.add(kind_of(error))
