@@ -47,6 +47,7 @@ class UndoMode(Enum):
 class Cycle:
     """The state that finalization carries from one cycle to the next.
 
+    keeps_range -- the FIFO's range holds REDO whose result is in memory alone, and must not be given up before
     undo_dirty -- the last cycle can still be rolled back: a header with its end as first_offset is not durable
     flush_tid1 -- highest TID that no crash takes back; flush_tid2 -- highest TID written out
     """
@@ -55,7 +56,7 @@ class Cycle:
         assert ctx.undo is not None, "a read-only mount has no cycles"
         self._ctx = ctx
         self._undo: UndoFifo = ctx.undo
-        self.undo_dirty = False
+        self.undo_dirty = self.keeps_range = False
         self.flush_tid1 = ctx.root.next_tid
         self.flush_tid2 = ctx.root.next_tid
         self._meta_limit = max(META_LIMIT_FLOOR, ctx.options.cache_bytes // 4)
@@ -66,13 +67,29 @@ class Cycle:
 
         1 is the emergency level, 2 stops background work, 3 makes a flush begin by closing the cycle before it.
         """
+        return self._undo_left() < self._undo.capacity * quarter // 4
+
+    def _undo_left(self) -> int:
         pending = self._ctx.tree.undo_estimate() + self._ctx.freemap.dirty_entries * 64
-        return self._undo.space - pending < self._undo.capacity * quarter // 4
+        return self._undo.space - pending
+
+    def should_cut_short(self) -> bool:
+        """Whether an inode with unbounded work should leave the rest to a later cycle.
+
+        What recovery redid should land in one, unless that cannot be.
+        """
+        if self.keeps_range:
+            return self._undo_left() < self._undo.capacity // 16
+        return self.undo_exhausted(2)
 
     def must_close_first(self) -> bool:
         """Whether the last cycle has to be closed before another one begins: the FIFO gets short, or REDO in it belongs
         to states on both sides of the last cycle (`redolog.py`).
+
+        Not while what recovery redid is in memory alone: a crash could not redo it again.
         """
+        if self.keeps_range:
+            return False
         used = self._ctx.redo is not None and self._ctx.redo.used
         return self.undo_dirty and (used or self.undo_exhausted(3))
 
@@ -130,6 +147,7 @@ class Cycle:
         ctx.buffers.flush()
         if final:
             self.undo_dirty = True
+            self.keeps_range = False
             undo.first_offset = end
             undo.clear_history()
             ctx.blockmap.end_cycle()

@@ -182,8 +182,10 @@ def _read_run(ctx: Context, inode: Inode, run: list[_Extent]) -> bytes:
 
 # --- writing ------------------------------------------------------------------------------------
 def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
-    """Write at `offset`; raises NoSpaceError before anything is changed."""
+    """Write at `offset`; raises NoSpaceError before anything is changed.  Nothing written changes nothing."""
     size = len(data)
+    if not size:
+        return 0
     end = offset + size
     if end > DATA_END_MAX:
         raise FileOperationError(errno.EFBIG)

@@ -327,7 +327,7 @@ class Flusher(GroupFlusher):
         while group.work and self.failure is None:
             inode = group.work.pop()
             transaction.inodes += 1
-            work = InodeSync(self._ctx, transaction.tid, inode, self._should_stop)
+            work = InodeSync(self._ctx, transaction.tid, inode, self.cycle.should_cut_short)
             for _ in work.run():
                 since = await self._pause(since)
             self._settle(group, inode, work)

@@ -134,10 +134,6 @@ class GroupFlusher:
         elif inode in dirty.setup:
             inode.state = FlushState.SETUP
 
-    def _should_stop(self) -> bool:
-        """Whether an inode with unbounded work should leave the rest to a later cycle."""
-        return self.cycle.undo_exhausted(2)
-
     def finish(self, seq: int) -> None:
         """A sequence number is done; it is durable if its cycle is closed."""
         self.done = seq
@@ -201,15 +197,16 @@ class GroupFlusher:
         """What the slaves do, in one go."""
         while group.work:
             inode = group.work.pop()
-            work = InodeSync(self._ctx, group.tid, inode, self._should_stop)
+            work = InodeSync(self._ctx, group.tid, inode, self.cycle.should_cut_short)
             for _ in work.run():
                 pass
             self._settle(group, inode, work)
 
     def finish_recovery(self) -> None:
         """Flush what REDO did, and close the FIFO's range even if that was nothing."""
-        self.cycle.undo_dirty = True
+        self.cycle.undo_dirty = self.cycle.keeps_range = True
         self.flush_now()
+        self.cycle.keeps_range = False
 
     # --- failure --------------------------------------------------------------------------------
     def critical_error(self, error: BaseException) -> None:

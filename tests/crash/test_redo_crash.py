@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from unittest import mock
 
@@ -17,6 +18,7 @@ import pytest
 import trio
 from crash_lib.small import RECOVERY_US, START_US
 from crash_lib.verdict import stored_times
+from crash_mutants import no_checksum
 from flusher_control import running, until
 from small_filesystem import assert_settled, fresh, make, mount, read, recorded, walk
 from test_filesystem_crash import IMAGES, checked, every_power_cut, flush_in_one_cycle, power_cuts
@@ -29,7 +31,8 @@ from hammerfs.fs.fsync import FastFsync
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.redolog import RedoJournal
 from hammerfs.ondisk import fifo
-from hammerfs.ondisk.constants import REDO_WRITE, UNDO_ALIGN
+from hammerfs.ondisk.address import to_zone2
+from hammerfs.ondisk.constants import NODE_SIZE, REDO_WRITE, UNDO_ALIGN
 from hammerfs.ondisk.fifo import RedoBody
 from hammerfs.store.fiforeader import FifoReader
 from hammerfs.store.recovery import recover_stage1
@@ -502,15 +505,16 @@ def test_what_was_written_between_two_fsyncs_comes_back_as_a_whole_or_not_at_all
     assert seen == {old, new}
 
 
-def test_redo_of_the_original_counts_record_by_record() -> None:
-    """Its records say nothing of what follows; old bytes that it leaves in the reserved field mean nothing."""
+@pytest.mark.parametrize("left", [0x0123456789ABCDEF, fifo.MORE_FOLLOWS ^ 77], ids=["whatever", "a mark of ours"])
+def test_redo_of_the_original_counts_record_by_record(left: int) -> None:
+    """Its records say nothing of what follows; what an older one has left in the reserved field means nothing."""
     fs, log = begun()
     undo = fs.ctx.undo
     assert undo is not None
     number = walk(fs, b"f").obj_id
     fast_fsync(fs, b"f")
-    with mock.patch.object(fifo, "MORE_FOLLOWS", 0x0123456789ABCDEF):
-        undo.append_redo_sync()
+    undo.append_redo_sync()
+    with mock.patch.object(fifo, "MORE_FOLLOWS", left ^ undo.seq):
         undo.append_redo(RedoBody(number, 0, 3, REDO_WRITE, 0, b"new", more=True))
     undo.flush()
     assert read(mount(log.power_cut(len(log.entries), keep_all)), b"f") == b"new"
@@ -585,6 +589,65 @@ def test_the_other_modes_keep_what_they_promise(mode: int) -> None:
         assert lengths == [0, 1, 1], "a flush is started once; from then on REDO is written, without a barrier"
     else:
         assert lengths == [0, 0, 0]
+
+
+def test_a_write_of_nothing_is_none() -> None:
+    """It lays no record, so it could not be the one that ends what an fsync laid."""
+    fs, log = begun()
+    inode = walk(fs, b"f")
+    fs.write(inode, 0, b"new" * 300)
+    assert fs.write(inode, 5000, b"") == 0
+    assert inode.data.size == 900
+    fast_fsync(fs, b"f")
+    assert read(mount(log.power_cut(len(log.entries), drop_all)), b"f") == b"new" * 300
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_crash_during_a_recovery_redoes_again_however_much_of_the_fifo_is_in_use(share: float) -> None:
+    """INV-6: a FIFO that gets short makes flushes close the cycle before them; the one that has REDO waits."""
+    fs, log = begun()
+    new = random.Random(1).randbytes(900)
+    fs.write(walk(fs, b"f"), 0, new)
+    fast_fsync(fs, b"f")
+    undo = fs.ctx.undo
+    assert undo is not None
+    root = to_zone2(fs.ctx.root.btree_root)
+    node = fs.ctx.volumes.read(root, NODE_SIZE)
+    while undo.used < share * undo.capacity:
+        undo.clear_history()
+        undo.log(root, node)
+    undo.flush()
+    fs.ctx.volumes.barrier()
+    recovery, log = recorded(log.power_cut(len(log.entries), drop_all))
+    mount(recovery)
+    for position in range(len(log.entries) + 1):
+        for choose in (keep_all, drop_all):
+            assert read(mount(log.power_cut(position, choose)), b"f") == new, position
+
+
+@pytest.mark.parametrize("verified", [True, False], ids=["verified", "believed"])
+def test_a_record_that_was_torn_within_its_sector_is_none(verified: bool) -> None:
+    """Power cuts spare sectors; a medium that tears them, too, is what the CRC of a record is for.
+
+    Its head and tail reached the medium, and some of what stands between did not.
+    """
+    fs, log = begun()
+    new = b"".join(bytes([number]) * 448 for number in range(1, 20))
+    start = len(log.entries)
+    fs.write(walk(fs, b"f"), 0, new)
+    fast_fsync(fs, b"f")
+    seen = set()
+    for position, entry in enumerate(log.entries[start:], start):
+        if not isinstance(entry, Write):
+            continue
+        for sector in range(0, len(entry.data), UNDO_ALIGN):
+            image = log.power_cut(position, keep_all)
+            image[entry.device].write(entry.offset, entry.data[: sector + 128])
+            last = sector + UNDO_ALIGN - 128
+            image[entry.device].write(entry.offset + last, entry.data[last : last + 128])
+            with nullcontext() if verified else no_checksum():
+                seen.add(read(mount(image), b"f"))
+    assert (seen == {b"old"}) == verified, "nothing but the CRC notices"
 
 
 # --- what the mount may do without --------------------------------------------------------------

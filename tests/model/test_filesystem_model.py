@@ -22,7 +22,7 @@ from hypothesis.stateful import initialize, rule
 from small_filesystem import assert_clean, assert_settled, flush_closure, fresh, mount
 from twin_machine import EXAMPLES, NUMBERS, STEPS, THOROUGH, TwinMachine, forgetful
 
-from hammerfs.fs.flusher import Flusher
+from hammerfs.fs.cycle import Cycle
 
 NAME_STEPS = st.tuples(st.sampled_from(["create", "create", "link", "move", "move", "rename", "remove"]), NUMBERS)
 
@@ -38,7 +38,7 @@ class FileSystemAgainstModel(TwinMachine):
             mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", stretch),
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
             mock.patch.object(
-                Flusher, "_should_stop", mock.Mock(side_effect=lambda: stop and exhausted.random() < 0.5)
+                Cycle, "should_cut_short", mock.Mock(side_effect=lambda: stop and exhausted.random() < 0.5)
             ),
         )
 

@@ -24,7 +24,7 @@ from hammerfs.device.faulty import FaultyDevice
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import CorruptionError, DeviceError, ReadOnlyError
 from hammerfs.fs import unfinished
-from hammerfs.fs.flusher import Flusher
+from hammerfs.fs.cycle import Cycle
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import short_of
 from hammerfs.ondisk.constants import (
@@ -50,7 +50,7 @@ class Exhausted:
     def __init__(self) -> None:
         self.generous = 0
 
-    def __call__(self, flusher: Flusher) -> bool:
+    def __call__(self, cycle: Cycle) -> bool:
         self.generous -= 1
         return self.generous < 0
 
@@ -82,7 +82,7 @@ def flush_one_group(fs: FileSystem, scarce: Exhausted, records: int) -> None:
     before = fs.flusher.statistics_groups
     with (
         mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 1),
-        mock.patch.object(Flusher, "_should_stop", lambda self: scarce(self)),
+        mock.patch.object(Cycle, "should_cut_short", lambda self: scarce(self)),
     ):
         trio.run(main)
 
@@ -161,7 +161,7 @@ def test_fsync_waits_until_a_truncation_that_was_cut_short_is_complete(scarce: E
     answers = iter([False, True, False, False, True] + [False] * 20)
     with (
         mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 1),
-        mock.patch.object(Flusher, "_should_stop", side_effect=answers),
+        mock.patch.object(Cycle, "should_cut_short", side_effect=answers),
     ):
         flush_closure(fs, inode)
     assert read(mount([device.copy() for device in devices]), b"f") == blocks(6, 2)
