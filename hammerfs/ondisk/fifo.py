@@ -43,8 +43,10 @@ REDO_PAYLOAD_MAX = UNDO_ALIGN - REDO_OVERHEAD
 DUMMY_SIZE_MIN = HEAD_SIZE + TAIL_SIZE
 CRC_OFFSET = 12
 MORE_FOLLOWS = 0x65726F4D6F646552
-"""Ours, in `redo_reserved02`: see `RedoBody.more`.  The original neither reads nor sets that field, and may leave in it
-what stood there before; so the mark is none that comes by chance.
+"""Ours, in `redo_reserved02`, exclusive or the record's number: see `RedoBody.more`.
+
+The original neither reads nor sets that field, and leaves in it what stood there before, in the worst case a mark of
+ours.  That has another record's number.
 """
 
 
@@ -113,7 +115,7 @@ def redo_record(version: int, seq: int, body: RedoBody) -> bytes:
         body.flags,
         body.localization,
         0,
-        MORE_FOLLOWS if body.more else 0,
+        MORE_FOLLOWS ^ seq if body.more else 0,
     )
     return _finish(version, HEAD_TYPE_REDO, head, body.data, size)
 
@@ -215,4 +217,4 @@ def redo_body(record: FifoRecord) -> RedoBody | None:
     if len(record.body) < start:
         return None
     obj_id, offset, size, flags, localization, _, mark = REDO_BODY.unpack_from(record.body)
-    return RedoBody(obj_id, offset, size, flags, localization, record.body[start:], mark == MORE_FOLLOWS)
+    return RedoBody(obj_id, offset, size, flags, localization, record.body[start:], mark == MORE_FOLLOWS ^ record.seq)

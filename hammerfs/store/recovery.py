@@ -47,6 +47,7 @@ from hammerfs.ondisk.constants import (
 from hammerfs.ondisk.fifo import TAIL_SIZE, UNDO_HEAD_SIZE, UNDO_OVERHEAD, dummy_record, format_buffer, redo_body
 from hammerfs.ondisk.volume import FIXED_RANGES, VolumeHeader
 from hammerfs.store.fiforeader import CHUNK_SIZE, FIFO_START, FifoReader, Place
+from hammerfs.store.undo import HIDING_JUMPS
 from hammerfs.store.volumes import VolumeSet
 
 _SEQ_MASK = 0xFFFFFFFF
@@ -262,7 +263,8 @@ class _RangeFinder:
     def _is_header_kept(self, target: Offset, data: bytes) -> bool:
         """Whether a header would still be one of this file system with `data` restored in it.
 
-        The volumes were opened by it: geometry that changed now would lead every later access astray.
+        The volumes were opened by it: geometry that changed now would lead every later access astray.  And the FIFO is
+        laid out as its version says it is.
         """
         volume = self._volumes.volumes.get(volume_of(target))
         if volume is None or short_of(target) >= BUFSIZE:
@@ -273,6 +275,7 @@ class _RangeFinder:
         return (
             all(raw[start:end] == volume.buffer[start:end] for start, end in FIXED_RANGES)
             and VOLUME_VERSION_MIN <= header.vol_version <= VOLUME_VERSION_MAX
+            and (header.vol_version < VERSION_UNDO_SEQUENCED) == (volume.header.vol_version < VERSION_UNDO_SEQUENCED)
             and 1 <= header.vol_count <= len(self._volumes.volumes)
         )
 
@@ -388,10 +391,12 @@ def _wipe_remnants(volumes: VolumeSet, reader: FifoReader, found: FifoRange) -> 
     """Lay the FIFO out anew behind a range that stays, as far as a crash left records there.
 
     What REDO flushes is numbered on from the range's end.  If the power fails again, a new sector could stand in front
-    of one that the first crash had kept, with just the number that this one continues.
+    of one that the first crash had kept, with just the number that this one continues.  So could one day a new copy of
+    REDO, which begins as far ahead as the one that was hidden behind this range.
     """
     version = volumes.root.header.vol_version
     margin = _seq_jump(reader)
+    hidden = HIDING_JUMPS * margin
     blank = format_buffer(version, found.seq ^ _FORMAT_FLIP)
     start = reader.advance(found.end, -found.end % UNDO_ALIGN)
     rest = -start % BUFSIZE
@@ -402,7 +407,11 @@ def _wipe_remnants(volumes: VolumeSet, reader: FifoReader, found: FifoRange) -> 
     while clean < CHUNK_SIZE and looked_at < reader.capacity - found.length - 2 * BUFSIZE:
         buffer = reader.read(base, BUFSIZE)
         numbers = _SECTOR_SEQS.unpack(buffer)
-        near = [index * UNDO_ALIGN for index, seq in enumerate(numbers) if (seq - found.seq) & _SEQ_MASK < margin]
+        near = [
+            index * UNDO_ALIGN
+            for index, seq in enumerate(numbers)
+            if (seq - found.seq) & _SEQ_MASK < margin or (seq - found.seq - hidden) & _SEQ_MASK < margin
+        ]
         if any(next(reader.scan_extent(base, buffer[at : at + UNDO_ALIGN]), None) for at in near):
             volumes.write(volumes.root.header.undo_to_zone2(base), blank)
             clean = 0

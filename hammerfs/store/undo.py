@@ -63,7 +63,7 @@ _FORMAT_FLIP = 0x40000000
 _RESERVE = 3 * BUFSIZE
 """Kept free between the newest record and the oldest: formatting a buffer reaches up to 16 KiB ahead."""
 _PADS = {0: b""} | {size: pad_record(size) for size in range(FIFO_HEAD_ALIGN, UNDO_ALIGN, FIFO_HEAD_ALIGN)}
-_HIDING_JUMPS = 64
+HIDING_JUMPS = 64
 """In units of the most records that the ring can hold.  Recovery goes on one unit ahead of the end that it found
 (`recovery.py`), so that many recoveries in a row stay clear of what was hidden there.
 """
@@ -243,7 +243,9 @@ class UndoFifo:
         start = first
         for done in range(0, count * REDO_PAYLOAD_MAX, REDO_PAYLOAD_MAX):
             front = FRONT.pack(HEAD_SIGNATURE, HEAD_TYPE_REDO, UNDO_ALIGN, seq)
-            body = REDO_BODY.pack(obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, MORE_FOLLOWS)
+            body = REDO_BODY.pack(
+                obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, MORE_FOLLOWS ^ seq
+            )
             covered = b"".join((body, data[done : done + REDO_PAYLOAD_MAX], _REDO_SECTOR_TAIL))
             checksum = (function(front) ^ function(covered)).to_bytes(4, "little")
             buffer[start : start + UNDO_ALIGN] = b"".join((front, checksum, covered))
@@ -265,7 +267,7 @@ class UndoFifo:
         if hidden:
             self._require(UNDO_ALIGN)
             self._sector_room(UNDO_ALIGN)
-            self.seq = (self.seq + _HIDING_JUMPS * (self.capacity // DUMMY_SIZE_MIN + 1)) & _SEQ_MASK
+            self.seq = (self.seq + HIDING_JUMPS * (self.capacity // DUMMY_SIZE_MIN + 1)) & _SEQ_MASK
             self._append_dummy()
         self.first_offset = self.next_offset
 

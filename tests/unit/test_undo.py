@@ -35,7 +35,7 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.fifo import RedoBody, redo_body, undo_body
 from hammerfs.store.fiforeader import FifoReader, Place
-from hammerfs.store.recovery import find_range
+from hammerfs.store.recovery import find_range, recover_stage1
 from hammerfs.store.undo import UndoFifo
 from hammerfs.store.volumes import VolumeSet
 
@@ -242,6 +242,29 @@ def test_a_hidden_range_is_seen_from_its_own_first_offset_only() -> None:
     new = find_range(volumes, reader)
     assert (new.first, new.end, new.records) == (fifo.first_offset, fifo.next_offset, 0)
     assert new.seq == fifo.seq
+
+
+def test_recovery_that_keeps_its_range_leaves_no_hidden_one_behind_it() -> None:
+    """A later hidden range begins as far ahead, and could be continued by what a crash left of this one."""
+    volumes, fifo = open_fifo(make_device())
+    fifo.begin_range(hidden=False)
+    first = fifo.first_offset
+    fifo.append_redo_sync()
+    fifo.append_redo_write(7, 0, 0, b"a" * 1000, more=False)
+    end = fifo.next_offset
+    fifo.begin_range(hidden=True)
+    fifo.append_redo_write(7, 0, 0, b"b" * 20_000, more=False)
+    fifo.flush()
+    header = volumes.root.header.blockmap(ZONE_UNDO)
+    header.first_offset, header.next_offset = first, end
+    recovered = recover_stage1(volumes, collapse=True, keep_redo=True)
+    assert recovered.redo_sync_offset is not None
+    kept = places(volumes, first, recovered.next_offset)
+    assert kept[-1].seq == recovered.seq - 1
+    start = recovered.next_offset + -recovered.next_offset % UNDO_ALIGN
+    behind = places(volumes, start, fifo.next_offset + -fifo.next_offset % UNDO_ALIGN)
+    assert behind
+    assert {place.kind for place in behind} == {HEAD_TYPE_DUMMY}
 
 
 def test_a_range_that_is_not_hidden_begins_where_the_last_one_ends() -> None:
