@@ -224,9 +224,8 @@ def add(ctx: Context, directory: Inode, name: bytes, key: int, target: Inode) ->
             bind([record, *leaving])
     if directory.passing:
         together = directory.passing.pop(name, None)
-        others = together.pending() if together is not None else []
-        if others:
-            bind([record, *others])
+        if together is not None:
+            bind([record, *together.pending()])
     ctx.dirty.mark(target, Dirty.ENTRIES)
     return record
 
@@ -260,7 +259,9 @@ def _cancel(ctx: Context, record: EntryRecord) -> list[EntryRecord]:
     together.records.remove(record)
     rest = together.pending()
     if rest:
-        record.directory.passing[record.name] = together
+        together.pass_by(record.directory, record.name)
+    else:
+        together.settle_passing()
     return rest
 
 

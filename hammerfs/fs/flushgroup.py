@@ -144,8 +144,8 @@ def capture(inode: Inode, seq: int) -> None:
             record.state = RecordState.FLUSH
             # A directory's entries belong to it, though not to its own capture.
             record.directory.last_seq = seq
-    if inode.passing:
-        inode.passing = {name: together for name, together in inode.passing.items() if together.pending()}
+            if record.together is not None and record.together.passing:
+                record.together.settle_passing()
     taken.general, inode.general = inode.general, {}
     if not inode.data.nlinks:
         taken.delete = not inode.opens

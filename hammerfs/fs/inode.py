@@ -223,6 +223,7 @@ class Inode:
             and not self.dirty
             and self.capture is None
             and not self.links
+            and not self.passing
             and not self.orphaned
         )
 

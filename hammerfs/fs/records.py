@@ -35,21 +35,38 @@ class EntryKind(Enum):
 
 
 class AtomicSet:
-    """Entry records that must land in one flush group."""
+    """Entry records that must land in one flush group.
 
-    __slots__ = ("records",)
+    passing -- names that no record tells of any more: a rename gave them to somebody and another took them away
+    """
+
+    __slots__ = ("passing", "records")
 
     def __init__(self) -> None:
         self.records: list[EntryRecord] = []
+        self.passing: list[tuple[Inode, bytes]] = []
 
     def merge(self, other: AtomicSet) -> None:
-        """Take over another set's records; who still has the other one sees all of them there."""
+        """Take over another set's records and names."""
         if other is self:
             return
         for record in other.records:
             record.together = self
         self.records += other.records
-        other.records = self.records
+        for directory, name in other.passing:
+            self.pass_by(directory, name)
+
+    def pass_by(self, directory: Inode, name: bytes) -> None:
+        """Remember that a name was held in between: who takes it next lands together with this set."""
+        self.passing.append((directory, name))
+        directory.passing[name] = self
+
+    def settle_passing(self) -> None:
+        """Its records are on their way to the disk: from now on those names are like others."""
+        for directory, name in self.passing:
+            if directory.passing.get(name) is self:
+                del directory.passing[name]
+        self.passing.clear()
 
     def pending(self) -> list[EntryRecord]:
         """Its records that no group has captured."""
