@@ -161,8 +161,10 @@ def name_log(ctx: Context, directory: Inode, name: bytes) -> Paced[list[LogEntry
 
 
 def object_log(ctx: Context, inode: Inode) -> Paced[list[LogEntry]]:
-    """The same for an object that has no name, a root directory."""
+    """The same for an object that has no name, a root directory; empty when nothing tells since when it exists."""
     versions = inode_versions(ctx, inode.localization, inode.obj_id)
+    if not versions:
+        return []
     life = Lifetime(versions[0].life.begin, None)
     entry = EntryVersion(life, b"", inode.obj_id, inode.localization, inode.data.obj_type)
     bearer = _Bearer(ctx, entry)
