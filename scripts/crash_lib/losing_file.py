@@ -1,8 +1,8 @@
 """A file that loses what was not flushed: `python -m crash_lib.losing_file BACKING MOUNTPOINT SEED`.
 
 Mounts a folder with one file in it, `image`, which has the contents of BACKING.  What is written to it stays in this
-process's memory until fsync, past the kernel's page cache.  SIGUSR1 cuts the power: of the sectors that no fsync has
-covered some reach BACKING, by chance, and the process is gone.
+process's memory until fsync, past the kernel's page cache.  SIGUSR1 cuts the power: of what was written to a sector
+since the last fsync none or any one reaches BACKING, the newest or one before it, by chance; the process is gone.
 
 This kernel need have no device mapper and no network block device for that, only FUSE.
 """
@@ -22,24 +22,38 @@ import trio
 
 SECTOR_SIZE = 512
 _FILE = pyfuse3.InodeT(2)
+Unflushed = dict[int, list[bytes]]
+"""By number of a sector everything that was written to it since the last fsync, oldest first."""
+
+
+def survivors(unflushed: Unflushed, source: random.Random) -> dict[int, bytes]:
+    """What of each sector a power cut leaves on the medium, where that is not what the last fsync left there.
+
+    A cache writes sectors back whenever it likes, so what came last may be any write, not only the newest.
+    """
+    kept = source.choice((0.0, 0.1, 0.5, 0.9))
+    newest = source.choice((0.5, 1.0))
+    found = {}
+    for sector, versions in unflushed.items():
+        if source.random() < kept:
+            found[sector] = versions[-1] if source.random() < newest else source.choice(versions)
+    return found
 
 
 class LosingFile(pyfuse3.Operations):
-    """The one file; `unflushed` holds whole sectors by number."""
+    """The one file, and what of it is not flushed."""
 
     def __init__(self, backing: str, seed: str) -> None:
         super().__init__()
         self._fd = os.open(backing, os.O_RDWR)
         self._size = os.fstat(self._fd).st_size
         self._random = random.Random(seed)
-        self.unflushed: dict[int, bytes] = {}
+        self.unflushed: Unflushed = {}
 
     def cut(self) -> None:
         """The power fails."""
-        kept = self._random.choice((0.0, 0.1, 0.5, 0.9))
-        for sector, data in self.unflushed.items():
-            if self._random.random() < kept:
-                os.pwrite(self._fd, data, sector * SECTOR_SIZE)
+        for sector, data in survivors(self.unflushed, self._random).items():
+            os.pwrite(self._fd, data, sector * SECTOR_SIZE)
         os._exit(0)
 
     async def getattr(self, inode: int, ctx: object = None) -> pyfuse3.EntryAttributes:
@@ -69,12 +83,13 @@ class LosingFile(pyfuse3.Operations):
         whole = bytearray(self._content(first * SECTOR_SIZE, sectors * SECTOR_SIZE))
         whole[start : start + len(buf)] = buf
         for index in range(sectors):
-            self.unflushed[first + index] = bytes(whole[index * SECTOR_SIZE : (index + 1) * SECTOR_SIZE])
+            sector = bytes(whole[index * SECTOR_SIZE : (index + 1) * SECTOR_SIZE])
+            self.unflushed.setdefault(first + index, []).append(sector)
         return len(buf)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
-        for sector, data in self.unflushed.items():
-            os.pwrite(self._fd, data, sector * SECTOR_SIZE)
+        for sector, versions in self.unflushed.items():
+            os.pwrite(self._fd, versions[-1], sector * SECTOR_SIZE)
         self.unflushed.clear()
 
     async def flush(self, fh: int) -> None:
@@ -89,7 +104,7 @@ class LosingFile(pyfuse3.Operations):
         patched = bytearray(content)
         for sector in held:
             at = sector * SECTOR_SIZE - offset
-            data = self.unflushed[sector]
+            data = self.unflushed[sector][-1]
             low, high = max(0, at), min(size, at + SECTOR_SIZE)
             patched[low:high] = data[low - at : high - at]
         return bytes(patched)
