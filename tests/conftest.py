@@ -17,6 +17,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -63,6 +64,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     faulthandler.unregister(signal.SIGUSR1)
     os.close(config.stash[STACKS_FD])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was not asked for want of a program, in tests that are right without it."""
+    opinion = sys.modules.get("second_opinion")
+    if opinion is not None and opinion.missed:
+        terminalreporter.write_line(
+            f"no second opinion on {opinion.missed} file systems: {opinion.VARIABLE} names no program"
+        )
 
 
 def why_no_mount() -> str | None:

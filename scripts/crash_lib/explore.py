@@ -15,6 +15,7 @@ from crash_lib.cuts import Cut, Cutter, Fates, choices
 from crash_lib.generated import Workload
 from crash_lib.layered import LayeredDevice
 from crash_lib.memo import Memo, pages_of
+from crash_lib.original import Original
 from crash_lib.verdict import Contents, FreemapLayers, Recovered, Verdict, exact_reads, recover, verify
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import BarrierBegin, Entry, Write
@@ -32,6 +33,7 @@ class Effort:
     again -- of so many of the states, one is crashed again during its recovery
     again_states -- states of each position of such a recovery
     depth -- how often a recovery is crashed in a row
+    judged -- about so many of the workload's states are shown to the original's hammer(8), where there is one
     """
 
     states: int = 40
@@ -39,6 +41,7 @@ class Effort:
     again: int = 12
     again_states: int = 4
     depth: int = 3
+    judged: int = 12
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,17 @@ class _Before:
 class Explorer:
     """Tries the states of one workload; what it learns about recovered images serves all of them."""
 
-    def __init__(self, workload: Workload, effort: Effort, tally: Tally, seed: int) -> None:
+    def __init__(
+        self, workload: Workload, effort: Effort, tally: Tally, seed: int, original: Original | None = None
+    ) -> None:
         self._workload = workload
         self._effort = effort
         self._tally = tally
         self._source = random.Random(seed)
+        self._original = original
+        # Drawn apart, so that the states tried are the same without a judge.
+        self._drawn = random.Random(f"{seed} judged")
+        self._chance = effort.judged / (len(workload.log.entries) * effort.states + 1)
         self._bases = [LayeredDevice(base) for base in workload.bases]
         self._origin = hash(tuple(hash(frozenset(base._pages.items())) for base in workload.bases)) & (1 << 64) - 1
         self._written = pages_of(workload.log.entries)
@@ -119,9 +128,10 @@ class Explorer:
                 recovered = self._recoveries.result(bases)
                 entries = recovered.entries
                 verdicts.append(self._outcome(bases, recovered))
-        promised = sum(at <= places[0][0] for at, _ in self._workload.promises.kept) - 1
-        expected = verdicts[0] if len(verdicts) > 1 else None
-        return self._complaints(verdicts[-1], promised, expected)
+            promised = sum(at <= places[0][0] for at, _ in self._workload.promises.kept) - 1
+            expected = verdicts[0] if len(verdicts) > 1 else None
+            complaints = self._complaints(verdicts[-1], promised, expected)
+            return complaints or self._second_opinion(bases, recovered)
 
     def _cuts(self) -> Iterator[tuple[Cut, int]]:
         """Each cut at which something changed, with the number of the newest promise made before it."""
@@ -154,6 +164,9 @@ class Explorer:
                 if len(places) <= effort.depth and recovered.entries and not source.randrange(effort.again):
                     self._crash_again(images, recovered, digest, _Before(places, promised, verdict))
             complaints = self._complaints(verdict, promised, before.expected if before else None)
+            if not complaints and self._original is not None and self._drawn.random() < self._chance:
+                images = cut.images(fates)
+                complaints = self._second_opinion(images, self._recoveries.result(images))
             if complaints:
                 tally.failures.append(Failure(places, complaints))
 
@@ -170,11 +183,13 @@ class Explorer:
             self._recoveries.forget()
             self._verdicts.forget()
             self._layers.forget()
-        after = [image.copy() for image in images]
-        for entry in recovered.entries:
-            if isinstance(entry, Write):
-                after[entry.device].write(entry.offset, entry.data)
-        return self._verdicts.result(after)
+        return self._verdicts.result(_after(images, recovered))
+
+    def _second_opinion(self, images: Sequence[MemoryDevice], recovered: Recovered) -> tuple[str, ...]:
+        """What the original finds wrong with a state that was recovered."""
+        if self._original is None:
+            return ()
+        return tuple(self._original.complaints(_after(images, recovered)))
 
     def _complaints(self, verdict: Verdict, promised: int, expected: Verdict | None) -> tuple[str, ...]:
         key = verdict, promised
@@ -188,3 +203,12 @@ class Explorer:
         if not known and expected is not None and verdict.tree != expected.tree:
             return ("an interrupted recovery gave something else than one that was not",)
         return known
+
+
+def _after(images: Sequence[MemoryDevice], recovered: Recovered) -> list[MemoryDevice]:
+    """The volumes as recovery leaves them."""
+    after = [image.copy() for image in images]
+    for entry in recovered.entries:
+        if isinstance(entry, Write):
+            after[entry.device].write(entry.offset, entry.data)
+    return after

@@ -6,10 +6,12 @@ import argparse
 import ctypes
 import gc
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from crash_lib import replay
 from crash_lib.explore import Effort, Explorer, Tally
 from crash_lib.generated import Workload, record
 from crash_lib.kill import kill_many
+from crash_lib.original import Original
 from crash_lib.plans import PLANS
 from crash_lib.real import PROGRAMS, keep_program, kept_program, record_program
 
@@ -33,7 +36,8 @@ EPILOG = f"""
 kinds of workloads: {", ".join(PLANS)};
 recorded below a real mount: {", ".join(PROGRAMS)}.
 
-Every failure is printed with words that replay it alone: scripts/crashtest --replay WORDS. What real programs write
+Every failure is printed with words that replay it alone: scripts/crashtest --replay WORDS, with --judge PATH if it was
+the judge that complained. What real programs write
 differs from run to run: of a workload of theirs that fails, the record is kept, and the words name its folder.
 """
 
@@ -43,9 +47,11 @@ class Run:
     """What one call tried so far.
 
     failed -- failures, counted; lines -- how each workload's first ones are replayed
+    original -- the original's hammer(8), which is shown some of the states
     """
 
     tally: Tally = field(default_factory=Tally)
+    original: Original | None = None
     workloads: int = 0
     failed: int = 0
     lines: list[str] = field(default_factory=list)
@@ -59,11 +65,12 @@ class Run:
     def summary(self) -> str:
         """One line."""
         tally, seconds = self.tally, self.seconds
+        judged = "" if self.original is None else f"{self.original.judged} judged by the original, "
         depths = " + ".join(str(tally.by_depth[depth]) for depth in sorted(tally.by_depth))
         return (
             f"{len(tally.states)} distinct states ({depths} by number of crashes) in {seconds:.0f} s of CPU time, "
             f"{len(tally.states) / max(seconds, 1e-9):.0f}/s; {tally.tried} arrived at, {tally.recoveries} recoveries "
-            f"and {tally.verifications} verifications run, {self.workloads} workloads, {self.failed} failures"
+            f"and {tally.verifications} verifications run, {judged}{self.workloads} workloads, {self.failed} failures"
         )
 
 
@@ -88,7 +95,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="where to begin; by default something new")
     parser.add_argument("--workload", type=kinds, default=list(KINDS), metavar="KINDS", help="comma-separated; all")
     parser.add_argument("--kill", type=int, metavar="N", help="kill servers of real mounts under load N times instead")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="where images of real mounts go")
+    parser.add_argument(
+        "--judge", type=program, metavar="PATH", help="DragonFly's own hammer, which is shown some of the states"
+    )
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where images of real mounts and for the judge go")
     parser.add_argument("--replay", metavar="WORDS", help="try one state again")
     parsed = parser.parse_args(arguments)
     if parsed.hours is not None:
@@ -106,6 +116,24 @@ def kinds(text: str) -> list[str]:
     return names
 
 
+def program(text: str) -> Path:
+    """A program's absolute path: it is run elsewhere."""
+    found = shutil.which(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"no program: {text}")
+    return Path(found).resolve()
+
+
+@contextmanager
+def judge(path: Path | None, work: Path | None) -> Iterator[Original | None]:
+    """The judge, if one is given, with a folder for images."""
+    if path is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="crashtest-", dir=work) as folder:
+        yield Original(path, Path(folder))
+
+
 def workload_of(kind: str, seed: int | str) -> Workload:
     """Record a workload, or take the one that is kept in the folder `seed`."""
     if kind not in PROGRAMS:
@@ -121,7 +149,7 @@ def explore(run: Run, kind: str, seed: int, effort: Effort, seconds: float, stat
     give_back_memory()
     tally = run.tally
     workload = workload_of(kind, seed)
-    explorer = Explorer(workload, effort, tally, seed)
+    explorer = Explorer(workload, effort, tally, seed, run.original)
     explorer.explore(lambda: run.seconds >= seconds or len(tally.states) >= states)
     run.workloads += 1
     run.failed += len(tally.failures)
@@ -155,10 +183,10 @@ def rounds(names: Sequence[str], seed: int) -> Iterator[tuple[str, int]]:
         seed += 1
 
 
-def try_again(words: str) -> int:
+def try_again(words: str, original: Original | None = None) -> int:
     """Replay one state."""
     kind, seed, places = replay.understood(words)
-    explorer = Explorer(workload_of(kind, seed), Effort(), Tally(), 0)
+    explorer = Explorer(workload_of(kind, seed), Effort(), Tally(), 0, original)
     complaints = explorer.replay(places)
     for complaint in complaints or ["nothing is wrong with this state"]:
         say(complaint)
@@ -168,15 +196,21 @@ def try_again(words: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try states until the budget is spent; 1 when one of them came back wrong."""
     options = parse_arguments(arguments)
-    if options.replay is not None:
-        return try_again(options.replay)
+    with judge(options.judge, options.work) as original:
+        if options.replay is not None:
+            return try_again(options.replay, original)
+        return try_many(options, original)
+
+
+def try_many(options: argparse.Namespace, original: Original | None) -> int:
+    """Workload after workload, or kill after kill."""
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
     states = options.states or float("inf")
     say(f"crashtest: seed {seed}")
     if options.kill is not None:
         return 1 if kill_many(options.kill, seed, say, options.work) else 0
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-    run = Run()
+    run = Run(original=original)
     reported = time.monotonic()
     for kind, number in rounds(options.workload, seed):
         if run.seconds >= options.seconds or len(run.tally.states) >= states:
