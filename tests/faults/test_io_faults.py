@@ -153,3 +153,25 @@ async def test_an_fsync_that_fails_while_the_flusher_waits_for_its_lock_stops_it
             flusher._finalize_lock.release()
             await trio.testing.wait_all_tasks_blocked()
     assert len(log.entries) == written
+
+
+# --- faults of a recovery -----------------------------------------------------------------------
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_io_of_a_recovery_and_of_what_follows_fails(name: str, seed: int) -> None:
+    """UNDO and REDO wait in the FIFO; whatever comes of this mount, the next one finds all that was fsynced."""
+    judge_recoveries(name, runs_with_each_fault(RedoRun, FAULTS[name], seed=seed, steps=6, after_crash=True))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("volume", [0, 1])
+@pytest.mark.parametrize("name", FAULTS_OF_FSYNC[1:])
+def test_each_io_of_a_recovery_of_either_volume_fails(name: str, volume: int, seed: int) -> None:
+    fault = replace(FAULTS[name], volume=volume)
+    judge_recoveries(name, runs_with_each_fault(RedoRun, fault, count=2, seed=seed, steps=8, after_crash=True))
+
+
+def judge_recoveries(name: str, runs: Sequence[Run]) -> None:
+    """Some recoveries failed, and some mounts that came behind one that did not."""
+    judge_all(name, runs)
+    assert 2 < sum(run.twin is None for run in runs) < len(runs)
