@@ -7,9 +7,11 @@ modes, times and links.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from hammerfs.cli.directive import Directive, DirectiveError, show, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
@@ -47,7 +49,7 @@ def recover(options: HammerOptions, arguments: list[str]) -> int:
         volumes = VolumeSet.open(devices, check_size=False)
         hearing = stack.enter_context(watching(options))
         objects = find_objects(volumes, Scope(arguments[1] if len(arguments) == 2 else "used"), hearing.progress)
-        copy = _Copy(volumes, objects, target)
+        copy = Copy(volumes, objects, target)
         copy.run()
     told = {"objects": len(objects), "files": copy.files, "damaged": copy.damaged}
     lines = [f"{copy.files} files recovered to {target}", *(f"damaged: {name}" for name in copy.damaged)]
@@ -55,7 +57,7 @@ def recover(options: HammerOptions, arguments: list[str]) -> int:
     return 0
 
 
-class _Copy:
+class Copy:
     """Writes what was found below a directory.
 
     files -- how many regular files were written; damaged -- paths of those that lack something
@@ -133,23 +135,19 @@ class _Copy:
     def _file(self, found: Found) -> None:
         place, *others = self._places(found)
         whole = found.inode is not None
-        with place.open("xb") as file:
+        with place.open("xb", buffering=0) as file:
             for extent in sorted(found.extents, key=lambda extent: extent.start):
                 data = read_extent(self._volumes, extent)
-                if data is None:
-                    whole = False
-                    continue
-                file.seek(extent.start)
-                file.write(data)
+                whole &= data is not None and _put(file, extent.start, data)
             if found.inode is not None:
                 try:
                     file.truncate(found.inode.size)
-                except OSError:
+                except (OSError, OverflowError):
                     whole = False
         if found.inode is not None:
             _dress(place, found.inode)
         for other in others:
-            os.link(place, other)
+            os.link(place, self._free(other.parent, os.fsencode(other.name)))  # one name may be there twice
         self.files += 1
         if not whole:
             self.damaged.append(str(place.relative_to(self._target)))
@@ -158,9 +156,29 @@ class _Copy:
         if found.target is None or b"\0" in found.target or os.path.lexists(place):
             self.damaged.append(str(place.relative_to(self._target)))
             return
-        os.symlink(found.target, os.fsencode(place))
+        try:
+            os.symlink(found.target, os.fsencode(place))
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            self.damaged.append(str(place.relative_to(self._target)))
+            return
         if found.inode is not None:
             _dress(place, found.inode)
+
+
+def _put(file: BinaryIO, start: int, data: bytes) -> bool:
+    """Write a piece; False when no file here can reach so far."""
+    try:
+        file.seek(start)
+        written = 0
+        while written < len(data):
+            written += file.write(data[written:])
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EFBIG):
+            raise
+        return False
+    return True
 
 
 def _by_number(obj_id: int) -> bytes:

@@ -14,19 +14,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hammerfs.btree.changed import Unchanged
-from hammerfs.errors import CorruptionError, UsageError
+from hammerfs.errors import UsageError
 from hammerfs.fs.pfs import load_pfs
+from hammerfs.fs.recorddata import read_data
 from hammerfs.ondisk import crc
-from hammerfs.ondisk.address import Tid, pfs_localization, zone_of
-from hammerfs.ondisk.constants import (
-    BUFMASK,
-    BUFSIZE,
-    XBUFSIZE,
-    ZONE_LARGE_DATA,
-    ZONE_META,
-    ZONE_SMALL_DATA,
-)
-from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_leaf, with_delete
+from hammerfs.ondisk.address import Tid, pfs_localization
+from hammerfs.ondisk.element import first_key, last_key, unpack_leaf, with_delete
 from hammerfs.ondisk.mirror import Pass, Record, Skip
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
 
@@ -96,16 +89,3 @@ def _told(ctx: Context, raw: bytes, begin: Tid, end: Tid) -> Record | Pass | Non
         return Pass(raw)
     data = read_data(ctx, leaf)
     return Record(raw, data, damaged=not crc.record_matches(ctx.version, leaf.data_crc, leaf.rec_type, data))
-
-
-def read_data(ctx: Context, leaf: LeafElement) -> bytes:
-    """A record's data from whatever zone, not verified; CorruptionError when no data can be where it says."""
-    size, offset = leaf.data_len, leaf.data_offset
-    if not size:
-        return b""
-    zone = zone_of(offset)
-    if zone == ZONE_META and 0 < size <= BUFSIZE - (offset & BUFMASK):
-        return ctx.buffers.read(offset, size)
-    if zone in (ZONE_LARGE_DATA, ZONE_SMALL_DATA) and 0 < size <= XBUFSIZE:
-        return ctx.blocks.read(offset, size)
-    raise CorruptionError(f"record of object {leaf.obj_id:#x} with impossible data of {size} bytes", offset=offset)

@@ -22,7 +22,10 @@ from hammerfs.ondisk.address import Localization, Offset, Tid, pfs_localization
 from hammerfs.ondisk.constants import (
     BUFSIZE,
     INODE_DATA_SIZE,
+    LOCALIZE_INODE,
     LOCALIZE_MASK,
+    LOCALIZE_MISC,
+    MAX_NAME,
     RECTYPE_CONFIG,
     RECTYPE_DATA,
     RECTYPE_DB,
@@ -33,6 +36,7 @@ from hammerfs.ondisk.constants import (
     RECTYPE_PFS,
     RECTYPE_SNAPSHOT,
     VERSION_CRC32C,
+    XBUFSIZE,
     ZONE_META,
 )
 from hammerfs.ondisk.direntry import ENTRY_HEADER_SIZE, pack_entry, unpack_entry
@@ -46,7 +50,7 @@ from hammerfs.ondisk.element import (
     with_delete,
 )
 from hammerfs.ondisk.mirror import Pass, Record, Skip
-from hammerfs.ondisk.pfs import PfsData
+from hammerfs.ondisk.pfs import SNAPSHOT_DATA_SIZE, PfsData
 from hammerfs.store.blockmap import data_zone
 from hammerfs.store.rootvolume import NEXT_TID_MAX
 
@@ -56,8 +60,18 @@ if TYPE_CHECKING:
 _QUEUE_BYTES = 4 * 1024 * 1024
 _PAUSE_EVERY = 64
 """Changes between two pauses."""
-_META_TYPES = {RECTYPE_INODE, RECTYPE_DIRENTRY, RECTYPE_EXT, RECTYPE_FIX, RECTYPE_PFS, RECTYPE_SNAPSHOT}
 _DATA_TYPES = {RECTYPE_DATA, RECTYPE_DB}
+_SIZES = {
+    RECTYPE_INODE: (INODE_DATA_SIZE, INODE_DATA_SIZE),
+    RECTYPE_DATA: (1, XBUFSIZE),
+    RECTYPE_DIRENTRY: (ENTRY_HEADER_SIZE + 1, ENTRY_HEADER_SIZE + MAX_NAME),
+    RECTYPE_DB: (1, XBUFSIZE),
+    RECTYPE_EXT: (1, BUFSIZE),
+    RECTYPE_FIX: (1, BUFSIZE),
+    RECTYPE_PFS: (1, BUFSIZE),
+    RECTYPE_SNAPSHOT: (SNAPSHOT_DATA_SIZE, SNAPSHOT_DATA_SIZE),
+}
+"""Least and most bytes of what a file system holds of each type."""
 
 
 def slave_record(ctx: Context, pfs: int) -> PfsData:
@@ -225,15 +239,15 @@ class BatchWriter:
     def _zone(leaf: LeafElement) -> int:
         """Where the data goes; StreamError for what no file system holds."""
         size = leaf.data_len
-        sound = leaf.rec_type in _DATA_TYPES or (leaf.rec_type in _META_TYPES and size <= BUFSIZE)
-        if leaf.rec_type == RECTYPE_INODE:
-            sound = size == INODE_DATA_SIZE
-        elif leaf.rec_type == RECTYPE_DIRENTRY:
-            sound = ENTRY_HEADER_SIZE < size <= BUFSIZE
+        least, most = _SIZES.get(leaf.rec_type, (1, 0))
+        local = leaf.localization & LOCALIZE_MASK
+        sound = least <= size <= most and (
+            local == LOCALIZE_INODE or (local == LOCALIZE_MISC and leaf.rec_type != RECTYPE_INODE)
+        )
         if not sound:
             raise StreamError(
                 f"the mirroring stream holds a record of object {leaf.obj_id:#x} of type {leaf.rec_type:#x} "
-                f"with {size} bytes"
+                f"and localization {leaf.localization:#x} with {size} bytes"
             )
         return data_zone(size) if leaf.rec_type in _DATA_TYPES else ZONE_META
 

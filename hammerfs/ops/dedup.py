@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 from hammerfs.errors import CorruptionError, UsageError
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.recorddata import verified_data
 from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk.address import Offset, bigblock_of, zone_of
 from hammerfs.ondisk.constants import RECTYPE_DATA, VERSION_DEDUP, ZONE_LARGE_DATA, ZONE_SMALL_DATA
 from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf, with_data
-from hammerfs.ops.record_data import verified_data
 from hammerfs.ops.record_range import RecordRange, key_after
 from hammerfs.store.blockmap import aligned
 from hammerfs.store.freemap import BYTES_FREE_MIN
@@ -108,7 +108,6 @@ class _Pass:
     """One pass over the records, for the CRCs from `crc_begin` up to, and not with, `crc_end`."""
 
     def __init__(self, fs: FileSystem, outcome: DedupOutcome, entries_max: int, simulate: bool) -> None:
-        self._fs = fs
         self._ctx = fs.ctx
         self._outcome = outcome
         self._entries_max = entries_max
@@ -189,7 +188,7 @@ class _Pass:
     def _is_same(self, one: LeafElement, other: LeafElement) -> bool:
         self._read_bytes += 2 * one.data_len
         try:
-            same = verified_data(self._fs, one) == verified_data(self._fs, other)
+            same = verified_data(self._ctx, one) == verified_data(self._ctx, other)
         except CorruptionError:
             self._outcome.skipped += one.data_len
             return False

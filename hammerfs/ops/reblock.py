@@ -16,6 +16,7 @@ from itertools import islice
 
 from hammerfs.errors import CorruptionError, NoSpaceError
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.recorddata import verified_data
 from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import Offset, bigblock_of, volume_of, zone_of
@@ -40,7 +41,6 @@ from hammerfs.ondisk.constants import (
     ZONE_META,
 )
 from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf, with_data
-from hammerfs.ops.record_data import verified_data
 from hammerfs.ops.record_range import FIRST, Position, RecordRange, key_after, position_of
 
 _BATCH = 64
@@ -153,7 +153,6 @@ class _Mover:
     """Moves records and nodes of one run."""
 
     def __init__(self, fs: FileSystem, parts: Parts, free_level: int, volume: int | None) -> None:
-        self._fs = fs
         self._ctx = fs.ctx
         self._parts = parts
         self._free_level = free_level
@@ -222,7 +221,7 @@ class _Mover:
         old, size, zone = element.data_offset, element.data_len, zone_of(element.data_offset)
         ctx.blockmap.verify_allocated(old, size)
         try:
-            data = verified_data(self._fs, element)
+            data = verified_data(self._ctx, element)
         except CorruptionError:
             outcome.damaged += 1
             return

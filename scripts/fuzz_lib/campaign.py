@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from fuzz_lib import bases, questions, walks
 from fuzz_lib.atlas import Atlas, survey
 from fuzz_lib.changes import Editor, Program
+from fuzz_lib.directives import DIRECTIVES, Turn
 from fuzz_lib.generate import Generator
 from fuzz_lib.image import Image
 from fuzz_lib.oracle import signature, time_limit
@@ -26,10 +27,13 @@ FAILURES_MAX = 20
 """Different failures after which a run gives up."""
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
 SESSIONS = 8
-"""Different sessions that write; an image gets one of them, a replay all."""
+"""Different sessions that write; an image gets one of them, a replay all.  So with directives."""
+MIRRORED = "pfs7"
+"""The base whose PFS 1 is mirrored to hostile images, and whose PFS 2 they are mirrored to."""
 Stage = Callable[[Sequence[MemoryDevice], set[str]], object]
 ROTATING: tuple[tuple[int, str, Stage | None], ...] = (
     (4, "write", None),
+    (3, "directives", None),
     (1, "show", walks.show),
     (1, "show-undo", walks.show_undo),
     (1, "blockmap", walks.blockmap),
@@ -95,10 +99,13 @@ class Laboratory:
             for _, name, stage in ROTATING:
                 if stage is not None and chosen in (None, name):
                     stage(devices, kinds)
-            own = zlib.crc32(json.dumps(program.changes).encode()) % SESSIONS
+            own = zlib.crc32(json.dumps(program.changes).encode())
             for number in range(SESSIONS):
-                if chosen is None or (chosen == "write" and number == own):
+                if chosen is None or (chosen == "write" and number == own % SESSIONS):
                     write_session(devices, kinds, report, seen, number)
+            for number, directive in enumerate(DIRECTIVES.values()):
+                if chosen is None or (chosen == "directives" and number == own % len(DIRECTIVES)):
+                    directive(Turn(devices, kinds, report, seen, self.bases[MIRRORED], own))
         return kinds
 
     def failure(self, program: Program, chosen: str | None = None) -> BaseException | None:

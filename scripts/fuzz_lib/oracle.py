@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from hammerfs.device.base import check_range
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import HammerError
 from hammerfs.ondisk.constants import BUFSIZE
@@ -67,6 +68,15 @@ class GuardedDevice(MemoryDevice):
         if offset < 0 or offset + len(data) > self._size:
             raise Failure(f"a write of {len(data)} bytes at {offset}, outside of {self._size}")
         super().write(offset, data)
+
+
+class CutDevice(GuardedDevice):
+    """One that may end before its volume does, for who looks at such volumes all the same."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Fail as a device does."""
+        check_range("read", self, offset, size)
+        return super().read(offset, size)
 
 
 def guarded(devices: Sequence[MemoryDevice], *, writable: bool) -> list[GuardedDevice]:

@@ -36,6 +36,13 @@ def write_session(
     changed = attempt(lambda: _session(volumes, kinds, before or Seen(), number), kinds)
     if changed is None:
         return
+    judge(volumes, kinds, report, before, changed)
+
+
+def judge(
+    volumes: Sequence[MemoryDevice], kinds: set[str], report: Report | None, before: Seen | None, changed: set[int]
+) -> None:
+    """Mount and walk what a change that ended well has left, and compare it with what was there before it."""
     after = look(volumes, kinds)
     if before is not None and _comparable(report):
         if after is None:

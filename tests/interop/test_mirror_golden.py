@@ -12,10 +12,11 @@ from judge import Golden, as_tree, closing, differences, problems, view
 from small_filesystem import fresh, mount
 
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.fs.mirrorread import changes, read_data, source_state
+from hammerfs.fs.mirrorread import changes, source_state
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
+from hammerfs.fs.recorddata import read_data
 from hammerfs.fs.rootrecords import save_pfs
 from hammerfs.ondisk.address import Localization, pfs_localization
 from hammerfs.ondisk.constants import (

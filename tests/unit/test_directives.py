@@ -17,7 +17,7 @@ from small_filesystem import FIFO_SIZE, VOLUME_SIZE, make, mount, names, read, w
 
 from hammerfs.cli import hammer
 from hammerfs.cli.directive_config import DEFAULTS
-from hammerfs.cli.directive_recover import _Copy
+from hammerfs.cli.directive_recover import Copy
 from hammerfs.cli.directive_status import humanized
 from hammerfs.cli.pfs_options import SECONDS_MAX, parse_seconds
 from hammerfs.device.file import FileDevice
@@ -414,7 +414,7 @@ def test_names_of_a_hostile_image_do_not_lead_out(tmp_path: Path, image: Path) -
     out = tmp_path / "out"
     out.mkdir()
     device = FileDevice(str(image), writable=False)
-    _Copy(VolumeSet.open([device]), objects, out).run()
+    Copy(VolumeSet.open([device]), objects, out).run()
     device.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "volume.img"]
     assert [path.name for path in out.iterdir()] == ["PFS00000"]
