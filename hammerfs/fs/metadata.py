@@ -74,6 +74,9 @@ def end_record(ctx: Context, tid: Tid, raw: bytes, *, nohistory: bool) -> None:
     element = unpack_leaf(raw)
     key = element_key(raw)
     if nohistory or element.create_tid == tid:
+        if element.data_offset:
+            # Before anything changes: what is found wrong afterwards would leave half of it done.
+            ctx.blockmap.verify_allocated(element.data_offset, element.data_len)
         ctx.tree.remove(key, tid)
         ctx.inodes.record_vanished(element)
         if element.data_offset:

@@ -69,9 +69,17 @@ def _add(call: Call) -> Work[Result]:
 
 
 def _planned(ctx: Context, device: Device, number: int) -> tuple[FormatLayout, VolumeGeometry]:
-    """Where everything will lie on a new volume, whose areas are as large as those of the root."""
+    """Where everything will lie on a new volume, whose areas are as large as those of the root.
+
+    CorruptionError when those cannot be, UsageError when the device does not fit.
+    """
     root = ctx.root.header
     boot, memory = root.vol_mem_beg - root.vol_bot_beg, root.vol_buf_beg - root.vol_mem_beg
+    if boot < 0 or memory < 0 or (boot | memory) % BUFSIZE:
+        raise CorruptionError(
+            f"impossible boot area of {boot} or memory area of {memory} bytes in the volume header",
+            path=ctx.volumes.root.device.name,
+        )
     label = root.vol_label.split(b"\0", 1)[0][: LABEL_SIZE - 1]
     layout = FormatLayout(FormatParameters(label, (), ctx.version, 0, boot, memory, ctx.volumes.fsid, 0))
     geometry = volume_geometry(number, device.size, boot, memory)

@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 from hammerfs.errors import UsageError
 
-_TIME = re.compile(r"(\d+)([dhms]?)\Z")
+_TIME = re.compile(r"(\d{1,9})([dhms]?)\Z", re.ASCII)
+_SHOWN_MAX = 40
+"""Of a word that is wrong: whoever wrote the configuration may have meant no good."""
 WORDS = ("snapshots", "prune", "rebalance", "dedup", "reblock", "recopy")
 _FACTORS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 _STAMP = re.compile(r"[^-.]*[-.](\d{4})(\d{2})(\d{2})(?:-(\d{2})(\d{2}))?")
@@ -56,7 +58,7 @@ def seconds_of(text: str) -> int:
     """A time in seconds."""
     match = _TIME.match(text)
     if match is None:
-        raise UsageError(f"'{text}' is no time: a number and d, h, m or s")
+        raise UsageError(f"{text[:_SHOWN_MAX]!r} is no time: a number of up to nine digits and d, h, m or s")
     return int(match.group(1)) * _FACTORS[match.group(2)]
 
 

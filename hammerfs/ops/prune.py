@@ -18,6 +18,7 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk.address import Localization, ObjId, Tid, zone_of
 from hammerfs.ondisk.constants import (
+    INODE_DATA_SIZE,
     LOCALIZE_PFS_MASK,
     MAX_TID,
     NODE_SIZE,
@@ -122,6 +123,7 @@ def _destroy(ctx: Context, raw: bytes, element: LeafElement) -> int:
 def _is_nameless(ctx: Context, element: LeafElement) -> bool:
     """Whether an inode lives without a link; a damaged one is left to whoever looks for damage."""
     try:
-        return not InodeData.unpack(read_record(ctx, element)).nlinks
+        data = read_record(ctx, element)
     except CorruptionError:
         return False
+    return len(data) == INODE_DATA_SIZE and not InodeData.unpack(data).nlinks

@@ -130,7 +130,7 @@ class FreeMap:
     def verify_owned(self, bigblock: Offset, zone: int, size: int) -> Layer2:
         """The entry of a big-block in which `zone` owns `size` bytes at least; CorruptionError when it does not."""
         entry = self.layer2(bigblock)
-        if entry.zone != zone or entry.bytes_free + size > BIGBLOCK_SIZE:
+        if entry.zone != zone or size < 0 or entry.bytes_free + size > BIGBLOCK_SIZE:
             raise CorruptionError(f"{size} bytes freed that zone {zone} does not own", offset=bigblock)
         return entry
 

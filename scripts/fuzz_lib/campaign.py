@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from fuzz_lib import bases, questions, walks
 from fuzz_lib.atlas import Atlas, survey
 from fuzz_lib.changes import Editor, Program
-from fuzz_lib.directives import DIRECTIVES, Turn
+from fuzz_lib.directives import DIRECTIVES, Turn, direct
 from fuzz_lib.generate import Generator
 from fuzz_lib.image import Image
 from fuzz_lib.oracle import signature, time_limit
@@ -103,9 +103,9 @@ class Laboratory:
             for number in range(SESSIONS):
                 if chosen is None or (chosen == "write" and number == own % SESSIONS):
                     write_session(devices, kinds, report, seen, number)
-            for number, directive in enumerate(DIRECTIVES.values()):
-                if chosen is None or (chosen == "directives" and number == own % len(DIRECTIVES)):
-                    directive(Turn(devices, kinds, report, seen, self.bases[MIRRORED], own))
+            if chosen in (None, "directives"):
+                turn = Turn(devices, kinds, report, seen, self.bases[MIRRORED], own)
+                direct(turn, list(DIRECTIVES) if chosen is None else [list(DIRECTIVES)[own % len(DIRECTIVES)]])
         return kinds
 
     def failure(self, program: Program, chosen: str | None = None) -> BaseException | None:

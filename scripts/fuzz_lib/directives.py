@@ -129,6 +129,8 @@ def _writing(deed: Deed, *, keeps: bool = True) -> Directive:
             return [device for device in volumes if device in here]
 
         left = attempt(within, turn.kinds)
+        if all(map(MemoryDevice.same_bytes, volumes, turn.devices)):
+            return  # refused, and looked at already
         _look_after(turn, volumes if left is None else left, keeps=keeps and left is not None)
 
     return run
@@ -282,3 +284,13 @@ DIRECTIVES: dict[str, Directive] = {
     "strip": _strip,
 }
 """By name; an image gets one of them, a replay all."""
+
+
+def direct(turn: Turn, names: Sequence[str]) -> None:
+    """Try directives one after the other, each on the image as it is; a failure says which one it was."""
+    for name in names:
+        try:
+            DIRECTIVES[name](turn)
+        except BaseException as error:
+            error.add_note(f"by the directive '{name}'")
+            raise

@@ -46,7 +46,7 @@ def judge(
     after = look(volumes, kinds)
     if before is not None and _comparable(report):
         if after is None:
-            raise Failure("a session ended well, and then the file system cannot be mounted: " + "; ".join(kinds))
+            raise Failure("a change ended well, and then the file system cannot be mounted: " + "; ".join(kinds))
         _compare(before, after, changed)
         _check_after(volumes, report, kinds)
 
@@ -213,9 +213,9 @@ def _check_after(volumes: Sequence[MemoryDevice], report: Report | None, kinds: 
         found = check_devices(guarded(volumes, writable=False))
     except HammerError as error:
         check_sentence(error)
-        raise Failure(f"a session ended well, and then check says: {kind_of(error)}") from error
+        raise Failure(f"a change ended well, and then check says: {kind_of(error)}") from error
     for problem in found.problems:
         if problem.kind in STRUCTURAL | {"B-tree node", "B-tree element"} and report is not None:
             known = any(old.kind == problem.kind for old in report.problems)
             if not known:
-                raise Failure(f"a session ended well and left this: {problem}")
+                raise Failure(f"a change ended well and left this: {problem}")

@@ -5,18 +5,26 @@ from __future__ import annotations
 import errno
 
 import pytest
+from fuzz_lib import directives, streams, walks
 from fuzz_lib.campaign import Laboratory, run
 from fuzz_lib.changes import Change, Program
+from fuzz_lib.directives import DIRECTIVES, Turn, direct
 from fuzz_lib.oracle import READS_MAX, Failure, GuardedDevice, check_sentence, signature
 from fuzz_lib.walks import Probe, mount
 
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import FileOperationError, HammerError
 from hammerfs.fs import inodecache
+from hammerfs.fs.context import Context
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.recorddata import verified_data
 from hammerfs.ondisk.address import volume_of
-from hammerfs.ondisk.constants import BUFSIZE
+from hammerfs.ondisk.constants import BUFSIZE, RECTYPE_DATA
+from hammerfs.ondisk.element import LeafElement
 from hammerfs.ondisk.volume import VolumeHeader
+from hammerfs.ops import history, reblock
+from hammerfs.ops.operation import Operation
+from hammerfs.ops.registry import OPERATIONS
 from hammerfs.vfs.nodeids import ROOT_NODE_ID
 
 
@@ -29,6 +37,41 @@ def test_sound_images_are_sound(laboratory: Laboratory) -> None:
     for name in laboratory.bases:
         kinds = laboratory.look(Program(name, []), "write")
         assert not [kind for kind in kinds if kind.startswith(("check", "Corruption"))], name
+
+
+def test_directives_ask_for_every_operation_and_leave_a_sound_image_sound(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: set[str] = set()
+
+    def noted(name: str) -> Operation:
+        asked.add(name)
+        return OPERATIONS[name]
+
+    for module in (directives, streams):
+        monkeypatch.setattr(module, "find", noted)
+    for base in ("pfs7", "two7"):
+        devices = laboratory.build(Program(base, []))
+        kinds: set[str] = set()
+        turn = Turn(
+            devices, kinds, walks.check(devices, kinds), walks.look(devices, kinds), laboratory.bases["pfs7"], 2
+        )
+        direct(turn, [name for name in DIRECTIVES if "wrong" not in name])
+        assert not [kind for kind in kinds if kind.startswith(("check", "Corruption"))]
+    assert asked == set(OPERATIONS) - {operation.name for operation in history.OPERATIONS}
+
+
+def test_what_a_directive_does_to_files_is_noticed(laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With data moved that is not what it was."""
+
+    def zeroed(ctx: Context, leaf: LeafElement) -> bytes:
+        return bytes(leaf.data_len) if leaf.rec_type == RECTYPE_DATA else verified_data(ctx, leaf)
+
+    monkeypatch.setattr(reblock, "verified_data", zeroed)
+    error = laboratory.failure(Program("plain7", []))
+    assert isinstance(error, Failure)
+    assert "was sound and is not any more" in str(error)
+    assert "by the directive 'reblock'" in error.__notes__
 
 
 def test_a_seed_is_one_image(laboratory: Laboratory) -> None:

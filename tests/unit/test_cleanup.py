@@ -48,8 +48,9 @@ def test_the_lines_of_a_configuration() -> None:
         ConfigLine("reblock", 30, 0, False),
         ConfigLine("odd", 0, 0, False),
     ]
-    with pytest.raises(UsageError):
-        seconds_of("5x")
+    for wrong in ("5x", "1234567890", "\N{ARABIC-INDIC DIGIT FIVE}d"):
+        with pytest.raises(UsageError):
+            seconds_of(wrong)
 
 
 def test_the_configuration_of_who_has_none() -> None:

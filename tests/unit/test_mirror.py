@@ -209,6 +209,9 @@ def test_a_stream_that_cannot_belong_here_is_refused(volumes: list[list[MemoryDe
     odd = last.leaf._replace(rec_type=0x99).pack()
     with pytest.raises(StreamError, match="type 0x99"):
         apply(target, [Record(odd, last.data)], end)
+    local = last.leaf._replace(localization=3).pack()
+    with pytest.raises(StreamError, match="localization 0x10003"):
+        apply(target, [Record(local, last.data)], end)
     finish(volumes, source, target)
 
 
