@@ -12,11 +12,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fuzz_lib import bases, questions, walks
 from fuzz_lib.atlas import Atlas, survey
 from fuzz_lib.changes import Editor, Program
-from fuzz_lib.directives import DIRECTIVES, Turn, direct
+from fuzz_lib.directives import DIRECTIVES, Partner, Turn, direct
 from fuzz_lib.generate import Generator
 from fuzz_lib.image import Image
 from fuzz_lib.oracle import signature, time_limit
@@ -80,6 +81,14 @@ class Laboratory:
         }
         self._chosen = {name: self.atlases[name] for name in names or self.atlases}
 
+    @cached_property
+    def partner(self) -> Partner:
+        """The other end of mirroring."""
+        devices = self.bases[MIRRORED]
+        seen = walks.look(devices, set())
+        assert seen is not None
+        return Partner(devices, seen)
+
     def program(self, seed: str) -> Program:
         """The program of a seed."""
         return Generator(self._chosen, random.Random(seed)).program()
@@ -104,7 +113,7 @@ class Laboratory:
                 if chosen is None or (chosen == "write" and number == own % SESSIONS):
                     write_session(devices, kinds, report, seen, number)
             if chosen in (None, "directives"):
-                turn = Turn(devices, kinds, report, seen, self.bases[MIRRORED], own)
+                turn = Turn(devices, kinds, report, seen, self.partner, own)
                 direct(turn, list(DIRECTIVES) if chosen is None else [list(DIRECTIVES)[own % len(DIRECTIVES)]])
         return kinds
 

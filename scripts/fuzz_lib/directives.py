@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from fuzz_lib.oracle import CutDevice, Failure, GuardedDevice, guarded
 from fuzz_lib.session import judge
-from fuzz_lib.streams import into_slave, mutated, stream_of
+from fuzz_lib.streams import SLAVE, into_slave, mutated, stream_of
 from fuzz_lib.walks import Seen, attempt, look, mount
 from hammerfs.cli.directive_recover import Copy
 from hammerfs.device.memory import MemoryDevice
@@ -39,8 +39,17 @@ LINKS = [0x100000018, 0, 0x100000040, NOW - 100, 0x100001000, NOW]
 """Softlinks to snapshots as a client of `prune` tells of them: TIDs and seconds in turn."""
 ROUNDS_MAX = 4
 """Pieces of what is interrupted again and again."""
+SLAVE_LINK = b"/pfs two"
 NEW_BIGBLOCKS = 8
 """Of a volume that is added."""
+
+
+@dataclass(frozen=True)
+class Partner:
+    """Sound volumes to mirror from (PFS 1) and to (PFS 2, a slave that was never written to), and what a walk sees."""
+
+    devices: Sequence[MemoryDevice]
+    seen: Seen
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Turn:
     """The image that a directive is tried on.
 
     report, seen -- what was found by a check and a walk before
-    mirrored -- sound volumes with a master, PFS 1, and a slave, PFS 2
+    partner -- the other end of mirroring
     own -- a number of the image's own, for whatever has to be chosen
     """
 
@@ -56,7 +65,7 @@ class Turn:
     kinds: set[str]
     report: Report | None
     seen: Seen | None
-    mirrored: Sequence[MemoryDevice]
+    partner: Partner
     own: int
 
 
@@ -198,7 +207,7 @@ def _relieve(turn: Turn, fs: FileSystem) -> None:
 
 def _receive(turn: Turn, fs: FileSystem) -> None:
     """A sound stream for the slave that the image may have."""
-    stream = stream_of(turn.mirrored, 1, turn.kinds)
+    stream = stream_of(turn.partner.devices, 1, turn.kinds)
     if stream is not None:
         into_slave(fs, stream, turn.kinds)
 
@@ -211,13 +220,14 @@ def _send(turn: Turn, *, mutate: bool, pfs: int) -> None:
         return
     if mutate:
         stream = mutated(stream, turn.own)
-    volumes = guarded(turn.mirrored, writable=True)
+    volumes = guarded(turn.partner.devices, writable=True)
     fs = mount(volumes)
     into_slave(fs, stream, turn.kinds)
     fs.close_now()
-    sound = Turn(volumes, turn.kinds, Report(), Seen(), turn.mirrored, turn.own)
-    _look_after(sound, volumes, keeps=True)
-    look(volumes, turn.kinds, pfs=2)
+    seen = turn.partner.seen
+    links = {node for path, node in seen.files if path == SLAVE_LINK}  # tells the TID that the slave is shown as of
+    judge(guarded(volumes, writable=True), turn.kinds, Report(), seen, links)
+    look(volumes, turn.kinds, pfs=SLAVE)
 
 
 def _recover(turn: Turn) -> None:

@@ -21,9 +21,9 @@ SAY_SECONDS = 60.0
 EPILOG = """
 Every image is made from a sound one by a few changes, with checksums made right again, checked, walked through a
 read-only mount, and looked at in one more way: by a session that writes, by one of hammer's directives, by show,
-show-undo, blockmap or checkmap, or as it was in the past. A failure is printed with its seed, its traceback and the shrunken program that makes the image;
---replay takes the seed, with the --bases of the run, or a file with programs as tests/corpus/finds.json has them. Exit
-status 1: something failed.
+show-undo, blockmap or checkmap, or as it was in the past. A failure is printed with its seed, its traceback and the
+shrunken program that makes the image; --replay takes the seed, with the --bases of the run, or a file with programs as
+tests/corpus/finds.json has them. Exit status 1: something failed.
 """
 
 

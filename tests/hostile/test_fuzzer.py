@@ -53,9 +53,7 @@ def test_directives_ask_for_every_operation_and_leave_a_sound_image_sound(
     for base in ("pfs7", "two7"):
         devices = laboratory.build(Program(base, []))
         kinds: set[str] = set()
-        turn = Turn(
-            devices, kinds, walks.check(devices, kinds), walks.look(devices, kinds), laboratory.bases["pfs7"], 2
-        )
+        turn = Turn(devices, kinds, walks.check(devices, kinds), walks.look(devices, kinds), laboratory.partner, 2)
         direct(turn, [name for name in DIRECTIVES if "wrong" not in name])
         assert not [kind for kind in kinds if kind.startswith(("check", "Corruption"))]
     assert asked == set(OPERATIONS) - {operation.name for operation in history.OPERATIONS}
