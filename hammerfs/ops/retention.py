@@ -57,7 +57,9 @@ class BetweenSnapshots:
         tids = self.tids
         if delete_tid > tids[-1]:
             return False
-        return tids[bisect_left(tids, create_tid)] >= delete_tid
+        # What was deleted before it was created, as only damage has it, no moment shows.
+        at = bisect_left(tids, create_tid)
+        return at == len(tids) or tids[at] >= delete_tid
 
 
 def demanded_tids(moments: Iterable[Moment], prune_min: int, now: int) -> list[Tid]:

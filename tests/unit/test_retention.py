@@ -41,3 +41,7 @@ def test_snapshots_younger_than_prune_min_leave_history_whole(prune_min: int, ex
 def test_a_snapshot_of_unknown_age_counts_where_its_tid_puts_it() -> None:
     moments = [Moment(10, None), Moment(20, 990), Moment(30, None)]
     assert demanded_tids(moments, 100, now=1000) == [10]
+
+
+def test_what_was_deleted_before_it_was_created_is_shown_by_no_snapshot() -> None:
+    assert BetweenSnapshots([10, 20]).dispensable(30, 15)
