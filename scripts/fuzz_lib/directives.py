@@ -179,7 +179,7 @@ def _remove_snapshots(turn: Turn, fs: FileSystem) -> None:
 
 
 def _ask_in_general(turn: Turn, fs: FileSystem) -> None:
-    for name in ("info", "statistics", "version-get", "reclaimable", "prune-plan", "prune-links"):
+    for name in ("info", "statistics", "version-get", "reclaimable", "prune-plan", "snapshot-folder"):
         ask(turn, fs, name)
     for pfs in (0, 1, 2):
         ask(turn, fs, "pfs-get", pfs=pfs)
@@ -190,8 +190,9 @@ def _ask_in_general(turn: Turn, fs: FileSystem) -> None:
 def _change_pfs(turn: Turn, fs: FileSystem) -> None:
     for pfs in (0, 1, 2):
         tids = {"sync_beg_tid": 1, "sync_end_tid": 0x100000200} if pfs == 2 else {}
-        uuids = {"shared_uuid": "3f0c1d52-7a51-4f0e-8c39-00a0c9e5b0f2"}
-        ask(turn, fs, "pfs-update", pfs=pfs, label="new", snapshots="/var/hammer", prune_min=60, **tids, **uuids)
+        words: dict[str, Any] = {"label": "new", "snapshots": "/var/hammer", "prune_min": 60, **tids}
+        words["shared_uuid"] = "3f0c1d52-7a51-4f0e-8c39-00a0c9e5b0f2"
+        ask(turn, fs, "pfs-update", pfs=pfs, **words)
 
 
 def _destroy_and_create(turn: Turn, fs: FileSystem) -> None:
