@@ -185,6 +185,7 @@ def _ask_in_general(turn: Turn, fs: FileSystem) -> None:
         ask(turn, fs, "pfs-get", pfs=pfs)
         ask(turn, fs, "mirror-state", pfs=pfs)
         ask(turn, fs, "mirror-split", pfs=pfs, begin=0, end=fs.ctx.root.next_tid, bytes=5000)
+        ask(turn, fs, "mirror-await", pfs=pfs, end=0)
 
 
 def _change_pfs(turn: Turn, fs: FileSystem) -> None:
@@ -211,6 +212,12 @@ def _receive(turn: Turn, fs: FileSystem) -> None:
     stream = stream_of(turn.partner.devices, 1, turn.kinds)
     if stream is not None:
         into_slave(fs, stream, turn.kinds)
+
+
+def _mirror_within(turn: Turn, fs: FileSystem) -> None:
+    """From one PFS of the image to the slave that it may have."""
+    end = ask(turn, fs, "mirror-state", pfs=1).get("sync_end_tid", 0)
+    ask(turn, fs, "mirror-within", pfs=2, source=1, begin=0, end=end)
 
 
 # --- on volumes, or on more than one file system ------------------------------------------------
@@ -277,6 +284,7 @@ DIRECTIVES: dict[str, Directive] = {
     "rebalance in pieces": _writing(_in_pieces("rebalance", percentage=50)),
     "dedup": _writing(_asked("dedup", memory=1 << 20)),
     "snapshot": _writing(_asked("snapshot-add", label="new")),
+    "snapshots of old": _writing(_asked("snapshot-adopt", links=[[5, 0], [0x100000200, 1_700_000_000]])),
     "snapshot-remove": _writing(_remove_snapshots),
     "config": _writing(_asked("config-set", text="snapshots 1d 60d\nprune 1d 5m\n")),
     "version-upgrade to 4": _writing(_asked("version-upgrade", version=4)),
@@ -288,6 +296,7 @@ DIRECTIVES: dict[str, Directive] = {
     "volume-add": _writing(_asked("volume-add", device="new")),
     "volume-del": _writing(_asked("volume-del", device="volume1", reblock=True)),
     "mirror-write": _writing(_receive, keeps=False),
+    "mirror-copy within": _writing(_mirror_within, keeps=False),
     "mirror-copy": partial(_send, mutate=False, pfs=0),
     "mirror-copy of a PFS": partial(_send, mutate=False, pfs=1),
     "mirror-copy of what went wrong": partial(_send, mutate=True, pfs=0),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from second_opinion import ORIGINAL
+from second_opinion import demand_original
 from small_filesystem import fresh, make, mount
 
 from hammerfs.cli import hammer
@@ -170,18 +169,16 @@ def test_unknown_words_and_too_many_are_refused(image: Path, capsys: pytest.Capt
 
 @pytest.mark.parametrize("name", ["show", "show-undo", "blockmap", "checkmap"])
 def test_the_original_says_as_much_with_v(name: str, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if shutil.which(ORIGINAL) is None:
-        pytest.skip("the original's hammer(8) is not on this machine")
-    theirs = subprocess.run([ORIGINAL, "-v", "-f", str(image), name], capture_output=True, check=True)
+    original = demand_original()
+    theirs = subprocess.run([original, "-v", "-f", str(image), name], capture_output=True, check=True)
     assert hammer.main(["-v", "-f", str(image), name]) == 0
     assert capsys.readouterr().out.splitlines() == theirs.stdout.decode().splitlines()
 
 
 def test_the_original_prints_the_same(image: Path, directive: Directive) -> None:
-    if shutil.which(ORIGINAL) is None:
-        pytest.skip("the original's hammer(8) is not on this machine")
+    original = demand_original()
     for form in FORMS:
-        theirs = subprocess.run([ORIGINAL, "-f", str(image), "show", *form], capture_output=True, check=True)
+        theirs = subprocess.run([original, "-f", str(image), "show", *form], capture_output=True, check=True)
         ours, lines = directive(*form), theirs.stdout.decode().splitlines()
         # What PFS records say is not indented by the original, unlike all the rest.
         indented = [i for i, line in enumerate(ours) if "uuid=" not in line and "mirror_flags=" not in line]
