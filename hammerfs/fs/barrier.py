@@ -20,6 +20,9 @@ SMALL_BYTES = 256 * 1024
 SHORT_SECONDS = 0.003
 """Mean duration of small barriers beyond which they go into a thread, too."""
 _WEIGHT = 0.2
+_SLOWEST_SECONDS = 2 * SHORT_SECONDS
+"""What a slower one counts as: one that had to wait for others' writes tells nothing about the next, some in a row do.
+"""
 
 
 class BarrierRunner:
@@ -59,4 +62,4 @@ class BarrierRunner:
         self._learn(time.perf_counter() - began)
 
     def _learn(self, seconds: float) -> None:
-        self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
+        self._mean_seconds += _WEIGHT * (min(seconds, _SLOWEST_SECONDS) - self._mean_seconds)

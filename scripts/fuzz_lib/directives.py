@@ -25,6 +25,7 @@ from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Deaf, run_work
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE
+from hammerfs.ondisk.pfs import PfsData
 from hammerfs.ops.check import Report
 from hammerfs.ops.cleanup_config import is_due, is_expired, parse_config
 from hammerfs.ops.keepfree import relieve
@@ -216,8 +217,10 @@ def _receive(turn: Turn, fs: FileSystem) -> None:
 
 def _mirror_within(turn: Turn, fs: FileSystem) -> None:
     """From one PFS of the image to the slave that it may have."""
-    end = ask(turn, fs, "mirror-state", pfs=1).get("sync_end_tid", 0)
-    ask(turn, fs, "mirror-within", pfs=2, source=1, begin=0, end=end)
+    told = ask(turn, fs, "mirror-state", pfs=1).get("record")
+    if told is not None:
+        end = PfsData(bytearray.fromhex(told)).sync_end_tid
+        ask(turn, fs, "mirror-within", pfs=2, source=1, begin=0, end=end)
 
 
 # --- on volumes, or on more than one file system ------------------------------------------------

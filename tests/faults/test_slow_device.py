@@ -79,9 +79,12 @@ async def test_barriers_that_take_long_go_into_threads_and_come_back_when_they_a
     assert barriers.is_short()
     with mock.patch("hammerfs.fs.barrier.time.perf_counter", iter([0.0, 10 * SHORT_SECONDS] * 20).__next__):
         await barriers.run()
-        assert not barriers.is_short()
+        assert barriers.is_short(), "one that had to wait says little"
+        while barriers.is_short():
+            await barriers.run()
         await barriers.run()
-    assert (barriers.inline, barriers.threaded) == (1, 1)
+    assert barriers.inline < 6
+    assert barriers.threaded == 1
     while not barriers.is_short():
         await barriers.run()
     assert barriers.threaded < 40
