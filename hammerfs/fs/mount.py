@@ -42,6 +42,7 @@ class FileSystem:
     read_only -- nothing may change: asked for, the past, a slave, or after a failure
     works -- how many pieces of work run beside the requests (`work.py`)
     bytes_read, bytes_written -- contents of files, since the mount
+    requests_served -- tells how many requests whoever serves it has answered
     open_device -- opens a device to be added to it for writing, locked; None where that is not possible
     """
 
@@ -51,6 +52,7 @@ class FileSystem:
         self.ctx = ctx
         self.options = options
         self.works = self.bytes_read = self.bytes_written = 0
+        self.requests_served: Callable[[], int] = int
         self.flusher = None if ctx.read_only else Flusher(ctx)
         self._fsync = None if self.flusher is None else Fsync(ctx, self.flusher)
         localization = pfs_localization(options.pfs)

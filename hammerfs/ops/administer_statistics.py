@@ -27,6 +27,7 @@ def _statistics(call: Call) -> Work[Result]:
             "reciters": 0 if flusher is None else flusher.statistics_records,
         },
         "io": {
+            "requests": fs.requests_served(),
             "file_read": fs.bytes_read,
             "file_write": fs.bytes_written,
             "disk_read": ctx.volumes.bytes_read,

@@ -62,6 +62,7 @@ def serve(
     keep_freed_memory()
     if dispatch.install(lambda: fs.quiet):
         fs.know_waiting_requests(dispatch.request_waits)
+        fs.requests_served = lambda: dispatch.statistics().requests
     try:
         _mount(operations, mountpoint, source, kernel_options)
     except BaseException:

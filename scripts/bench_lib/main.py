@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench_lib import data, durable, metadata, programs
+from bench_lib import data, durable, guard, metadata, programs
 from bench_lib.measure import MIB, Bench
-from bench_lib.peers import BASE, KINDS, BenchError, Kind, Peer
+from bench_lib.peers import BASE, HAMMERFS, KINDS, BenchError, Kind, Peer
 from bench_lib.report import Repetition, Report
 
 WORKLOADS: dict[str, Callable[[Bench], None]] = {
@@ -44,7 +44,8 @@ image in each round; files, fsyncs and bytes are the same for all. Rows called c
 emptied kernel caches. Ratios are to {BASE}. Without --peers, all that are installed take part:
 {", ".join(name for name in KINDS if not KINDS[name].only_by_name)} (Debian packages fuse2fs, ntfs-3g and
 e2fsprogs; ext4 on a loop device is the kernel's own and needs root). hammerfs-pure is hammerfs that does not run
-compiled modules.
+compiled modules. With --quick, what hammerfs' operations cost is compared with scripts/bench_lib/recorded.json: CPU by
+wide bounds, requests by narrow ones; exit status 1 when one costs much more.
 """
 
 
@@ -55,10 +56,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workloads", type=names_of(WORKLOADS), default=list(WORKLOADS), metavar="NAMES",
                         help=f"comma-separated, of {', '.join(WORKLOADS)}; default: all")  # fmt: skip
     parser.add_argument("--reps", type=int, help="rounds; default 3, with --quick 1")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work: to see that it works, not how fast")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the work: does it work, and does it cost what it did"
+    )
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), metavar="DIR", help="where images go (/var/tmp)")
     parser.add_argument("--size", type=int, default=IMAGE_MIB, metavar="MIB", help=f"image size ({IMAGE_MIB})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers of all rounds there, too")
+    parser.add_argument(
+        "--record", action="store_true", help="what --quick compares costs with from now on is this run"
+    )
     parsed = parser.parse_args(arguments)
     if parsed.reps is None:
         parsed.reps = 1 if parsed.quick else 3
@@ -170,4 +176,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(Report(repetitions).markdown())
     if options.json is not None:
         options.json.write_text(json.dumps([repetition.as_json() for repetition in repetitions], indent=1) + "\n")
-    return 1 if not repetitions or any(repetition.failures for repetition in repetitions) else 0
+    failed = not repetitions or any(repetition.failures for repetition in repetitions)
+    dear = look_at_costs(repetitions, options)
+    return 1 if failed or dear else 0
+
+
+def look_at_costs(repetitions: Sequence[Repetition], options: argparse.Namespace) -> bool:
+    """Record what hammerfs' operations cost, or see that they cost what was recorded; True when they cost much more."""
+    rows = [row for repetition in repetitions if repetition.peer == HAMMERFS.name for row in repetition.rows]
+    if options.record:
+        guard.record(rows)
+        say(f"costs recorded in {guard.RECORDED}")
+    elif options.quick and rows:
+        dear = list(guard.complaints(rows))
+        for sentence in dear:
+            print(f"dearer than recorded: {sentence}")
+        if not dear:
+            print("No operation costs much more CPU or more requests than was recorded.")
+        return bool(dear)
+    return False

@@ -46,6 +46,7 @@ class Row:
     count -- operations behind the number
     cpu_us -- CPU time of the server in microseconds per operation, entry or megabyte, for a program per run; None for
         a file system without a server
+    requests -- FUSE requests per the same, up to the end of the row itself; None where the server does not tell
     """
 
     name: str
@@ -53,6 +54,7 @@ class Row:
     unit: str
     count: int
     cpu_us: float | None = None
+    requests: float | None = None
 
     @property
     def more_is_better(self) -> bool:
@@ -161,9 +163,11 @@ class Bench:
             self.cold_is_cold = False
 
     # --- measuring ------------------------------------------------------------------------------
-    def put(self, name: str, value: float, unit: str, count: int, cpu_us: float | None = None) -> None:
+    def put(
+        self, name: str, value: float, unit: str, count: int, cpu_us: float | None = None, requests: float | None = None
+    ) -> None:
         """Record a number."""
-        self.rows.append(Row(name, value, unit, count, cpu_us if self._peer.kind.has_server else None))
+        self.rows.append(Row(name, value, unit, count, cpu_us if self._peer.kind.has_server else None, requests))
 
     def loop(
         self,
@@ -182,6 +186,7 @@ class Bench:
         until it has unmounted, and a second row gives the rate up to then; caches are cold afterwards.
         """
         latencies = []
+        requests = self._peer.requests()
         cpu = self.server.cpu_us()
         start = last = clock()
         for item in items:
@@ -195,10 +200,11 @@ class Bench:
             finish()
         seconds = clock() - start
         amount = len(latencies) * weight
+        requests_each = None if requests is None else ((self._peer.requests() or 0) - requests) / amount
         if settle:
             self.settle()
             until_unmounted = self._unmounted_at - start
-        self.put(name, amount / seconds, unit, len(latencies), (self.server.cpu_us() - cpu) / amount)
+        self.put(name, amount / seconds, unit, len(latencies), (self.server.cpu_us() - cpu) / amount, requests_each)
         if settle:
             self.put(f"{name}, until unmounted", amount / until_unmounted, unit, len(latencies))
         return sorted(latencies)

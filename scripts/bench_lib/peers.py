@@ -5,6 +5,7 @@ All of them live in image files of one size in one folder, so that they share a 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -33,6 +34,7 @@ class Kind:
     programs -- what has to be installed
     has_server -- whether a process serves it, whose CPU time and memory can be told
     only_by_name -- takes part only when it is asked for
+    counts -- the server tells how many requests it has answered
     """
 
     name: str
@@ -41,6 +43,7 @@ class Kind:
     mount: str
     has_server: bool = True
     only_by_name: bool = False
+    counts: bool = False
 
     def missing(self) -> list[str]:
         """The programs that are not there."""
@@ -52,6 +55,7 @@ HAMMERFS = Kind(
     (f"{BIN}/hammerfs", f"{BIN}/mkfs_hammer.py"),
     f"{BIN}/mkfs_hammer.py -f -L bench --size {{size}} {{img}}",
     f"{BIN}/hammerfs mount {{img}} {{mnt}}",
+    counts=True,
 )
 HAMMERFS_PURE = Kind(
     "hammerfs-pure",
@@ -59,6 +63,7 @@ HAMMERFS_PURE = Kind(
     HAMMERFS.make,
     f"env HAMMERFS_PURE=1 {HAMMERFS.mount}",
     only_by_name=True,
+    counts=True,
 )
 FUSE2FS = Kind(
     "fuse2fs",
@@ -85,8 +90,8 @@ BASE = FUSE2FS.name
 """The peer that all others are compared with."""
 
 
-def run(command: str) -> None:
-    """Run a command; BenchError with the end of what it said when it fails."""
+def run(command: str) -> str:
+    """Run a command and return what it said; BenchError with the end of that when it fails."""
     done = subprocess.run(
         shlex.split(command),
         stdin=subprocess.DEVNULL,
@@ -98,6 +103,7 @@ def run(command: str) -> None:
     if done.returncode:
         said = done.stdout.decode(errors="replace").strip()[-400:]
         raise BenchError(f"{command}: exit status {done.returncode}: {said}")
+    return done.stdout.decode(errors="replace")
 
 
 def is_mounted(folder: Path) -> bool:
@@ -164,6 +170,13 @@ class Peer:
             if len(pids) != 1:
                 raise BenchError(f"{len(pids)} processes look like the server of {self.mountpoint}")
             self.server = pids[0]
+
+    def requests(self) -> int | None:
+        """Requests that the server has answered since it was mounted, None where it does not tell."""
+        if not self.kind.counts:
+            return None
+        told = run(f"{BIN}/hammer --json iostats 1 {shlex.quote(str(self.mountpoint))}")
+        return int(json.loads(told)["counters"]["io"]["requests"])
 
     def umount(self, watch: Callable[[], None] = lambda: None) -> None:
         """Unmount and wait for the server's end; `watch` is called every few milliseconds meanwhile."""

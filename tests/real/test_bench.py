@@ -15,7 +15,7 @@ BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 
 def test_bench_measures_hammerfs(tmp_path: Path) -> None:
     numbers, work = tmp_path / "numbers.json", tmp_path / "work"
-    workloads = "directories,parallel,fsync,sqlite"
+    workloads = "small,directories,parallel,sequential,fsync,sqlite"
     text = run(
         BENCH, "--quick", "--peers", "hammerfs", "--workloads", workloads, "--size", "2048", "--work", work,
         "--json", numbers,
@@ -26,6 +26,9 @@ def test_bench_measures_hammerfs(tmp_path: Path) -> None:
     assert {"bare fdatasync, p50", "fsync append, 16 threads to one"} <= rows.keys()
     assert all(row["value"] > 0 for name, row in rows.items() if not name.endswith("beyond bare"))
     assert rows["mkdir"]["cpu_us"] > 0
+    assert rows["stat warm"]["requests"] < 0.1
+    assert 5 < rows["create 4 KiB"]["requests"] < 7
+    assert "No operation costs much more CPU or more requests than was recorded." in text, text
     assert repetition["peak_kib"] > 0
     assert repetition["failures"] == []
     assert "| SQLite WAL (tx/s) |" in text
