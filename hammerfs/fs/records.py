@@ -55,6 +55,7 @@ class AtomicSet:
         self.records += other.records
         for directory, name in other.passing:
             self.pass_by(directory, name)
+        other.passing.clear()
 
     def pass_by(self, directory: Inode, name: bytes) -> None:
         """Remember that a name was held in between: who takes it next lands together with this set."""

@@ -8,6 +8,7 @@ the devices are closed and with them the locks given up: whoever gets the lock n
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -173,8 +174,22 @@ async def _answer_requests(
             nursery.start_soon(SpaceKeeper(operations.fs, operations.present_names.forget).run)
         await nursery.start(unmount_on_signals, partial(unmount, mountpoint))
         nursery.start_soon(_report_readiness, mountpoint, readiness)
-        await pyfuse3.main(min_tasks=WORKERS_MIN)
+        await _answer_until_the_end()
         nursery.cancel_scope.cancel()
+
+
+async def _answer_until_the_end() -> None:
+    """Return when the kernel has no more requests: unmounted, or the connection given up.
+
+    A request that was on its way just when the last user of a mount point that is gone ended comes as ECONNABORTED, as
+    does everything after an administrator's write to /sys/fs/fuse/connections/N/abort.
+    """
+    try:
+        await pyfuse3.main(min_tasks=WORKERS_MIN)
+    except* OSError as errors:
+        _, others = errors.split(lambda error: isinstance(error, OSError) and error.errno == errno.ECONNABORTED)
+        if others is not None:
+            raise others from None
 
 
 async def _report_readiness(mountpoint: str, readiness: Readiness) -> None:

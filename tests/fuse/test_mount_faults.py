@@ -217,3 +217,27 @@ def test_an_unmount_with_an_open_file_that_has_no_name_frees_its_space(hammer_mo
             assert server.poll() is None
         assert server.wait(SECONDS_MAX) == 0
     assert "1 entries, 2 inodes" in hammerfs("check", mount.image)
+
+
+@needs_root
+def test_a_connection_that_the_kernel_gives_up_ends_the_server_with_everything_written(
+    hammer_mount: Maker, tmp_path: Path
+) -> None:
+    """As a lazy unmount does when its last user ends in the middle of a request."""
+    mount = hammer_mount()
+    connections = tmp_path / "connections"
+    connections.mkdir()
+    with foreground(mount) as server:
+        minor = os.minor(os.stat(mount.path).st_dev)
+        write_durably(mount.path / "f", b"content")
+        (mount.path / "g").write_bytes(b"more")
+        os.close(os.open(mount.path / "g", os.O_RDWR))
+        run("mount", "-t", "fusectl", "none", connections)
+        try:
+            (connections / str(minor) / "abort").write_text("1")
+        finally:
+            run("umount", connections)
+        assert server.wait(SECONDS_MAX) == 0
+    mount.take_away()
+    mount.mount()
+    assert ((mount.path / "f").read_bytes(), (mount.path / "g").read_bytes()) == (b"content", b"more")

@@ -202,8 +202,6 @@ class Workload:
         if data:
             old = node.data.ljust(offset, b"\0")
             node.put(old[:offset] + data + old[offset + len(data) :], self.clock.now)
-        else:
-            node.mtime = node.ctime = self.clock.now
 
     def overwrite(self) -> None:
         """Bytes in the middle of a file, possibly beyond its end."""
