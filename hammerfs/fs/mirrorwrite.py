@@ -20,26 +20,16 @@ from hammerfs.fs.rootrecords import pfs_record, save_pfs
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import Localization, Offset, Tid, pfs_localization
 from hammerfs.ondisk.constants import (
-    BUFSIZE,
-    INODE_DATA_SIZE,
     LOCALIZE_INODE,
     LOCALIZE_MASK,
     LOCALIZE_MISC,
-    MAX_NAME,
     RECTYPE_CONFIG,
-    RECTYPE_DATA,
-    RECTYPE_DB,
     RECTYPE_DIRENTRY,
-    RECTYPE_EXT,
-    RECTYPE_FIX,
     RECTYPE_INODE,
-    RECTYPE_PFS,
-    RECTYPE_SNAPSHOT,
     VERSION_CRC32C,
-    XBUFSIZE,
     ZONE_META,
 )
-from hammerfs.ondisk.direntry import ENTRY_HEADER_SIZE, pack_entry, unpack_entry
+from hammerfs.ondisk.direntry import pack_entry, unpack_entry
 from hammerfs.ondisk.element import (
     BASE_KEY_SIZE,
     LeafElement,
@@ -50,7 +40,8 @@ from hammerfs.ondisk.element import (
     with_delete,
 )
 from hammerfs.ondisk.mirror import Pass, Record, Skip
-from hammerfs.ondisk.pfs import SNAPSHOT_DATA_SIZE, PfsData
+from hammerfs.ondisk.pfs import PfsData
+from hammerfs.ondisk.recordsizes import DATA_TYPES, RECORD_SIZES
 from hammerfs.store.blockmap import data_zone
 from hammerfs.store.rootvolume import NEXT_TID_MAX
 
@@ -60,18 +51,6 @@ if TYPE_CHECKING:
 _QUEUE_BYTES = 4 * 1024 * 1024
 _PAUSE_EVERY = 64
 """Changes between two pauses."""
-_DATA_TYPES = {RECTYPE_DATA, RECTYPE_DB}
-_SIZES = {
-    RECTYPE_INODE: (INODE_DATA_SIZE, INODE_DATA_SIZE),
-    RECTYPE_DATA: (1, XBUFSIZE),
-    RECTYPE_DIRENTRY: (ENTRY_HEADER_SIZE + 1, ENTRY_HEADER_SIZE + MAX_NAME),
-    RECTYPE_DB: (1, XBUFSIZE),
-    RECTYPE_EXT: (1, BUFSIZE),
-    RECTYPE_FIX: (1, BUFSIZE),
-    RECTYPE_PFS: (1, BUFSIZE),
-    RECTYPE_SNAPSHOT: (SNAPSHOT_DATA_SIZE, SNAPSHOT_DATA_SIZE),
-}
-"""Least and most bytes of what a file system holds of each type."""
 
 
 def slave_record(ctx: Context, pfs: int) -> PfsData:
@@ -239,7 +218,7 @@ class BatchWriter:
     def _zone(leaf: LeafElement) -> int:
         """Where the data goes; StreamError for what no file system holds."""
         size = leaf.data_len
-        least, most = _SIZES.get(leaf.rec_type, (1, 0))
+        least, most = RECORD_SIZES.get(leaf.rec_type, (1, 0))
         local = leaf.localization & LOCALIZE_MASK
         sound = least <= size <= most and (
             local == LOCALIZE_INODE or (local == LOCALIZE_MISC and leaf.rec_type != RECTYPE_INODE)
@@ -249,7 +228,7 @@ class BatchWriter:
                 f"the mirroring stream holds a record of object {leaf.obj_id:#x} of type {leaf.rec_type:#x} "
                 f"and localization {leaf.localization:#x} with {size} bytes"
             )
-        return data_zone(size) if leaf.rec_type in _DATA_TYPES else ZONE_META
+        return data_zone(size) if leaf.rec_type in DATA_TYPES else ZONE_META
 
     def _localized(self, leaf: LeafElement, data: bytes) -> tuple[bytes, int]:
         """The data as it is in this PFS, and its checksum; one that this volume's version does not know is renewed."""

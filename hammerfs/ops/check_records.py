@@ -17,11 +17,9 @@ from hammerfs.ondisk.constants import (
     BUFMASK,
     BUFSIZE,
     DATA_ALIGN,
-    INODE_DATA_SIZE,
     LOCALIZE_INODE,
     LOCALIZE_MASK,
     LOCALIZE_MISC,
-    MAX_NAME,
     RECTYPE_CONFIG,
     RECTYPE_DATA,
     RECTYPE_DB,
@@ -31,14 +29,12 @@ from hammerfs.ondisk.constants import (
     RECTYPE_INODE,
     RECTYPE_PFS,
     RECTYPE_SNAPSHOT,
-    XBUFSIZE,
     ZONE_LARGE_DATA,
     ZONE_META,
     ZONE_SMALL_DATA,
 )
-from hammerfs.ondisk.direntry import ENTRY_HEADER_SIZE
 from hammerfs.ondisk.element import LeafElement
-from hammerfs.ondisk.pfs import CONFIG_DATA_SIZE, SNAPSHOT_DATA_SIZE
+from hammerfs.ondisk.recordsizes import DATA_TYPES, RECORD_SIZES
 from hammerfs.ops.check_btree import Leaf
 from hammerfs.ops.check_namespace import Namespace
 from hammerfs.ops.check_reader import ImageReader
@@ -47,19 +43,6 @@ from hammerfs.ops.check_usage import Usage
 
 KIND = "record"
 DATA = "file data"
-DATA_TYPES = (RECTYPE_DATA, RECTYPE_DB)
-LENGTHS = {
-    RECTYPE_INODE: (INODE_DATA_SIZE, INODE_DATA_SIZE),
-    RECTYPE_DATA: (1, XBUFSIZE),
-    RECTYPE_DIRENTRY: (ENTRY_HEADER_SIZE + 1, ENTRY_HEADER_SIZE + MAX_NAME),
-    RECTYPE_DB: (1, XBUFSIZE),
-    RECTYPE_EXT: (1, BUFSIZE),
-    RECTYPE_FIX: (1, BUFSIZE),
-    RECTYPE_PFS: (1, BUFSIZE),
-    RECTYPE_SNAPSHOT: (SNAPSHOT_DATA_SIZE, SNAPSHOT_DATA_SIZE),
-    RECTYPE_CONFIG: (1, CONFIG_DATA_SIZE),
-}
-"""Least and most data bytes of each record type; a type that is not here is unknown."""
 NAMES = {
     RECTYPE_INODE: "inode",
     RECTYPE_DATA: "data",
@@ -97,7 +80,7 @@ class RecordChecker:
             self._report.count("records")
             self._check_lifetime(element)
             self._previous = element
-            if element.rec_type not in LENGTHS:
+            if element.rec_type not in RECORD_SIZES:
                 self._complain(element, f"unknown record type {element.rec_type:#06x}")
             elif self._place_is_sound(element):
                 self._usage.add(element.data_offset, element.data_len)
@@ -139,7 +122,7 @@ class RecordChecker:
         """Localization, length, zone and alignment; the data is read only when all are right."""
         offset, size, kind = element.data_offset, element.data_len, element.rec_type
         fault = None
-        least, most = LENGTHS[kind]
+        least, most = RECORD_SIZES[kind]
         local = element.localization & LOCALIZE_MASK
         if kind in DATA_TYPES:
             zone = ZONE_LARGE_DATA if size >= BUFSIZE else ZONE_SMALL_DATA
