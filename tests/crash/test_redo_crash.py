@@ -28,6 +28,7 @@ from hammerfs.device.recording import Chooser, RecordingLog, Write, drop_all, ke
 from hammerfs.errors import CorruptionError
 from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.fsync import FastFsync
+from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.redolog import RedoJournal
 from hammerfs.ondisk import fifo
@@ -264,6 +265,30 @@ def fast_fsync(fs: FileSystem, name: bytes) -> None:
     trio.run(fs.fsync, walk(fs, name))
 
 
+def contents_around_an_fsync(old: bytes, change: Callable[[FileSystem, Inode], None]) -> set[bytes]:
+    """What power cuts leave of a file with this content while a change of it is fsynced fast.
+
+    What is there when that has returned is what the change made of it.
+    """
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    inode = make(fs, fs.root, b"f", old)
+    start = 0
+
+    async def main() -> None:
+        nonlocal start
+        async with running(fs):
+            await fs.fsync(inode)
+            start = len(log.entries)
+            change(fs, inode)
+            await fs.fsync(inode)
+
+    trio.run(main)
+    new = fs.read(inode, 0, inode.data.size)
+    assert read(mount(log.power_cut(len(log.entries), drop_all)), b"f") == new
+    return {read(mount(image), b"f") for image in every_power_cut(log, start)} | {new}
+
+
 def begun() -> tuple[FileSystem, RecordingLog]:
     recording, log = recorded(fresh())
     fs = mount(recording)
@@ -457,52 +482,27 @@ def test_of_a_page_only_the_pieces_that_changed_are_laid(
     page = bytearray(old[:4096])
     for start, length in changes:
         page[start : start + length] = bytes(byte ^ 0xFF for byte in page[start : start + length])
-    recording, log = recorded(fresh())
-    fs = mount(recording)
-    inode = make(fs, fs.root, b"f", old)
-    begun = 0
 
-    async def main() -> None:
-        nonlocal begun
-        async with running(fs):
-            await fs.fsync(inode)
-            begun = len(log.entries)
-            fs.write(inode, 0, bytes(page))
-            assert inode.redo is not None
-            assert [(offset, offset + len(data or b"")) for offset, data in inode.redo.recent] == pieces
-            await fs.fsync(inode)
+    def change(fs: FileSystem, inode: Inode) -> None:
+        fs.write(inode, 0, bytes(page))
+        assert inode.redo is not None
+        assert [(offset, offset + len(data or b"")) for offset, data in inode.redo.recent] == pieces
 
-    trio.run(main)
-    new = bytes(page) + old[4096:]
-    assert read(mount(log.power_cut(len(log.entries), drop_all)), b"f") == new
-    for image in every_power_cut(log, begun):
-        assert read(mount(image), b"f") in (old, new)
+    assert contents_around_an_fsync(old, change) == {old, bytes(page) + old[4096:]}
 
 
 def test_what_was_written_between_two_fsyncs_comes_back_as_a_whole_or_not_at_all() -> None:
     """Two long writes, a truncation and a short write; a cut while their records go out leaves a part of these."""
     old = random.Random(1).randbytes(8192)
-    recording, log = recorded(fresh())
-    fs = mount(recording)
-    inode = make(fs, fs.root, b"f", old)
-    begun = 0
 
-    async def main() -> None:
-        nonlocal begun
-        async with running(fs):
-            await fs.fsync(inode)
-            begun = len(log.entries)
-            fs.write(inode, 0, b"a" * 3000)
-            fs.write(inode, 4000, b"b" * 896)
-            fs.setattr(inode, size=4500)
-            fs.write(inode, 4490, b"end")
-            await fs.fsync(inode)
+    def change(fs: FileSystem, inode: Inode) -> None:
+        fs.write(inode, 0, b"a" * 3000)
+        fs.write(inode, 4000, b"b" * 896)
+        fs.setattr(inode, size=4500)
+        fs.write(inode, 4490, b"end")
 
-    trio.run(main)
     new = (b"a" * 3000 + old[3000:4000] + b"b" * 500)[:4490] + b"end" + b"b" * 7
-    assert read(mount(log.power_cut(len(log.entries), drop_all)), b"f") == new
-    seen = {read(mount(image), b"f") for image in every_power_cut(log, begun)}
-    assert seen == {old, new}
+    assert contents_around_an_fsync(old, change) == {old, new}
 
 
 @pytest.mark.parametrize("left", [0x0123456789ABCDEF, fifo.MORE_FOLLOWS ^ 77], ids=["whatever", "a mark of ours"])
