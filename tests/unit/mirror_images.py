@@ -9,7 +9,7 @@ from functools import lru_cache
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 from mirror_pair import make_slave, slave_root, tree
 from small_filesystem import FSID, VOLUME_SIZE, assert_clean, formatted, make, mount
@@ -17,6 +17,8 @@ from small_filesystem import FSID, VOLUME_SIZE, assert_clean, formatted, make, m
 from hammerfs.cli.hammer import main
 from hammerfs.device.file import FileDevice
 from hammerfs.fs.mount import FileSystem
+
+T = TypeVar("T")
 
 SHARED = FSID
 PIECE = 256 * 1024
@@ -83,15 +85,16 @@ def slave(path: Path) -> Path:
 
 def root_tree(image: Path) -> dict[bytes, object]:
     """What an image's root shows."""
-    return _tree(image, lambda fs: tree(fs, fs.root))
+    return looked_at(image, lambda fs: tree(fs, fs.root))
 
 
 def slave_tree(image: Path) -> dict[bytes, object]:
     """What an image's slave shows."""
-    return _tree(image, lambda fs: tree(fs, slave_root(fs)))
+    return looked_at(image, lambda fs: tree(fs, slave_root(fs)))
 
 
-def _tree(image: Path, look: Callable[[FileSystem], dict[bytes, object]]) -> dict[bytes, object]:
+def looked_at(image: Path, look: Callable[[FileSystem], T]) -> T:
+    """What somebody sees who mounts an image read-only."""
     fs = mount([FileDevice(str(image), writable=False)], read_only=True)
     try:
         return look(fs)

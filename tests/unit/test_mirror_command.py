@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mirror_images import change, check, hammer, master, new_image, root_tree, run, slave, slave_tree
+from mirror_images import change, check, hammer, looked_at, master, new_image, root_tree, run, slave, slave_tree
 from mirror_pair import settle, tree
 from mirror_pair import slave_root as pfs_root
-from small_filesystem import make, mount
+from small_filesystem import make
 
 from hammerfs.cli import offline
 from hammerfs.cli.hammer import check_restrictions, main
@@ -22,7 +20,6 @@ from hammerfs.cli.mirror_copy import command
 from hammerfs.cli.mirror_end import check_target, place_of
 from hammerfs.cli.mirror_pipe import MirrorPipe, Throttle
 from hammerfs.cli.mirror_progress import MirrorProgress, load_cycle, save_cycle
-from hammerfs.device.file import FileDevice
 from hammerfs.errors import HammerError, StreamError, UsageError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.element import first_key
@@ -201,26 +198,18 @@ def test_a_copy_stays_within_an_image(tmp_path: Path) -> None:
     def trees(fs: FileSystem) -> tuple[object, object]:
         return tree(fs, pfs_root(fs, 1)), tree(fs, pfs_root(fs, 2))
 
-    same, copied = _look(image, trees)
+    same, copied = looked_at(image, trees)
     assert same == copied
     assert len(copied) == 2
     change(image, lambda fs: fs.unlink(pfs_root(fs, 1), b"file"))
     change(image, lambda fs: make(fs, pfs_root(fs, 1), b"another"))
     assert run("-f", image, "mirror-copy", "/master", "/slave").returncode == 0
-    same, copied = _look(image, trees)
+    same, copied = looked_at(image, trees)
     assert same == copied
     done = run("-f", image, "mirror-copy", "/slave", "/master")
     assert done.returncode != 0
     assert b"target must be in slave mode" in done.stderr
     check(image)
-
-
-def _look(image: Path, view: Callable[[FileSystem], tuple[Any, Any]]) -> tuple[Any, Any]:
-    fs = mount([FileDevice(str(image), writable=False)], read_only=True)
-    try:
-        return view(fs)
-    finally:
-        fs.close_now()
 
 
 def test_a_copy_within_an_image_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +222,7 @@ def test_a_copy_within_an_image_ends_in_time_and_goes_on(tmp_path: Path, monkeyp
     assert b"Mirror-read /master interrupted by timer" in done.stderr
     monkeypatch.undo()
     hammer("-f", image, "mirror-copy", "/master", "/slave")
-    same, copied = _look(image, lambda fs: (tree(fs, pfs_root(fs, 1)), tree(fs, pfs_root(fs, 2))))
+    same, copied = looked_at(image, lambda fs: (tree(fs, pfs_root(fs, 1)), tree(fs, pfs_root(fs, 2))))
     assert same == copied
     check(image)
 
