@@ -24,6 +24,7 @@ from hammerfs.cli.names import KIND_DIRECTORY
 from hammerfs.cli.reach import Desk, Reach
 from hammerfs.cli.snapshot_links import SnapshotLink, parse_link
 from hammerfs.ops.cleanup_config import is_configuration, stamp_of
+from hammerfs.ops.escaping import on_one_line
 
 CONFIG = "config"
 _NOTE = re.compile(r"\.(lock|[a-z0-9-]+\.(period|cycle))\Z")
@@ -125,7 +126,8 @@ def _take_over(desk: Desk, reach: Reach, pfs: int, folder: OldFolder, config: st
     for link in folder.links:
         snapshot = link.snapshot
         if snapshot is None or snapshot.pfs not in (None, pfs):
-            print(f"    non-canonical snapshot softlink: {folder.path}/{link.name}->{link.target}")
+            shown = on_one_line(f"{link.name}->{link.target}")
+            print(f"    non-canonical snapshot softlink: {folder.path}/{shown}")
             continue
         stamp = stamp_of(link.name)
         moments += [snapshot.tid, snapshot.seconds if stamp is None else stamp]

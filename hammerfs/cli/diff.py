@@ -9,12 +9,13 @@ from typing import Any
 
 from hammerfs.cli.directive import show
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.history_words import on_one_line, type_letter, type_word
+from hammerfs.cli.history_words import type_letter, type_word
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import is_moment
 from hammerfs.cli.past import Past, add_command, as_of, exists, moment_of, place_of
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
+from hammerfs.ops.escaping import on_one_line
 
 EXIT_DIFFERENT = 1
 _LETTERS = {"added": "+", "removed": "-", "modified": "M", "renamed": "R"}

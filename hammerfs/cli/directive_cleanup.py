@@ -29,6 +29,7 @@ from hammerfs.cli.snapshot_links import snapshot_links
 from hammerfs.errors import HammerError
 from hammerfs.ondisk.constants import ROOT_PFSID, VERSION_SNAPSHOT_RECORDS
 from hammerfs.ops.cleanup_config import ConfigLine, default_config, is_due, is_expired, parse_config
+from hammerfs.ops.escaping import on_one_line
 from hammerfs.vfs.mounttable import FILESYSTEM_KIND, mounts
 
 _CLEANUP = "cleanup [<filesystem> ...]"
@@ -159,7 +160,7 @@ def _file_config(pfs: _Pfs) -> str:
 
 def _line(pfs: _Pfs, line: ConfigLine, running: RunningCleanup) -> int:
     """Carry out one line of the configuration, if it is due; the exit code."""
-    print(f"{line.word:>20} - ", end="", flush=True)
+    print(f"{on_one_line(line.word):>20} - ", end="", flush=True)
     work = _WORKS.get(line.word)
     if work is None:
         print("unknown directive")
@@ -234,7 +235,7 @@ def _expire(pfs: _Pfs, line: ConfigLine, now: int) -> None:
     told = pfs.options.verbose
     expired = [name for name in _links(pfs) if is_expired(name, line.any_name, line.limit, now)]
     for name in expired if told else ():
-        print(f"    expire {pfs.inner or pfs.folder}/{name}")
+        print(f"    expire {pfs.inner or pfs.folder}/{on_one_line(name)}")
     if expired:
         _remove_links(pfs, expired)
     if not pfs.has_records:
@@ -244,7 +245,7 @@ def _expire(pfs: _Pfs, line: ConfigLine, now: int) -> None:
         with reaching(pfs.options, pfs.path, writable=True) as reach:
             reach.call("snapshot-remove", {"tids": [item["tid"] for item in old]})
     for item in old if told else ():
-        print(f"    expire {item['tid']:#018x} {item['label']}")
+        print(f"    expire {item['tid']:#018x} {on_one_line(item['label'])}")
 
 
 # --- the others ---------------------------------------------------------------------------------

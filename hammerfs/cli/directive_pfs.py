@@ -19,6 +19,7 @@ from hammerfs.cli.names import KIND_SYMLINK, directory_part
 from hammerfs.cli.pfs_options import parse_pfs_options
 from hammerfs.cli.reach import Desk, watching, working
 from hammerfs.ondisk.constants import ROOT_PFSID, VERSION_SNAPSHOT_RECORDS
+from hammerfs.ops.escaping import on_one_line
 
 _STATUS = "pfs-status <dirpath> ..."
 _MASTER = "pfs-master <dirpath> [options]"
@@ -89,9 +90,9 @@ def record_lines(pfs: dict[str, Any]) -> Iterator[str]:
     yield f"    sync-end-tid={pfs['sync_end_tid']:#018x}"
     yield f"    shared-uuid={pfs['shared_uuid']}"
     yield f"    unique-uuid={pfs['unique_uuid']}"
-    yield f'    label="{pfs["label"]}"'
+    yield f'    label="{on_one_line(pfs["label"])}"'
     if pfs["snapshots"]:
-        yield f'    snapshots="{pfs["snapshots"]}"'
+        yield f'    snapshots="{on_one_line(pfs["snapshots"])}"'
     yield f"    prune-min={_duration(pfs['prune_min'])}"
     yield f"    operating as a {'SLAVE' if pfs['slave'] else 'MASTER'}"
 
@@ -184,7 +185,7 @@ def _convert(options: HammerOptions, arguments: list[str], word: str, usage: str
         chosen = Chosen(desk, arguments[0])
         _refuse_conversion(word, chosen.ask("pfs-get"))
         result = chosen.ask(word, hearing)
-    line = f"{word} of PFS#{result['pfs']} ({result['label']}) succeeded"
+    line = f"{word} of PFS#{result['pfs']} ({on_one_line(result['label'])}) succeeded"
     show(options, word, {"path": arguments[0], **result}, [line])
     return 0
 
@@ -223,7 +224,8 @@ def _ask_before_destruction(options: HammerOptions, pfs: dict[str, Any]) -> None
         raise DirectiveError("with --json nothing is asked; -y says yes")
     if options.json:
         return
-    print(f"You have requested that PFS#{number} ({pfs['label']}) be destroyed")
+    what = f"PFS#{number} ({on_one_line(pfs['label'])})"
+    print(f"You have requested that {what} be destroyed")
     print("This will irrevocably destroy all data on this PFS!!!!!")
     questions = ["Do you really want to do this? [y/n]"]
     if not pfs["slave"]:
@@ -233,7 +235,7 @@ def _ask_before_destruction(options: HammerOptions, pfs: dict[str, Any]) -> None
             print("This PFS is currently setup as a MASTER!")
         if not confirmed(options, question):
             raise DirectiveError(f"No action taken on PFS#{number}")
-    count_down(options, f"Destroying PFS#{number} ({pfs['label']})")
+    count_down(options, f"Destroying {what}")
 
 
 DIRECTIVES = (

@@ -13,6 +13,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.reach import Reach, reaching, watching
 from hammerfs.cli.snapshot_links import SnapshotLink, parse_link, snapshot_links
 from hammerfs.ondisk.constants import MAX_TID, ROOT_PFSID
+from hammerfs.ops.escaping import on_one_line
 
 _PRUNE = "prune <softlink-dir>"
 _EVERYTHING = "prune-everything <filesystem>"
@@ -38,12 +39,13 @@ def prune_kept(options: HammerOptions, path: str, filesystem: str | None = None)
         pairs = [number for link in links for number in (link.tid, link.seconds)]
         plan = reach.call("prune-plan", {"links": pairs})
         _same_file_system(options, plan["pfs"], where, {link.place for link in links} - {where})
-        heading = list(_plan_lines(plan, where))
+        shown = on_one_line(where)
+        heading = list(_plan_lines(plan, shown))
         if not plan["tids"]:
             show(options, "prune", plan, heading)
             print("No snapshots found", file=sys.stderr)
             return 0
-        return _carry_out(options, reach, where, {"links": pairs}, heading)
+        return _carry_out(options, reach, shown, {"links": pairs}, heading)
 
 
 def prune_everything(options: HammerOptions, arguments: list[str]) -> int:

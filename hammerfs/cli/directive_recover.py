@@ -19,6 +19,7 @@ from hammerfs.cli.reach import watching
 from hammerfs.device.file import FileDevice
 from hammerfs.ondisk.constants import OBJID_ROOT, OBJTYPE_DIRECTORY, OBJTYPE_REGFILE, OBJTYPE_SOFTLINK
 from hammerfs.ondisk.inode import InodeData, uuid_to_id
+from hammerfs.ops.escaping import on_one_line
 from hammerfs.ops.recover import Found, Identity, Scope, find_objects, read_extent
 from hammerfs.store.volumes import VolumeSet
 
@@ -52,7 +53,7 @@ def recover(options: HammerOptions, arguments: list[str]) -> int:
         copy = Copy(volumes, objects, target)
         copy.run()
     told = {"objects": len(objects), "files": copy.files, "damaged": copy.damaged}
-    lines = [f"{copy.files} files recovered to {target}", *(f"damaged: {name}" for name in copy.damaged)]
+    lines = [f"{copy.files} files recovered to {target}", *(f"damaged: {on_one_line(name)}" for name in copy.damaged)]
     show(options, "recover", told, lines)
     return 0
 

@@ -16,6 +16,7 @@ from hammerfs.cli.directive import Directive, DirectiveError, show, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.names import KIND_DIRECTORY, KIND_SYMLINK, Names, directory_part
 from hammerfs.cli.reach import Desk, Reach, working
+from hammerfs.ops.escaping import on_one_line
 
 DEFAULT_NAME = "snap-%Y%m%d-%H%M"
 _SNAP = "snap <path> [<note>]"
@@ -133,7 +134,7 @@ def _list_lines(results: list[dict[str, Any]]) -> Iterator[str]:
         yield "Transaction ID\t\tTimestamp\t\tNote"
         for item in result["snapshots"]:
             when = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(item["time_us"] // 1_000_000))
-            yield f"{item['tid']:#018x}\t{when}\t{item['label'] or '-'}"
+            yield f"{item['tid']:#018x}\t{when}\t{on_one_line(item['label']) or '-'}"
 
 
 def snaprm(options: HammerOptions, arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.reach import reaching
 from hammerfs.errors import HammerError
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, ROOT_PFSID, ROOT_VOLNO
+from hammerfs.ops.escaping import on_one_line
 from hammerfs.vfs.mounttable import FILESYSTEM_KIND, mounts
 
 _INFO = "info [<dirpath> ...]"
@@ -55,7 +56,7 @@ def info_lines(result: dict[str, Any]) -> Iterator[str]:
     total, free, reserved = result["bigblocks"], result["bigblocks_free"], result["bigblocks_reserved"]
     used = total - free
     yield "Volume identification"
-    yield f"\tLabel               {result['label']}"
+    yield f"\tLabel               {on_one_line(result['label'])}"
     yield f"\tNo. Volumes         {len(result['volumes'])}"
     yield f"\tHAMMER Volumes      {':'.join(volume['device'] for volume in result['volumes'])}"
     yield f"\tRoot Volume         {root}"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from hammerfs.cli.directive import Directive, DirectiveError, confirmed, count_down, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.device.file import FileDevice
+from hammerfs.ops.escaping import on_one_line
 from hammerfs.ops.strip import strip as strip_volumes
 from hammerfs.store.volumes import VolumeSet
 
@@ -30,7 +31,7 @@ def strip(options: HammerOptions, arguments: list[str]) -> int:
             stack.callback(device.close)
             devices.append(device)
         volumes = VolumeSet.open(devices)
-        what = f"HAMMER filesystem ({volumes.root.header.label})"
+        what = f"HAMMER filesystem ({on_one_line(volumes.root.header.label)})"
         print(f"You have requested that {what} be stripped")
         if not confirmed(replace(options, yes=False), "Do you really want to do this? [y/n]"):
             raise DirectiveError("No action taken")

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from hammerfs.cli.report_lines import take_any_name
 from hammerfs.errors import HammerError
 
 EXIT_ERROR = 2
@@ -19,6 +20,7 @@ EXIT_BROKEN_PIPE = 141
 
 def guarded(program: str, action: Callable[[], int]) -> int:
     """Run `action` and return its exit code, or that of the error it raised, told in one sentence on stderr."""
+    take_any_name()
     try:
         code = action()
         sys.stdout.flush()

@@ -47,8 +47,3 @@ def owner_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):
         return str(uid)
-
-
-def on_one_line(name: str) -> str:
-    """A name with control characters written as `\\ooo`, as `ls -b` does, so that it can break no line."""
-    return "".join(char if char >= " " and char != "\x7f" else f"\\{ord(char):03o}" for char in name)

@@ -8,12 +8,13 @@ from typing import Any
 
 from hammerfs.cli.directive import show
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.history_words import on_one_line, owner_name, type_letter, type_word
+from hammerfs.cli.history_words import owner_name, type_letter, type_word
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import tid_text, time_text
 from hammerfs.cli.past import Past, add_command
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
+from hammerfs.ops.escaping import on_one_line
 
 _EPILOG = """\
 Each line of --deleted tells when a name went away, the type, size and owner of what it led to, and under which name

@@ -22,6 +22,7 @@ from hammerfs.ondisk.address import SHORT_MASK
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, LABEL_SIZE, RECORD_ZONES, ROOT_VOLNO, ZONE_UNDO
 from hammerfs.ondisk.volume import VolumeHeader
 from hammerfs.ops.administer_status import volumes_of
+from hammerfs.ops.escaping import on_one_line
 from hammerfs.ops.mkfs import is_formatted
 from hammerfs.ops.mkfs_layout import FormatLayout, FormatParameters, VolumeGeometry, volume_geometry
 from hammerfs.ops.operation import Call, Operation, Result
@@ -98,7 +99,7 @@ def _refuse_formatted(ctx: Context, device: Device) -> None:
     if header.vol_fsid == ctx.volumes.fsid and header.vol_no not in ctx.volumes.volumes:
         return
     raise UsageError(
-        f"{device.name} holds a HAMMER volume already ({header.label}); "
+        f"{device.name} holds a HAMMER volume already ({on_one_line(header.label)}); "
         "to use it all the same, erase its beginning first: dd if=/dev/zero bs=16k count=1"
     )
 

@@ -25,6 +25,7 @@ from hammerfs.ondisk.address import Tid, pfs_localization, to_zone
 from hammerfs.ondisk.constants import RECORD_ZONES, VERSION_SNAPSHOT_RECORDS
 from hammerfs.ondisk.pfs import PfsData, SnapshotData
 from hammerfs.ops.cleanup_config import default_config, parse_config
+from hammerfs.ops.escaping import on_one_line
 from hammerfs.ops.prune import prune
 from hammerfs.ops.reblock import Parts, free_level_of, range_of, reblock
 from hammerfs.ops.retention import BetweenSnapshots, Moment, demanded_tids
@@ -72,7 +73,7 @@ def relieve(fs: FileSystem, wanted: int) -> Work[Relief]:
             log.warning(
                 "space runs out: snapshot %#018x %s of PFS %d, the oldest, was removed",
                 candidate.tid,
-                os.fsdecode(candidate.label),
+                on_one_line(os.fsdecode(candidate.label)),
                 candidate.pfs,
             )
         yield Want.DURABLE

@@ -15,6 +15,7 @@ from typing import Self
 
 from hammerfs.device.file import FileDevice
 from hammerfs.errors import UsageError
+from hammerfs.ops.escaping import on_one_line
 from hammerfs.ops.mkfs import is_formatted, label_of
 
 
@@ -125,7 +126,7 @@ class Specials:
     def _refuse_formatted(self) -> None:
         for special in self._specials:
             if special.device is not None and is_formatted(special.device):
-                label = label_of(special.device)
+                label = on_one_line(label_of(special.device))
                 raise UsageError(f"{special.path} holds a HAMMER file system labelled '{label}'; -f overwrites it")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hammerfs.ondisk.address import LONG_MASK
 from hammerfs.ondisk.constants import FSTYPE_STRING, FSTYPE_UUID, MAX_ZONES, ZONE_UNDO
 from hammerfs.ondisk.volume import VolumeHeader
+from hammerfs.ops.escaping import on_one_line
 
 ZONE_LABELS = {
     1: "raw_volume",
@@ -32,7 +33,7 @@ def size_text(size: int) -> str:
 
 def header_lines(header: VolumeHeader) -> Iterator[str]:
     """The root volume's header as lines."""
-    yield f"vol_label\t{header.label}"
+    yield f"vol_label\t{on_one_line(header.label)}"
     yield f"vol_count\t{header.vol_count}"
     name = f' "{FSTYPE_STRING}"' if str(header.vol_fstype) == FSTYPE_UUID else ""
     yield f"vol_fstype\t{header.vol_fstype}{name}"

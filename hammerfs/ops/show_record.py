@@ -16,9 +16,9 @@ from hammerfs.ondisk.direntry import ENTRY_HEADER_SIZE, unpack_entry
 from hammerfs.ondisk.element import LeafElement
 from hammerfs.ondisk.inode import InodeData
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, SNAPSHOT_DATA_SIZE, PfsData, SnapshotData
+from hammerfs.ops.escaping import on_one_line
 
 _INDENT = " " * 17
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
 
 
 def record_lines(element: LeafElement, data: bytes, obfuscate: bool = False) -> Iterator[str]:
@@ -66,8 +66,7 @@ def _hex(number: int) -> str:
 
 
 def _text(raw: bytes) -> str:
-    """A name as the bytes that it is; but a line stays a line, and a terminal gets no orders from an image."""
-    return raw.decode("utf-8", "surrogateescape").translate(_CONTROLS)
+    return on_one_line(raw.decode("utf-8", "surrogateescape"))
 
 
 def _padded(raw: bytes) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import re
 import stat
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -44,6 +45,7 @@ LINES_MAX = 20_000
 WAITED_FOR_ROOM = "must be called from async context"
 """What trio says of a wait outside of it."""
 READS = ((0, 65536), (8192, 16384), ((1 << 63) - 5000, 4096))
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 T = TypeVar("T")
 Listing = list[tuple[bytes, int, int]]
 """Name, node id and cookie."""
@@ -288,7 +290,7 @@ def _report(lines: Callable[[VolumeSet], Iterator[str]]) -> Callable[[Sequence[M
             for count, line in enumerate(lines(volumes)):
                 if count > LINES_MAX * max(len(devices), 1):
                     raise Failure("a report without an end")
-                if "\n" in line:
+                if _CONTROLS.search(line):
                     raise Failure(f"a report with the line {line[:200]!r}")
 
         attempt(drain, kinds)
