@@ -27,7 +27,7 @@ from hammerfs.ondisk.volume import VOLUME_HEADER_SIZE
 from hammerfs.store.volumes import VolumeSet
 
 STRIPPED = b"STRIPPED"
-_WRITE_BYTES = 1024 * 1024
+_WRITE_BYTES = BIGBLOCK_SIZE // 8
 
 
 def strip(volumes: VolumeSet) -> Iterator[str]:
