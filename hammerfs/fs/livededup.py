@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from hammerfs.errors import HammerError
 from hammerfs.ondisk.address import Offset, bigblock_of
-from hammerfs.ondisk.constants import BUFSIZE
+from hammerfs.ondisk.constants import BUFSIZE, ZONE_LARGE_DATA
+from hammerfs.ondisk.recordplace import misplacement
 
 if TYPE_CHECKING:
     from hammerfs.store.blockmap import Blockmap
@@ -42,8 +43,8 @@ class LiveDedup:
         return len(self._known)
 
     def remember(self, checksum: int, size: int, offset: Offset) -> None:
-        """A record refers to a block there, which was read or is going to be written."""
-        if size < BUFSIZE:
+        """A record refers to a block there, which was read or is going to be written; damage may lead to odd places."""
+        if size < BUFSIZE or misplacement(ZONE_LARGE_DATA, offset, size) is not None:
             return
         key = checksum, size
         before = self._known.get(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hammerfs.errors import CorruptionError
+from hammerfs.fs.recorddata import verify_owner
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import Localization, ObjId, Tid, zone_of
 from hammerfs.ondisk.constants import BUFMASK, BUFSIZE, INODE_CRC_SIZE, RECTYPE_INODE, ZONE_META
@@ -76,7 +77,7 @@ def end_record(ctx: Context, tid: Tid, raw: bytes, *, nohistory: bool) -> None:
     if nohistory or element.create_tid == tid:
         if element.data_offset:
             # Before anything changes: what is found wrong afterwards would leave half of it done.
-            ctx.blockmap.verify_allocated(element.data_offset, element.data_len)
+            verify_owner(ctx, element)
         ctx.tree.remove(key, tid)
         ctx.inodes.record_vanished(element)
         if element.data_offset:

@@ -1,4 +1,4 @@
-"""A record's data, from whatever zone: for those who move records, compare them or send them elsewhere.
+"""A record's data, from whatever zone: for those who move records, compare them, send them elsewhere or remove them.
 
 They take whatever the B-tree holds, so where the data lies and how long it is may be anything.
 """
@@ -12,6 +12,7 @@ from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import zone_of
 from hammerfs.ondisk.constants import BUFMASK, BUFSIZE, XBUFSIZE, ZONE_LARGE_DATA, ZONE_META, ZONE_SMALL_DATA
 from hammerfs.ondisk.element import LeafElement
+from hammerfs.ondisk.recordplace import fault_of
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -40,3 +41,14 @@ def verified_data(ctx: Context, leaf: LeafElement) -> bytes:
     if not crc.record_matches(ctx.version, leaf.data_crc, leaf.rec_type, data):
         raise CorruptionError("record data with a bad CRC", offset=leaf.data_offset)
     return data
+
+
+def verify_owner(ctx: Context, leaf: LeafElement) -> None:
+    """Raise CorruptionError, with nothing changed, unless the bytes that a record names are its own to give back.
+
+    A record that no sound writer made may be the damaged copy of another one, which needs those bytes on.
+    """
+    fault = fault_of(leaf)
+    if fault is not None:
+        raise CorruptionError(f"damaged record of object {leaf.obj_id:#x}, its space is left alone: {fault}")
+    ctx.blockmap.verify_allocated(leaf.data_offset, leaf.data_len)

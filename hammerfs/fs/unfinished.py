@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hammerfs.fs.metadata import insert_record, read_record
+from hammerfs.fs.metadata import end_record, insert_record, read_record
 from hammerfs.ondisk.address import Localization, ObjId, Tid
 from hammerfs.ondisk.constants import (
     LOCALIZE_MISC,
@@ -20,7 +20,7 @@ from hammerfs.ondisk.constants import (
     OBJTYPE_DIRECTORY,
     RECTYPE_EXT,
 )
-from hammerfs.ondisk.element import base_key, element_key, pack_key, unpack_leaf
+from hammerfs.ondisk.element import base_key, pack_key, unpack_leaf
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -49,9 +49,7 @@ def clear(ctx: Context, tid: Tid, inode: Inode) -> None:
         return
     raw = ctx.tree.find_as_of(base_key(LOCALIZE_MISC, OBJID_ROOT, RECTYPE_EXT, _key(inode)), MAX_TID)
     if raw is not None:
-        element = unpack_leaf(raw)
-        ctx.tree.remove(element_key(raw), tid)
-        ctx.blockmap.free(element.data_offset, element.data_len)
+        end_record(ctx, tid, raw, nohistory=True)
     inode.orphaned = False
 
 

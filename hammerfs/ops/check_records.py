@@ -11,30 +11,11 @@ from array import array
 
 from hammerfs.errors import HammerError
 from hammerfs.ondisk import crc
-from hammerfs.ondisk.address import Offset, Tid, pfs_of, zone_of
-from hammerfs.ondisk.constants import (
-    BIGBLOCK_MASK,
-    BUFMASK,
-    BUFSIZE,
-    DATA_ALIGN,
-    LOCALIZE_INODE,
-    LOCALIZE_MASK,
-    LOCALIZE_MISC,
-    RECTYPE_CONFIG,
-    RECTYPE_DATA,
-    RECTYPE_DB,
-    RECTYPE_DIRENTRY,
-    RECTYPE_EXT,
-    RECTYPE_FIX,
-    RECTYPE_INODE,
-    RECTYPE_PFS,
-    RECTYPE_SNAPSHOT,
-    ZONE_LARGE_DATA,
-    ZONE_META,
-    ZONE_SMALL_DATA,
-)
+from hammerfs.ondisk.address import Offset, Tid, pfs_of
+from hammerfs.ondisk.constants import BIGBLOCK_MASK, BUFSIZE
 from hammerfs.ondisk.element import LeafElement
-from hammerfs.ondisk.recordsizes import DATA_TYPES, RECORD_SIZES
+from hammerfs.ondisk.recordplace import fault_of
+from hammerfs.ondisk.recordsizes import DATA_TYPES
 from hammerfs.ops.check_btree import Leaf
 from hammerfs.ops.check_namespace import Namespace
 from hammerfs.ops.check_reader import ImageReader
@@ -43,17 +24,6 @@ from hammerfs.ops.check_usage import Usage
 
 KIND = "record"
 DATA = "file data"
-NAMES = {
-    RECTYPE_INODE: "inode",
-    RECTYPE_DATA: "data",
-    RECTYPE_DIRENTRY: "directory entry",
-    RECTYPE_DB: "db",
-    RECTYPE_EXT: "ext",
-    RECTYPE_FIX: "fix",
-    RECTYPE_PFS: "PFS",
-    RECTYPE_SNAPSHOT: "snapshot",
-    RECTYPE_CONFIG: "config",
-}
 BATCH = 1 << 18
 """Data records verified in one sweep: 8 MiB of queue."""
 SWEEP = 1 << 20
@@ -80,11 +50,12 @@ class RecordChecker:
             self._report.count("records")
             self._check_lifetime(element)
             self._previous = element
-            if element.rec_type not in RECORD_SIZES:
-                self._complain(element, f"unknown record type {element.rec_type:#06x}")
-            elif self._place_is_sound(element):
-                self._usage.add(element.data_offset, element.data_len)
-                self._check_content(element)
+            fault = fault_of(element)
+            if fault is not None:
+                self._complain(element, fault)
+                continue
+            self._usage.add(element.data_offset, element.data_len)
+            self._check_content(element)
 
     def finish(self) -> None:
         """Verify the file data still queued."""
@@ -117,31 +88,6 @@ class RecordChecker:
                 f"visible together with its earlier version of TID {before.create_tid:016x}, "
                 f"which lives until {before.delete_tid:016x}",
             )
-
-    def _place_is_sound(self, element: LeafElement) -> bool:
-        """Localization, length, zone and alignment; the data is read only when all are right."""
-        offset, size, kind = element.data_offset, element.data_len, element.rec_type
-        fault = None
-        least, most = RECORD_SIZES[kind]
-        local = element.localization & LOCALIZE_MASK
-        if kind in DATA_TYPES:
-            zone = ZONE_LARGE_DATA if size >= BUFSIZE else ZONE_SMALL_DATA
-        else:
-            zone = ZONE_META
-        span = BUFMASK if size <= BUFSIZE else BIGBLOCK_MASK
-        if local not in (LOCALIZE_INODE, LOCALIZE_MISC) or (kind == RECTYPE_INODE and local != LOCALIZE_INODE):
-            fault = f"localization {element.localization:08x} is wrong for a record of type {NAMES[kind]}"
-        elif not least <= size <= most:
-            fault = f"{NAMES[kind]} record of {size} bytes, {least} to {most} are possible"
-        elif zone_of(offset) != zone:
-            fault = f"data of {size} bytes lies at {offset:016x}, not in zone {zone}"
-        elif offset % DATA_ALIGN:
-            fault = f"data lies at {offset:016x}, which is not aligned to {DATA_ALIGN} bytes"
-        elif (offset ^ (offset + size - 1)) & ~span:
-            fault = f"data of {size} bytes at {offset:016x} crosses a boundary of {span + 1} bytes"
-        if fault is not None:
-            self._complain(element, fault)
-        return fault is None
 
     def _check_content(self, element: LeafElement) -> None:
         if element.rec_type in DATA_TYPES:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from hammerfs.errors import CorruptionError, UsageError
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.recorddata import verified_data
+from hammerfs.fs.recorddata import verified_data, verify_owner
 from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk.address import Offset, bigblock_of, zone_of
 from hammerfs.ondisk.constants import RECTYPE_DATA, VERSION_DEDUP, ZONE_LARGE_DATA, ZONE_SMALL_DATA
@@ -52,7 +52,7 @@ class DedupOutcome:
 
     crc_begin -- where the next run goes on if this one was interrupted
     referenced -- data that records refer to; allocated -- the same, data that is shared counted once
-    skipped -- data that could not be read
+    skipped -- data that could not be read, or whose record is damaged
     collisions -- pairs of different data with the same CRC; underflows -- big-blocks too often referred to
     records, size -- those that were made to share (or could be)
     """
@@ -177,7 +177,6 @@ class _Pass:
         if ctx.freemap.layer2(bigblock_of(other.data_offset)).bytes_free - size < BYTES_FREE_MIN:
             outcome.underflows += 1
             return False
-        ctx.blockmap.verify_allocated(element.data_offset, element.data_len)
         ctx.blockmap.share(other.data_offset, element.data_len)
         ctx.tree.replace(element_key(raw), with_data(raw, other.data_offset, other.data_crc), 0)
         ctx.blockmap.free(element.data_offset, element.data_len)
@@ -188,6 +187,8 @@ class _Pass:
     def _is_same(self, one: LeafElement, other: LeafElement) -> bool:
         self._read_bytes += 2 * one.data_len
         try:
+            for leaf in (one, other):
+                verify_owner(self._ctx, leaf)
             same = verified_data(self._ctx, one) == verified_data(self._ctx, other)
         except CorruptionError:
             self._outcome.skipped += one.data_len

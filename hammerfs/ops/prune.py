@@ -15,6 +15,7 @@ from hammerfs.fs import strays
 from hammerfs.fs.context import Context
 from hammerfs.fs.metadata import read_record
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.recorddata import verify_owner
 from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk.address import Localization, ObjId, Tid, zone_of
 from hammerfs.ondisk.constants import (
@@ -109,7 +110,7 @@ def _destroy(ctx: Context, raw: bytes, element: LeafElement) -> int:
     has_data = bool(element.data_offset) and zone_of(element.data_offset) in _DATA_ZONES
     if has_data:
         # Before anything changes: what is found wrong afterwards would leave half of it done.
-        ctx.blockmap.verify_allocated(element.data_offset, element.data_len)
+        verify_owner(ctx, element)
     nodes = ctx.tree.statistics().removals
     ctx.tree.remove(element_key(raw), 0)
     ctx.inodes.record_vanished(element)

@@ -16,7 +16,7 @@ from itertools import islice
 
 from hammerfs.errors import CorruptionError, NoSpaceError
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.recorddata import verified_data
+from hammerfs.fs.recorddata import verified_data, verify_owner
 from hammerfs.fs.work import Done, Phase, Want, Work
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import Offset, bigblock_of, volume_of, zone_of
@@ -82,7 +82,7 @@ class ReblockOutcome:
     position -- where the next run goes on if this one was interrupted
     nodes, records, size -- B-tree nodes, records with data, and bytes of these that were looked at
     nodes_moved, records_moved, size_moved -- those that were moved
-    damaged -- records that were left where they are, because their data does not match its CRC
+    damaged -- records that were left where they are, because they or their data are damaged
     """
 
     position: Position = FIRST
@@ -219,8 +219,8 @@ class _Mover:
     def _move_data(self, raw: bytes, element: LeafElement) -> None:
         ctx, outcome = self._ctx, self.outcome
         old, size, zone = element.data_offset, element.data_len, zone_of(element.data_offset)
-        ctx.blockmap.verify_allocated(old, size)
         try:
+            verify_owner(ctx, element)
             data = verified_data(self._ctx, element)
         except CorruptionError:
             outcome.damaged += 1

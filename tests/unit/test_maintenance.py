@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 import pytest
+from administration import ask
 from small_filesystem import assert_clean, assert_settled, fresh, make, mount, names, read, walk
 
 from hammerfs.errors import CorruptionError, NoSpaceError, PrunedError, UsageError
 from hammerfs.fs.cycle import run_steps
 from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.inode import Inode
+from hammerfs.fs.metadata import end_record
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.sync_inode import InodeSync
 from hammerfs.fs.work import Work, run_work
@@ -21,12 +23,16 @@ from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     LOCALIZE_INODE,
     NODE_SIZE,
+    OBJID_ROOT,
     RECTYPE_DATA,
+    RECTYPE_DIRENTRY,
     RECTYPE_INODE,
+    RECTYPE_SNAPSHOT,
     UF_NOHISTORY,
 )
 from hammerfs.ondisk.element import LeafElement, base_key, unpack_leaf
 from hammerfs.ops import prune as prune_module
+from hammerfs.ops.check import check_devices
 from hammerfs.ops.dedup import DedupOutcome, dedup
 from hammerfs.ops.operation import Call
 from hammerfs.ops.prune import PruneOutcome, prune
@@ -240,6 +246,53 @@ def test_pruning_stops_before_it_gives_back_what_nobody_owns() -> None:
     assert victim in elements(fs)
 
 
+def copy_of(fs: FileSystem, victim: LeafElement, **fields: int) -> LeafElement:
+    """A damaged copy of a record in the tree: it names the same bytes, but no sound writer made it."""
+    copy = victim._replace(**fields)
+    fs.ctx.tree.insert(copy.packed_key(), copy.pack(), 0)
+    return copy
+
+
+def data_record(fs: FileSystem, file: Inode) -> LeafElement:
+    return next(e for e in elements(fs) if e.rec_type == RECTYPE_DATA and e.obj_id == file.obj_id)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"rec_type": 0x0812}, {"rec_type": RECTYPE_SNAPSHOT}, {"key": 5, "data_len": -112}, {"localization": 5}],
+    ids=["unknown type", "other type", "size", "localization"],
+)
+def test_the_damaged_copy_of_a_record_does_not_give_back_what_that_one_needs(fields: dict[str, int]) -> None:
+    fs = mount(devices := fresh())
+    file = make(fs, fs.root, b"a", b"x" * 100)
+    flush(fs)
+    victim = data_record(fs, file)
+    taken = fs.ctx.freemap.layer2(bigblock_of(victim.data_offset)).bytes_free
+    tid = fs.ctx.alloc_tid()
+    copy = copy_of(fs, victim, delete_tid=tid, **fields)
+    with pytest.raises(CorruptionError, match=r"damaged record of object 0x\w+, its space is left alone: "):
+        run_work(fs, prune(fs, 0, Everything(), never))
+    with pytest.raises(CorruptionError, match="damaged record"):
+        end_record(fs.ctx, tid, copy.pack(), nohistory=True)
+    assert fs.failure is None
+    assert copy in elements(fs)
+    assert fs.ctx.freemap.layer2(bigblock_of(victim.data_offset)).bytes_free == taken
+    fs.close_now()
+    assert not [problem for problem in check_devices(devices).problems if problem.kind == "accounting"]
+
+
+def test_the_damaged_copy_of_a_snapshot_cannot_be_removed() -> None:
+    fs = mount(devices := fresh())
+    make(fs, fs.root, b"a", b"x" * 100)
+    flush(fs)
+    victim = next(e for e in elements(fs) if e.rec_type == RECTYPE_DIRENTRY)
+    copy_of(fs, victim, rec_type=RECTYPE_SNAPSHOT, obj_id=OBJID_ROOT, key=0x100000018)
+    with pytest.raises(CorruptionError, match="snapshot record of 17 bytes"):
+        ask(fs, "snapshot-remove", tids=[0x100000018])
+    fs.close_now()
+    assert not [problem for problem in check_devices(devices).problems if problem.kind == "accounting"]
+
+
 # --- reblocking ---------------------------------------------------------------------------------
 def sparse(fs: FileSystem) -> None:
     """Four big-blocks of file data, of which every eighth MiB is left."""
@@ -318,6 +371,17 @@ def test_damaged_data_stays_where_it_is() -> None:
     assert victim in elements(fs)
     with pytest.raises(CorruptionError):
         read(fs, b"a")
+
+
+def test_the_damaged_copy_of_a_record_stays_where_it_is() -> None:
+    fs = mount(devices := fresh())
+    file = make(fs, fs.root, b"a", b"x" * 100)
+    flush(fs)
+    copy = copy_of(fs, data_record(fs, file), localization=5)
+    assert reblocked(fs).damaged == 1
+    assert copy in elements(fs)
+    fs.close_now()
+    assert not [problem for problem in check_devices(devices).problems if problem.kind == "accounting"]
 
 
 def test_without_space_nothing_moves_and_pending_changes_keep_theirs() -> None:
@@ -505,6 +569,22 @@ def test_dedup_leaves_damaged_data_alone() -> None:
     outcome = deduped(fs)
     assert (outcome.skipped, outcome.records) == (16384, 0)
     assert read(fs, b"b") == b"x" * 16384
+
+
+def test_dedup_leaves_the_damaged_copy_of_a_record_alone() -> None:
+    """Data in the wrong zone: nothing else says whether it is the copy's own."""
+    fs = mount(devices := fresh())
+    content = b"x" * (3 * 16384)
+    files = [make(fs, fs.root, name, content) for name in (b"a", b"b")]
+    flush(fs)
+    one, other = (data_record(fs, file) for file in files)
+    odd = one._replace(data_len=32768, data_crc=fs.ctx.checksum(content[:32768]), data_offset=one.data_offset + 8)
+    copies = [copy_of(fs, odd, key=1 << 20), copy_of(fs, odd, key=1 << 21, data_offset=other.data_offset + 24)]
+    outcome = deduped(fs)
+    assert outcome.skipped == 32768
+    assert all(copy in elements(fs) for copy in copies)
+    fs.close_now()
+    assert not [problem for problem in check_devices(devices).problems if problem.kind == "accounting"]
 
 
 def test_dedup_needs_version_5() -> None:
