@@ -10,6 +10,7 @@ from hammerfs.cli.report_lines import print_lines
 from hammerfs.cli.specials import reading_volumes
 from hammerfs.ops.blockmap_report import blockmap_lines, checkmap_lines
 from hammerfs.ops.show import ShowOptions, show_lines
+from hammerfs.ops.show_record import RecordWords
 from hammerfs.ops.show_search import Search
 from hammerfs.ops.show_undo import show_undo_lines
 from hammerfs.store.volumes import VolumeSet
@@ -19,7 +20,13 @@ _SHOW_USAGE = (
 )
 _STRICT = {"filter": True, "nofilter": False}
 _BRIEF = -2
-"""-qq: nothing of what the data of records says."""
+"""-qq: nothing of what the data of records says; more of -q changes no more."""
+_EVERY_ENTRY = 2
+"""-vv: of the freemap also what stands for nothing."""
+_DETAILED = 3
+"""-vvv: what configurations say, and the bytes of extended attributes and database records."""
+_WHOLE = 4
+"""-vvvv: the bytes of files, too."""
 
 
 def _report(options: HammerOptions, lines: Callable[[VolumeSet], Iterable[str]]) -> int:
@@ -30,13 +37,13 @@ def _report(options: HammerOptions, lines: Callable[[VolumeSet], Iterable[str]])
     return 0
 
 
-def _directive(name: str, lines: Callable[[VolumeSet, bool], Iterable[str]]) -> Directive:
+def _directive(name: str, lines: Callable[[VolumeSet, int], Iterable[str]]) -> Directive:
     usage = f"-f blkdevs {name}"
 
     def run(options: HammerOptions, arguments: list[str]) -> int:
         if arguments:
             raise usage_error(usage)
-        return _report(options, lambda volumes: lines(volumes, options.verbose))
+        return _report(options, lambda volumes: lines(volumes, options.verbosity))
 
     return Directive(name, usage, run)
 
@@ -49,9 +56,8 @@ def show(options: HammerOptions, arguments: list[str]) -> int:
     wanted = ShowOptions(
         search=Search.parse(arguments[0]) if arguments else None,
         strict=next((_STRICT[word] for word in reversed(words) if word in _STRICT), None),
-        obfuscate="obfuscate" in words,
         indent="indent" in words,
-        records=options.verbosity > _BRIEF,
+        records=_record_words(options.verbosity, obfuscate="obfuscate" in words),
         counts=options.verbose,
     )
     if set(words) - {*_STRICT, "obfuscate", "indent"}:
@@ -59,9 +65,19 @@ def show(options: HammerOptions, arguments: list[str]) -> int:
     return _report(options, lambda volumes: show_lines(volumes, wanted))
 
 
+def _blockmap_lines(volumes: VolumeSet, verbosity: int) -> Iterable[str]:
+    return blockmap_lines(volumes, counts=verbosity > 0, whole=verbosity >= _EVERY_ENTRY)
+
+
+def _record_words(verbosity: int, *, obfuscate: bool) -> RecordWords | None:
+    if verbosity <= _BRIEF:
+        return None
+    return RecordWords(obfuscate, details=verbosity >= _DETAILED, contents=verbosity >= _WHOLE)
+
+
 DIRECTIVES = (
     Directive("show", _SHOW_USAGE, show),
-    _directive("show-undo", show_undo_lines),
-    _directive("blockmap", blockmap_lines),
-    _directive("checkmap", checkmap_lines),
+    _directive("show-undo", lambda volumes, verbosity: show_undo_lines(volumes, verbosity > 0)),
+    _directive("blockmap", _blockmap_lines),
+    _directive("checkmap", lambda volumes, verbosity: checkmap_lines(volumes, verbosity > 0)),
 )

@@ -47,11 +47,12 @@ from hammerfs.ops.zone_statistics import ZoneStatistics
 from hammerfs.store.volumes import VolumeSet
 
 
-def blockmap_lines(volumes: VolumeSet, counts: bool = False) -> Iterator[str]:
+def blockmap_lines(volumes: VolumeSet, counts: bool = False, whole: bool = False) -> Iterator[str]:
     """Layer 1 and layer 2 of every volume; with `counts` also places, CRCs, and how full each zone is.
 
     What layer 2 holds for places beyond a volume's end is left out, whatever it is: `check` tells when it is not what
-    it should be.  The original goes on until it finds a sound entry that says there is nothing.
+    it should be.  The original goes on until it finds a sound entry that says there is nothing.  With `whole` both
+    print it, half a million lines for each entry of layer 1.
     """
     yield from header_lines(volumes.root.header)
     reader = ImageReader(volumes)
@@ -71,7 +72,7 @@ def blockmap_lines(volumes: VolumeSet, counts: bool = False) -> Iterator[str]:
         bad1 += not sound
         start = encode(ZONE_FREEMAP, 0, 0) + index * LAYER2_SPAN
         yield f"{' ' if sound else 'B'} layer1 {start:016x} @{layer1.phys_offset:016x} blocks-free {layer1.blocks_free}"
-        count = _bigblocks_from(volumes, start)
+        count = LAYER2_RADIX if whole else _bigblocks_from(volumes, start)
         if layer1.available and count and _is_bigblock(volumes, layer1.phys_offset):
             for offset, entry, found in _layer2_entries(reader, layer1, start, count):
                 flags = _flags(reader.version, entry, found)

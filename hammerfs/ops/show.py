@@ -53,7 +53,7 @@ from hammerfs.ondisk.freemap import Layer1, Layer2
 from hammerfs.ops.check_btree import DEPTH_MAX
 from hammerfs.ops.check_reader import ImageReader
 from hammerfs.ops.show_header import header_lines
-from hammerfs.ops.show_record import record_lines
+from hammerfs.ops.show_record import PLAIN, RecordWords, record_lines
 from hammerfs.ops.show_search import Search
 from hammerfs.ops.zone_statistics import ZoneStatistics
 from hammerfs.store.volumes import VolumeSet
@@ -74,17 +74,15 @@ class ShowOptions:
     search -- elements sought: they are marked with a `*`, as are those that lead to them
     strict -- True: only nodes that lead to what is sought; False: all nodes; None: down to the first that leads there,
     then everything that follows
-    obfuscate -- without the names of directory entries
     indent -- tabs show the depth of nodes
-    records -- with what the data of records says
+    records -- with what the data of records says, and how much of it; None: nothing of it
     counts -- also how much was met of each zone, and how much is bad where nothing is
     """
 
     search: Search | None = None
     strict: bool | None = None
-    obfuscate: bool = False
     indent: bool = False
-    records: bool = True
+    records: RecordWords | None = PLAIN
     counts: bool = False
 
 
@@ -251,8 +249,8 @@ class _Show:
             f"{start} dataoff={element.data_offset:016x}/{element.data_len} {which}crc={element.data_crc:08x}"
             f"{f' error={error}' if error else ''} fill={self._fill.text(element.data_offset)}"
         ]
-        if data and self._options.records:
-            lines += record_lines(element, data, self._options.obfuscate)
+        if data and self._options.records is not None:
+            lines += record_lines(element, data, self._options.records)
         lines[-1] += mark
         yield from lines
 

@@ -12,6 +12,7 @@ from second_opinion import demand_original
 from small_filesystem import fresh, make, mount
 
 from hammerfs.cli import hammer
+from hammerfs.device.base import Device
 from hammerfs.errors import UsageError
 from hammerfs.ops.show_search import Search
 
@@ -38,13 +39,36 @@ FORMS = [
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A volume with a folder of some files, unmounted."""
-    path = tmp_path_factory.mktemp("show") / "volume.img"
     (memory,) = fresh()
     fs = mount([memory])
     folder = make(fs, fs.root, b"folder")
     for number in range(FILES):
         make(fs, folder, b"file-%03d" % number, b"content")
     fs.close_now()
+    return written(memory, tmp_path_factory.mktemp("show") / "volume.img")
+
+
+@pytest.fixture(scope="module")
+def detailed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume with a configuration, an extended attribute, and files below and above the size of a buffer."""
+    folder = tmp_path_factory.mktemp("detailed")
+    (memory,) = fresh()
+    fs = mount([memory], xattr=True)
+    small = make(fs, fs.root, b"small", b"\x00tiny\x7f" * 5)
+    large = make(fs, fs.root, b"large", b"")
+    fs.write(large, 0, bytes(range(256)) * 64)
+    fs.write(large, 1 << 20, b"x" * (1 << 16))  # from here on a record holds several buffers
+    fs.setxattr(small, b"user.note", b"remember")
+    fs.close_now()
+    path = written(memory, folder / "volume.img")
+    text = folder / "config"
+    text.write_text("snapshots 1d 60d\r\n\n\tprune 1d 5m")
+    assert hammer.main(["-f", str(path), "config", "/", str(text)]) == 0
+    return path
+
+
+def written(memory: Device, path: Path) -> Path:
+    """What a device in memory holds, as a file."""
     with path.open("wb") as file:
         for start in range(0, memory.size, 1 << 20):
             file.write(memory.read(start, 1 << 20))
@@ -124,6 +148,48 @@ def test_twice_q_leaves_out_what_records_say_and_v_counts(directive: Directive) 
     assert counted[-3:] == ["0 bad nodes", "0 bad elms", "0 bad records"]
 
 
+def test_three_times_q_is_no_quieter(directive: Directive) -> None:
+    assert directive(options=("-qqq",)) == directive(options=("-qq",)) == directive(options=("-v", "-qqqq"))
+
+
+def test_more_v_shows_what_records_hold(detailed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for options in ("-vv", "-vvv", "-vvvv"):
+        assert hammer.main([options, "-f", str(detailed), "show"]) == 0
+        shown.append(capsys.readouterr().out.splitlines())
+    counted, details, contents = shown
+    assert not {line for line in counted if "config" in line or "|" in line}
+    config = details.index(f'{" " * 17}config text="')
+    assert details[config + 1 : config + 4] == [
+        f"{' ' * 29}snapshots 1d 60d",
+        f"{' ' * 29}\\x09prune 1d 5m",
+        f'{" " * 29}"',
+    ]
+    assert [line for line in details if "|" in line] == [
+        "\t\t  0000   09 00 75 73 65 72 2e 6e 6f 74 65 72 65 6d 65 6d  |..user.noteremem|",
+        "\t\t  0010   62 65 72                                         |ber             |",
+    ]
+    first = contents.index("\t\t  0000   00 74 69 6e 79 7f 00 74 69 6e 79 7f 00 74 69 6e  |.tiny..tiny..tin|")
+    dumped = contents[first:]
+    assert dumped[1] == "\t\t  0010   79 7f 00 74 69 6e 79 7f 00 74 69 6e 79 7f 00 00  |y..tiny..tiny...|"
+    assert "" in dumped
+    assert len([line for line in contents if line.startswith("\t\t  3ff0")]) == 2
+    assert contents.count("\t\t  ....") == 1
+    assert not [line for line in contents if line.startswith("\t\t  4000")]
+
+
+def test_twice_v_tells_all_that_the_freemap_holds(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hammer.main(["-vv", "-f", str(image), "blockmap"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    entries = [line for line in shown if " zone=" in line]
+    assert len(entries) == 1 << 19
+    assert "zone=15 " in entries[-1]
+    assert hammer.main(["-v", "-f", str(image), "blockmap"]) == 0
+    fewer = [line for line in capsys.readouterr().out.splitlines() if " zone=" in line]
+    assert 0 < len(fewer) < 1000
+    assert entries[: len(fewer)] == fewer
+
+
 def test_zones_are_counted(directive: Directive) -> None:
     shown = directive(options=("-v",))
     table = shown[shown.index("HAMMER zone statistics") :]
@@ -173,6 +239,17 @@ def test_the_original_says_as_much_with_v(name: str, image: Path, capsys: pytest
     theirs = subprocess.run([original, "-v", "-f", str(image), name], capture_output=True, check=True)
     assert hammer.main(["-v", "-f", str(image), name]) == 0
     assert capsys.readouterr().out.splitlines() == theirs.stdout.decode().splitlines()
+
+
+@pytest.mark.parametrize("words", [["-vvv", "show"], ["-vvvv", "show"], ["-qqq", "show"], ["-vv", "blockmap"]])
+def test_the_original_says_as_much_of_records(
+    words: list[str], detailed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = demand_original()
+    theirs = subprocess.run([original, words[0], "-f", detailed, *words[1:]], capture_output=True, check=True)
+    assert hammer.main([words[0], "-f", str(detailed), *words[1:]]) == 0
+    # A tab in a configuration is no order to a terminal here.
+    assert capsys.readouterr().out.replace("\\x09", "\t") == theirs.stdout.decode()
 
 
 def test_the_original_prints_the_same(image: Path, directive: Directive) -> None:
