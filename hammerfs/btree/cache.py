@@ -46,7 +46,7 @@ class NodeCache:
         """`evict` is due when there are more nodes than this."""
         self.root_moved = False
         self.reads = self.writes = self.evictions = self.splits = self.removals = 0
-        self.descents = self.visits = 0
+        self.descents = self.visits = self.compared = 0
 
     def load_root(self) -> Node:
         """The root, read when it is not in memory."""
@@ -82,6 +82,7 @@ class NodeCache:
                 path.append((node, 0))
                 self.visits += level + 1
                 return path
+            self.compared += len(node.keys).bit_length()
             index = bisect_right(node.keys, key, 1) - 1
             path.append((node, index))
             node = self.child(node, index)
@@ -102,6 +103,7 @@ class NodeCache:
                 self.visits += level + 1
                 return node, low, high
             keys = node.keys
+            self.compared += len(keys).bit_length()
             index = find(keys, key, 1) - 1
             if index:
                 low = keys[index]

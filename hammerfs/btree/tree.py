@@ -49,6 +49,7 @@ class TreeStatistics:
     """What is in memory, and what was done since the tree was opened.
 
     searches -- keys sought in a leaf; descents -- those that began at the root; visits -- nodes that these went through
+    compared -- elements that keys sought were compared with in all these nodes: those that halving takes, at most
     scanned -- elements that scans passed
     """
 
@@ -67,6 +68,7 @@ class TreeStatistics:
     inserts: int
     deletes: int
     scanned: int
+    compared: int
 
 
 class BTree:
@@ -79,6 +81,7 @@ class BTree:
     __slots__ = (
         "_cache",
         "_changes",
+        "_compared",
         "_deletes",
         "_high",
         "_inserts",
@@ -94,7 +97,7 @@ class BTree:
         self._cache = NodeCache(store, root_offset, cache_nodes, mirror)
         self._nodes = self._cache.nodes
         self._changes = 0
-        self._lookups = self._searches = self._inserts = self._deletes = self._scanned = 0
+        self._lookups = self._searches = self._inserts = self._deletes = self._scanned = self._compared = 0
         self._forget_finger()
 
     # --- reading --------------------------------------------------------------------------------
@@ -104,6 +107,7 @@ class BTree:
         self._lookups += 1
         leaf = self._leaf if self._low <= key < self._high else self._descend(key)
         keys = leaf.keys
+        self._compared += len(keys).bit_length()
         index = bisect_left(keys, key)
         if index == len(keys) or keys[index] != key:
             return None
@@ -119,6 +123,7 @@ class BTree:
         key = base + as_of.to_bytes(8, "big")
         leaf = self._leaf if self._low <= key < self._high else self._descend(key)
         keys = leaf.keys
+        self._compared += len(keys).bit_length()
         index = bisect_right(keys, key) - 1
         while index >= 0:
             if not keys[index].startswith(base):
@@ -217,6 +222,7 @@ class BTree:
             # Beyond the parent's own boundary: only its ancestors know where this leaf's range ends.
             leaf, _, bound = self._seek(low)
         keys = leaf.keys
+        self._compared += len(keys).bit_length()
         first = bisect_left(keys, low)
         end = bisect_right(keys, high, first)
         elements = leaf.element_range(first, end)
@@ -253,6 +259,7 @@ class BTree:
         self._searches += 1
         leaf, bound, _ = self._seek(below, before=True)
         keys = leaf.keys
+        self._compared += len(keys).bit_length()
         first = bisect_left(keys, low)
         elements = leaf.element_range(first, max(first, bisect_left(keys, below)))
         elements.reverse()
@@ -276,14 +283,18 @@ class BTree:
         node = cache.root or cache.load_root()
         parent = None
         index = 0
+        compared = 0
         for level in LEVELS:
             children = node.children
             if not children:
                 cache.visits += level + 1
+                cache.compared += compared
                 break
             parent = node
             # Whatever is left of the first boundary belongs to the first child's range, hence the 1.
-            index = bisect_right(node.keys, key, 1) - 1
+            keys = node.keys
+            compared += len(keys).bit_length()
+            index = bisect_right(keys, key, 1) - 1
             child = nodes.get(children[index])
             if child is None or child.parent != parent.offset:
                 child = cache.child(parent, index)
@@ -312,6 +323,7 @@ class BTree:
         keys = leaf.keys
         index = bisect_left(keys, key)
         count = len(keys)
+        self._compared += count.bit_length()
         if index < count and keys[index] == key:
             raise DuplicateKey(f"the B-tree already holds {_name(key)}")
         if count >= LEAF_ELEMENTS:
@@ -356,8 +368,10 @@ class BTree:
     def _locate(self, key: Key) -> tuple[Node, int]:
         self._searches += 1
         leaf = self._leaf if self._low <= key < self._high else self._descend(key)
-        index = bisect_left(leaf.keys, key)
-        if index == len(leaf.keys) or leaf.keys[index] != key:
+        keys = leaf.keys
+        self._compared += len(keys).bit_length()
+        index = bisect_left(keys, key)
+        if index == len(keys) or keys[index] != key:
             raise MissingKey(f"the B-tree does not hold {_name(key)}")
         return leaf, index
 
@@ -465,6 +479,7 @@ class BTree:
             inserts=self._inserts,
             deletes=self._deletes,
             scanned=self._scanned,
+            compared=self._compared + cache.compared,
         )
 
     def _relieve(self) -> None:

@@ -1,20 +1,19 @@
 """`hammer stats`, `bstats` and `iostats`: what happens on all mounted file systems, line by line (`cmd_stats.c`).
 
-The columns are hammer(8)'s; one that we do not count shows a dash.  Other than there, -t ends it, and a second argument
-names one file system instead of all.
+The columns are hammer(8)'s.  Other than there, -t ends it, and a second argument names one file system instead of all.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 
 from hammerfs.cli.directive import Directive, DirectiveError, usage_error
 from hammerfs.cli.directive import show as show_result
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.reach import LiveReach
+from hammerfs.errors import HammerError, UsageError
 from hammerfs.vfs.controlclient import connected
-from hammerfs.vfs.mounttable import FILESYSTEM_KIND, mounts
+from hammerfs.vfs.mounttable import FILESYSTEM_KIND, Mount, mounts
 
 _BTREE = (
     "lookups",
@@ -37,6 +36,7 @@ _IO = {
     "undo": "undo",
     "redo": "redo",
 }
+_GROUPS = ("btree", "io")
 _TITLE_EVERY = 16
 _INTERVAL_MIN = 0.001
 
@@ -63,21 +63,19 @@ def _run(options: HammerOptions, arguments: list[str], word: str, groups: tuple[
         raise usage_error(f"{word} [interval]")
     interval = _interval(arguments[0]) if arguments else 1.0
     end = time.monotonic() + options.timeout if options.timeout else None
-    with ExitStack() as stack:
-        reaches = [LiveReach(stack.enter_context(connected(path))) for path in _paths(arguments[1:])]
-        before = _collect(reaches)
-        if options.json:
-            show_result(options, word, {"counters": {group: before[group] for group in groups}}, [])
-            return 0
-        count = 0
-        while end is None or time.monotonic() + interval <= end:
-            time.sleep(interval)
-            now = _collect(reaches)
-            if count % _TITLE_EVERY == 0:
-                print("\t".join(_title(group) for group in groups))
-            print("\t".join(_line(group, now[group], before[group]) for group in groups), flush=True)
-            before = now
-            count += 1
+    watched = _Watched(_paths(arguments[1:]))
+    if options.json:
+        totals = watched.totals()
+        show_result(options, word, {"counters": {group: totals[group] for group in groups}}, [])
+        return 0
+    count = 0
+    while end is None or time.monotonic() + interval <= end:
+        time.sleep(interval)
+        news = watched.news()
+        if count % _TITLE_EVERY == 0:
+            print("\t".join(_title(group) for group in groups))
+        print("\t".join(_line(group, news[group]) for group in groups), flush=True)
+        count += 1
     return 0
 
 
@@ -95,13 +93,59 @@ def _paths(given: list[str]) -> list[str]:
     return paths
 
 
-def _collect(reaches: list[LiveReach]) -> Counters:
-    """The counters of all file systems added up, as hammer(8) shows those of all its mounts."""
-    total: Counters = {"btree": {}, "io": {}}
-    for reach in reaches:
-        told = reach.call("statistics", {})
+class _Watched:
+    """The file systems that are looked at, added up as hammer(8) adds up all its mounts.
+
+    Each look is a connection of its own, since one that is kept keeps a file system from being unmounted.
+    """
+
+    def __init__(self, paths: list[str]) -> None:
+        self._seen = {path: _look(path) for path in paths}
+
+    def totals(self) -> Counters:
+        """What all have done up to the last look."""
+        return _sum([counters for _, counters in self._seen.values()])
+
+    def news(self) -> Counters:
+        """What all have done since the last look.
+
+        What has gone away meanwhile is looked at no more; HammerError when that was the last one.
+        """
+        news = []
+        for path, (mount, before) in list(self._seen.items()):
+            try:
+                now = _look(path, mount)
+            except HammerError:
+                del self._seen[path]
+                if not self._seen:
+                    raise
+            else:
+                self._seen[path] = now
+                news.append(_difference(now[1], before))
+        return _sum(news)
+
+
+def _look(path: str, expected: Mount | None = None) -> tuple[Mount, Counters]:
+    """The counters of what is mounted at a path; UsageError when that is no more what was `expected`."""
+    with connected(path) as connection:
+        mount = connection.mount
+        if expected is not None and (mount.device, mount.path) != (expected.device, expected.path):
+            raise UsageError(f"{expected.path} has been unmounted")
+        told = LiveReach(connection).call("statistics", {})
+    return mount, {group: dict(told[group]) for group in _GROUPS}
+
+
+def _difference(now: Counters, before: Counters) -> Counters:
+    if any(now[group][name] < value for group in _GROUPS for name, value in before[group].items()):
+        return now  # counters only grow: it has been mounted anew
+    return {group: {name: value - before[group][name] for name, value in now[group].items()} for group in _GROUPS}
+
+
+def _sum(all_counters: list[Counters]) -> Counters:
+    total: Counters = {group: {} for group in _GROUPS}
+    for counters in all_counters:
         for group, sums in total.items():
-            for name, value in told[group].items():
+            for name, value in counters[group].items():
                 sums[name] = sums.get(name, 0) + value
     return total
 
@@ -112,10 +156,9 @@ def _title(group: str) -> str:
     return " ".join(f"{name:>9}" for name in _IO)
 
 
-def _line(group: str, now: dict[str, int], before: dict[str, int]) -> str:
+def _line(group: str, counters: dict[str, int]) -> str:
     width, names = (10, _BTREE) if group == "btree" else (9, tuple(_IO.values()))
-    shown = [str(now[name] - before[name]) if name in now else "-" for name in names]
-    return " ".join(f"{text:>{width}}" for text in shown)
+    return " ".join(f"{counters[name]:>{width}}" for name in names)
 
 
 DIRECTIVES = (

@@ -1,7 +1,7 @@
 """What a mounted file system has done since it was mounted, as counters that only grow.
 
-They are named as hammer(8) stats names them, as far as we count the same thing; what we do not count is left out: the
-elements that a search compares its key with, which bisection in C does not tell.
+They are named as hammer(8) stats names them.  What a search compares its key with, `elements`, bisection does not tell:
+it is counted as what halving takes at most, where the original halves down to four elements and goes on one by one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def _statistics(call: Call) -> Work[Result]:
             "searches": tree.searches,
             "inserts": tree.inserts,
             "deletes": tree.deletes,
+            "elements": tree.compared,
             "splits": tree.splits,
             "iterations": tree.visits + tree.scanned,
             "rootiters": tree.descents,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,6 +182,25 @@ def test_counters_count_what_happens(here: Path) -> None:
     assert all(len(line) == len(shown[0]) for line in shown)
     assert len(shown) > 2
     assert hammer("-t", "1", "bstats", "0.5", here).splitlines()[0].split()[0] == "lookups"
+
+
+def test_stats_of_all_go_on_when_one_is_unmounted(hammer_mount: Maker) -> None:
+    first, second = hammer_mount(), hammer_mount()
+    first.mount()
+    second.mount()
+    with subprocess.Popen([*HAMMER, "-t", "60", "iostats", "0.1"], stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        try:
+            watcher.stdout.readline()
+            assert len(watcher.stdout.readline().split()) == 8
+            first.umount()  # which watching does not prevent
+            for _ in range(3):
+                watcher.stdout.readline()
+            (second.path / "file").write_bytes(b"x" * 100_000)
+            assert any(int(watcher.stdout.readline().split()[1]) >= 100_000 for _ in range(20))
+        finally:
+            watcher.send_signal(signal.SIGINT)
+    second.umount()
 
 
 @pytest.mark.parametrize("before", ["3", "5"])
