@@ -48,7 +48,10 @@ class OldFolder(NamedTuple):
 
 
 class Migration(NamedTuple):
-    """What is to be brought over: of which PFS, the folder that its record names, and where its folder is now."""
+    """What is to be brought over: of which PFS, the folder that its record names, and where its folder is now.
+
+    On the volumes of -f a folder stays: in /var/hammer it has the path of a mount, and there is none.
+    """
 
     path: str
     pfs: int
@@ -69,6 +72,8 @@ def migrate(options: HammerOptions, desk: Desk, reach: Reach, what: Migration) -
         if found is not None and found.config is not None and is_configuration(found.config):
             added = _take_over(desk, reach, what.pfs, found, found.config)
             print(f"cleanup {what.path:<20} - (migrating) ({added} snapshots)")
+            if options.specials and not what.configured:
+                print(f"\tThe rest stays in {place}, as its new place depends on where this is mounted")
             text = found.config
     old = Path(folder_before_records(where))
     if not (options.specials or what.configured) and _move_folder(old, what.folder, taken_over=text is not None):

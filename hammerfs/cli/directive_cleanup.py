@@ -117,7 +117,8 @@ def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], run
             return 0
         handled.add(identity)
         has_records = info["version"] >= VERSION_SNAPSHOT_RECORDS
-        configured = "" if options.specials else str(reach.call("prune-plan", {})["folder"])
+        named = str(reach.call("prune-plan", {})["folder"])
+        configured = "" if options.specials else named
         where = f"/offline/{info['fsid']}/{config['pfs']}" if options.specials else os.path.abspath(path)
         is_slave = any(item["slave"] for item in info["pfs_list"] if item["id"] == config["pfs"])
         folder, text = state_folder(where, configured), config["text"]
@@ -126,7 +127,7 @@ def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], run
                 raise DirectiveError("WARNING: must configure snapshot dir for PFS slave")
             folder = Path(folder_before_records(where))
         if has_records and (configured or not is_slave):
-            text = migrate(options, desk, reach, Migration(path, config["pfs"], configured, folder)) or text
+            text = migrate(options, desk, reach, Migration(path, config["pfs"], named, folder)) or text
         if has_records and text is None:
             text = default_config(path)
             reach.call("config-set", {"text": text})

@@ -283,10 +283,11 @@ def test_what_was_files_comes_into_the_file_system(
     capsys.readouterr()
     assert main(["-f", str(image), "cleanup"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[:3] == [
+    assert told[:4] == [
         "    non-canonical snapshot softlink: /snapshots/elsewhere->/mnt",
         "    non-canonical snapshot softlink: /snapshots/other-pfs-20250101->/mnt/@@0x0000000100000000:00007",
         "cleanup /                    - (migrating) (3 snapshots)",
+        "\tThe rest stays in /snapshots, as its new place depends on where this is mounted",
     ]
     fs = opened(image)
     assert rootrecords.configuration(fs.ctx, 0) == OLD_CONFIG.encode()
@@ -299,7 +300,21 @@ def test_what_was_files_comes_into_the_file_system(
     assert [content_at(image, tid) for tid in (*tids, MAX_TID)] == [b"one", b"two", b"six", b"now"]
     assert b"config" not in folder_of(image)
     assert main(["-f", str(image), "cleanup"]) == 0
-    assert "migrating" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "migrating" not in told
+    assert "stays in" not in told
+
+
+def test_a_folder_that_the_record_of_the_pfs_names_has_no_other_place(
+    old_image: tuple[Path, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, _ = old_image
+    assert main(["-f", str(image), "version-upgrade", "/", "7"]) == 0
+    assert main(["-f", str(image), "pfs-update", "/", "snapshots=/snapshots"]) == 0
+    assert main(["-f", str(image), "cleanup"]) == 0
+    told = capsys.readouterr().out
+    assert "(migrating) (3 snapshots)" in told
+    assert "stays in" not in told
 
 
 def test_a_migration_that_was_cut_off_goes_on(
