@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from contextlib import suppress
+from typing import Any
 
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.errors import UsageError
@@ -31,6 +32,11 @@ class Scoreboard:
         self._text[start : start + width] = text.encode()[: width - 1].ljust(width - 1) + b"\n"
         with suppress(OSError), open(self._path, "wb") as board:
             board.write(self._text)
+
+
+def tell_lost(item: dict[str, Any]) -> None:
+    """Say on stderr which record the target will lack, since its data is nowhere."""
+    print(f"Mirror-read: left out {item['lost']}", file=sys.stderr)
 
 
 class MirrorProgress:

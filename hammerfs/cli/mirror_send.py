@@ -17,7 +17,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing
 from hammerfs.cli.mirror_end import MirrorEnd, reaching_end
 from hammerfs.cli.mirror_pipe import MirrorPipe
-from hammerfs.cli.mirror_progress import MirrorProgress, load_cycle, save_cycle
+from hammerfs.cli.mirror_progress import MirrorProgress, load_cycle, save_cycle, tell_lost
 from hammerfs.errors import StreamError
 from hammerfs.ondisk.mirror import Header, Idle, Sync, Term, Update
 
@@ -124,7 +124,8 @@ class _Sender:
             self._pipe.pour(content)
             self._progress.sent(begin, end, self._pipe.sent)
 
-        told = self._source.call("mirror-read", {"begin": begin, "end": end}, Hearing(on_data=pour), seconds)
+        hearing = Hearing(on_data=pour, on_item=tell_lost)
+        told = self._source.call("mirror-read", {"begin": begin, "end": end}, hearing, seconds)
         if told["complete"]:
             self._pipe.write(Sync())
         else:

@@ -5,23 +5,26 @@ later is left out, what was deleted later is told as alive.  So the source may b
 which no crash can take anything back; else the mirror could be ahead of its source for ever.
 
 Elements that are older than `begin` travel without data, for the other side to tell what is gone from what is old
-(`hammer_mirror.c: hammer_ioc_mirror_read`; `cmd_mirror.c: hammer_cmd_mirror_read`).
+(`hammer_mirror.c: hammer_ioc_mirror_read`; `cmd_mirror.c: hammer_cmd_mirror_read`).  So does one whose data is nowhere:
+a target that has it keeps it, one that has it not lacks it.  The original ends there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hammerfs.btree.changed import Unchanged
-from hammerfs.errors import UsageError
+from hammerfs.errors import CorruptionError, UsageError
 from hammerfs.fs.pfs import load_pfs
 from hammerfs.fs.recorddata import read_data
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.address import Tid, pfs_localization
-from hammerfs.ondisk.element import first_key, last_key, unpack_leaf, with_delete
+from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_leaf, with_delete
 from hammerfs.ondisk.mirror import Pass, Record, Skip
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
+from hammerfs.ondisk.recordplace import fault_of
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -47,10 +50,18 @@ def source_state(ctx: Context, pfs: int, durable: Tid) -> PfsData:
     return state
 
 
+@dataclass(frozen=True, slots=True)
+class Lost(Pass):
+    """What goes in the place of a record whose data is nowhere, and why it does."""
+
+    why: str
+
+
 def changes(ctx: Context, pfs: int, begin: Tid, end: Tid) -> Iterator[Record | Pass | Skip | None]:
     """The records of a batch in key order; None where others may run.
 
-    Raises CorruptionError when the tree cannot be read; data that cannot be verified is sent on as damaged.
+    Raises CorruptionError when the tree cannot be read, DeviceError when the device cannot; data that cannot be
+    verified is sent on as damaged.
     """
     localization = pfs_localization(pfs)
     scan = ctx.tree.scan_changed(first_key(localization), last_key(localization), begin)
@@ -87,5 +98,16 @@ def _told(ctx: Context, raw: bytes, begin: Tid, end: Tid) -> Record | Pass | Non
         raw = with_delete(raw, 0, 0)
     if leaf.create_tid < begin:
         return Pass(raw)
-    data = read_data(ctx, leaf)
+    try:
+        data = _data(ctx, leaf)
+    except CorruptionError as error:
+        return Lost(raw, error.what)
     return Record(raw, data, damaged=not crc.record_matches(ctx.version, leaf.data_crc, leaf.rec_type, data))
+
+
+def _data(ctx: Context, leaf: LeafElement) -> bytes:
+    """The data of a record; CorruptionError when no sound writer made that, which no target would take."""
+    fault = fault_of(leaf)
+    if fault is not None:
+        raise CorruptionError(fault)
+    return read_data(ctx, leaf)

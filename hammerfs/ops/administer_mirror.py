@@ -14,12 +14,12 @@ from collections.abc import Iterator
 
 from hammerfs.btree.changed import Unchanged
 from hammerfs.errors import NoSpaceError, StreamError, UsageError
-from hammerfs.fs.mirrorread import PAUSE_EVERY, changes, has_gone_on, source_state
+from hammerfs.fs.mirrorread import PAUSE_EVERY, Lost, changes, has_gone_on, source_state
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid, slave_record
 from hammerfs.fs.pfs import link_target
-from hammerfs.fs.work import Data, Done, Phase, Receive, Want, Work
+from hammerfs.fs.work import Data, Done, Emit, Phase, Receive, Want, Work
 from hammerfs.ondisk.address import Tid, pfs_localization, pfs_of
-from hammerfs.ondisk.constants import OBJTYPE_SOFTLINK
+from hammerfs.ondisk.constants import MAX_TID, OBJTYPE_SOFTLINK
 from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_leaf
 from hammerfs.ondisk.mirror import HEAD_SIZE, Pass, Record, Skip, StreamParser, Sync, packed, padded
 from hammerfs.ops.administer_sync import durable_tid
@@ -63,7 +63,10 @@ def _state(call: Call) -> Work[Result]:
 
 
 def _read(call: Call) -> Work[Result]:
-    """One batch in key order, without what stands around it; `complete` unless it was interrupted."""
+    """One batch in key order, without what stands around it; `complete` unless it was interrupted.
+
+    Each record whose data is nowhere is an item of the result.
+    """
     pfs, begin, end = _pfs(call), call.number("begin"), call.number("end")
     piece = bytearray()
     records = 0
@@ -75,6 +78,8 @@ def _read(call: Call) -> Work[Result]:
             continue
         if call.interrupted():
             break
+        if isinstance(record, Lost):
+            yield _lost(record)
         piece += packed(record)
         records += 1
         if len(piece) >= _PIECE:
@@ -86,6 +91,17 @@ def _read(call: Call) -> Work[Result]:
     if piece:
         yield Data(bytes(piece))
     return {"complete": complete, "records": records}
+
+
+def _lost(record: Lost) -> Emit:
+    """Which record a target will lack, and why, for people."""
+    leaf = record.leaf
+    key = (
+        f"lo={leaf.localization:08x} objid={leaf.obj_id & MAX_TID:016x} rt={leaf.rec_type:02x} "
+        f"key={leaf.key & MAX_TID:016x} tid={leaf.create_tid:016x}"
+    )
+    place = f"dataoff={leaf.data_offset:016x}/{leaf.data_len}"
+    return Emit({"lost": f"{key} {place}: {record.why}"})
 
 
 def _split(call: Call) -> Work[Result]:
@@ -216,6 +232,8 @@ def _within(call: Call) -> Work[Result]:
         for record in changes(ctx, source, begin, end):
             if call.interrupted():
                 return {"complete": False, "damaged": writer.damaged}
+            if isinstance(record, Lost):
+                yield _lost(record)
             if record is not None:
                 yield from _applied(writer, record)
                 yield Done(1)

@@ -15,13 +15,17 @@ from hammerfs.fs.pfs import load_pfs, view_of
 from hammerfs.fs.rootrecords import save_pfs
 from hammerfs.ondisk.address import Tid, pfs_localization
 from hammerfs.ondisk.constants import (
+    MAX_KEY,
     MAX_TID,
+    MIN_KEY,
     OBJID_ROOT,
     OBJTYPE_DIRECTORY,
     OBJTYPE_REGFILE,
     OBJTYPE_SOFTLINK,
     PFSD_SLAVE,
+    RECTYPE_DATA,
 )
+from hammerfs.ondisk.element import pack_key, unpack_leaf
 from hammerfs.ondisk.mirror import Pass, Record, Skip
 from hammerfs.ondisk.pfs import PFS_DATA_SIZE, PfsData
 
@@ -80,6 +84,16 @@ def _drive(fs: FileSystem, steps: Iterator[None]) -> None:
             fs.flusher.flush_now()
 
 
+def lose_data(fs: FileSystem, parent: Inode, name: bytes, **fields: int) -> None:
+    """Change the record of a file's data, and nothing else."""
+    obj_id = fs.lookup(parent, name).obj_id
+    scan = fs.ctx.tree.scan(pack_key(0, 0, 0, MIN_KEY, 1), pack_key(0xFFFFFFFF, MAX_KEY, 0xFFFF, MAX_KEY, MAX_TID))
+    victim = next(leaf for leaf in map(unpack_leaf, scan) if leaf.obj_id == obj_id and leaf.rec_type == RECTYPE_DATA)
+    fs.ctx.tree.remove(victim.packed_key(), 0)
+    damaged = victim._replace(**fields)
+    fs.ctx.tree.insert(damaged.packed_key(), damaged.pack(), 0)
+
+
 def mirror(source: FileSystem, target: FileSystem) -> Batch:
     """Bring the slave up to date; what was sent for that."""
     end = settle(source)
@@ -119,6 +133,7 @@ __all__ = [
     "apply",
     "batch",
     "complete",
+    "lose_data",
     "make_slave",
     "mirror",
     "settle",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from mirror_pair import SLAVE, apply, batch, make_slave, mirror, settle, slave_root, synced, tree
+from mirror_pair import SLAVE, apply, batch, complete, lose_data, make_slave, mirror, settle, slave_root, synced, tree
 from small_filesystem import assert_clean, fresh, make, mount
 
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.errors import FileOperationError, StreamError
-from hammerfs.fs.mirrorread import changes
+from hammerfs.fs.mirrorread import Lost, changes
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import MAX_KEY, MAX_TID, MIN_KEY
 from hammerfs.ondisk.element import pack_key, unpack_leaf
@@ -25,6 +25,12 @@ def pair(volumes: list[list[MemoryDevice]]) -> tuple[FileSystem, FileSystem]:
     source, target = (mount(devices) for devices in volumes)
     make_slave(target)
     return source, target
+
+
+def read_in(fs: FileSystem, name: bytes) -> bytes:
+    """What a file in the slave holds."""
+    inode = fs.lookup(slave_root(fs), name)
+    return fs.read(inode, 0, inode.data.size)
 
 
 def finish(volumes: list[list[MemoryDevice]], *mounts: FileSystem) -> None:
@@ -224,6 +230,36 @@ def test_data_that_was_damaged_at_the_source_is_left_out(volumes: list[list[Memo
     assert isinstance(last, Record)
     assert apply(target, [*records[:-1], Record(last.element, last.data, damaged=True)], end).damaged == 1
     finish(volumes, source, target)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"data_offset": 5 << 60}, {"data_len": -8}, {"data_len": 1 << 30}, {"rec_type": 0x0812}],
+    ids=["zone", "negative", "huge", "type"],
+)
+def test_a_record_with_impossible_data_goes_without_and_all_others_arrive(
+    volumes: list[list[MemoryDevice]], fields: dict[str, int]
+) -> None:
+    source, target = pair(volumes)
+    for name in (b"early", b"hurt", b"late"):
+        make(source, source.root, name, name * 100)
+    end = settle(source)
+    intact = batch(source, 1, end)
+    lose_data(source, source.root, b"hurt", **fields)
+    (lost,) = [record for record in changes(source.ctx, 0, 1, end) if isinstance(record, Lost)]
+    assert lost.why
+    told = batch(source, 1, end)
+    assert len(told) == len(intact)
+    complete(target, told, end)
+    for name in (b"early", b"late"):
+        assert read_in(target, name) == name * 100
+    assert read_in(target, b"hurt") == bytes(400)
+    complete(target, intact, end)
+    assert read_in(target, b"hurt") == b"hurt" * 100
+    complete(target, told, end)
+    assert read_in(target, b"hurt") == b"hurt" * 100, "what the slave has is better than what the source has"
+    target.close_now()
+    assert_clean(volumes[1])
 
 
 @pytest.mark.parametrize("versions", [(6, 7), (7, 6), (1, 7), (7, 2)])

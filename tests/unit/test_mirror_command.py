@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from mirror_images import change, check, hammer, looked_at, master, new_image, root_tree, run, slave, slave_tree
-from mirror_pair import settle, tree
+from mirror_pair import lose_data, settle, tree
 from mirror_pair import slave_root as pfs_root
-from small_filesystem import make
+from small_filesystem import make, mount
 
 from hammerfs.cli import offline
 from hammerfs.cli.hammer import check_restrictions, main
@@ -20,6 +20,7 @@ from hammerfs.cli.mirror_copy import command
 from hammerfs.cli.mirror_end import check_target, place_of
 from hammerfs.cli.mirror_pipe import MirrorPipe, Throttle
 from hammerfs.cli.mirror_progress import MirrorProgress, load_cycle, save_cycle
+from hammerfs.device.file import FileDevice
 from hammerfs.errors import HammerError, StreamError, UsageError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.element import first_key
@@ -210,6 +211,36 @@ def test_a_copy_stays_within_an_image(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert b"target must be in slave mode" in done.stderr
     check(image)
+
+
+def test_a_record_with_impossible_data_is_named_and_left_out(tmp_path: Path) -> None:
+    image = master(tmp_path / "image")
+    hammer("-f", image, "pfs-master", "/master")
+    change(image, lambda fs: [make(fs, pfs_root(fs, 1), name, b"content" * 1000) for name in (b"hurt", b"sound")])
+    _lose(image)
+    line = (
+        rb"(?m)^Mirror-read: left out lo=00010002 objid=\w{16} rt=10 key=\w{16} tid=\w{16} "
+        rb"dataoff=\w{16}/-5: data record of -5 bytes, 1 to 65536 are possible$"
+    )
+    read = run("-f", image, "mirror-read", "/master")
+    assert read.returncode == 0
+    assert re.search(line, read.stderr)
+    assert not isinstance(records(read.stdout)[-1], Record)
+    done = run("-f", image, "-y", "mirror-copy", "/master", "/slave")
+    assert done.returncode == 0
+    assert re.search(line, done.stderr)
+
+    def contents(fs: FileSystem) -> list[bytes]:
+        top = pfs_root(fs, 2)
+        return [fs.read(fs.lookup(top, name), 0, 7) for name in (b"hurt", b"sound")]
+
+    assert looked_at(image, contents) == [bytes(7), b"content"]
+
+
+def _lose(image: Path) -> None:
+    fs = mount([FileDevice(str(image), writable=True)])
+    lose_data(fs, pfs_root(fs, 1), b"hurt", data_len=-5)
+    fs.close_now()
 
 
 def test_a_copy_within_an_image_ends_in_time_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
