@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench_lib import data, durable, guard, metadata, programs
+from bench_lib import data, durable, guard, history, metadata, programs
 from bench_lib.measure import MIB, Bench
 from bench_lib.peers import BASE, HAMMERFS, KINDS, BenchError, Kind, Peer
 from bench_lib.report import Repetition, Report
@@ -31,7 +31,10 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "fsync": durable.fsync,
     "git": programs.git,
     "sqlite": durable.sqlite,
+    "history": history.history,
 }
+BY_NAME = {"history": 4 * 3600}
+"""Workloads that run when they are named only, and how many seconds more a round with them may take."""
 QUICK_SCALE = 0.1
 SECONDS_MAX = 15.0
 QUICK_SECONDS_MAX = 2.0
@@ -44,8 +47,9 @@ image in each round; files, fsyncs and bytes are the same for all. Rows called c
 emptied kernel caches. Ratios are to {BASE}. Without --peers, all that are installed take part:
 {", ".join(name for name in KINDS if not KINDS[name].only_by_name)} (Debian packages fuse2fs, ntfs-3g and
 e2fsprogs; ext4 on a loop device is the kernel's own and needs root). hammerfs-pure is hammerfs that does not run
-compiled modules. With --quick, what hammerfs' operations cost is compared with scripts/bench_lib/recorded.json: CPU by
-wide bounds, requests by narrow ones; exit status 1 when one costs much more.
+compiled modules. The workload history measures those that keep one, and runs when it is named. With --quick, what
+hammerfs' operations cost is compared with scripts/bench_lib/recorded.json: CPU by wide bounds, requests by narrow
+ones; exit status 1 when one costs much more.
 """
 
 
@@ -53,8 +57,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; leaves the program when it is wrong."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, epilog=EPILOG)
     parser.add_argument("--peers", type=names_of(KINDS), help="comma-separated names; default: all installed")
-    parser.add_argument("--workloads", type=names_of(WORKLOADS), default=list(WORKLOADS), metavar="NAMES",
-                        help=f"comma-separated, of {', '.join(WORKLOADS)}; default: all")  # fmt: skip
+    usual = [name for name in WORKLOADS if name not in BY_NAME]
+    parser.add_argument("--workloads", type=names_of(WORKLOADS), default=usual, metavar="NAMES",
+                        help=f"comma-separated, of {', '.join(WORKLOADS)}; default: all but {', '.join(BY_NAME)}, "
+                             "which takes long")  # fmt: skip
     parser.add_argument("--reps", type=int, help="rounds; default 3, with --quick 1")
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the work: does it work, and does it cost what it did"
@@ -147,7 +153,7 @@ def measure(peer: Peer, options: argparse.Namespace, folder: Path, number: int) 
     childs_end.close()
     repetition = Repetition(peer.kind.name, number, os.getloadavg()[0], failures=["no answer in time"])
     try:
-        if answer.poll(ROUND_SECONDS_MAX):
+        if answer.poll(ROUND_SECONDS_MAX + sum(BY_NAME.get(name, 0) for name in options.workloads)):
             repetition = answer.recv()
     except EOFError:
         repetition.failures = ["the measuring process ended early"]

@@ -132,6 +132,11 @@ class Bench:
         self.rows: list[Row] = []
         self.cold_is_cold = True
 
+    @property
+    def keeps_history(self) -> bool:
+        """Whether there are moments to look back at."""
+        return self._peer.kind.keeps_history
+
     # --- means ----------------------------------------------------------------------------------
     def count(self, full: int) -> int:
         """A number of operations, scaled for this run."""
@@ -143,6 +148,10 @@ class Bench:
         start = self._blocks * 8191 % (4 * MIB)
         self._incompressible[start : start + 8] = self._blocks.to_bytes(8, "little")
         return memoryview(self._incompressible)[start : start + size]
+
+    def moment(self) -> str:
+        """Bring everything to disk; what stands behind `@@` in a path that shows it as it is now."""
+        return self._peer.moment()
 
     def settle(self) -> None:
         """Unmount, which ends all writing behind, and mount again."""

@@ -35,6 +35,7 @@ class Kind:
     has_server -- whether a process serves it, whose CPU time and memory can be told
     only_by_name -- takes part only when it is asked for
     counts -- the server tells how many requests it has answered
+    keeps_history -- what was there before can be looked at
     """
 
     name: str
@@ -44,6 +45,7 @@ class Kind:
     has_server: bool = True
     only_by_name: bool = False
     counts: bool = False
+    keeps_history: bool = False
 
     def missing(self) -> list[str]:
         """The programs that are not there."""
@@ -56,6 +58,7 @@ HAMMERFS = Kind(
     f"{BIN}/mkfs_hammer.py -f -L bench --size {{size}} {{img}}",
     f"{BIN}/hammerfs mount {{img}} {{mnt}}",
     counts=True,
+    keeps_history=True,
 )
 HAMMERFS_PURE = Kind(
     "hammerfs-pure",
@@ -64,6 +67,7 @@ HAMMERFS_PURE = Kind(
     f"env HAMMERFS_PURE=1 {HAMMERFS.mount}",
     only_by_name=True,
     counts=True,
+    keeps_history=True,
 )
 FUSE2FS = Kind(
     "fuse2fs",
@@ -177,6 +181,10 @@ class Peer:
             return None
         told = run(f"{BIN}/hammer --json iostats 1 {shlex.quote(str(self.mountpoint))}")
         return int(json.loads(told)["counters"]["io"]["requests"])
+
+    def moment(self) -> str:
+        """Bring everything to disk, and tell what stands behind `@@` in a path that shows it; keeps_history only."""
+        return run(f"{BIN}/hammer synctid {shlex.quote(str(self.mountpoint))}").strip()
 
     def umount(self, watch: Callable[[], None] = lambda: None) -> None:
         """Unmount and wait for the server's end; `watch` is called every few milliseconds meanwhile."""

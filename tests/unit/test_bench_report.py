@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from bench_lib.main import BY_NAME, WORKLOADS, parse_arguments
 from bench_lib.measure import Row
 from bench_lib.report import Repetition, Report
 
@@ -66,3 +67,10 @@ def test_the_tables_have_medians_ratios_cpu_memory_and_failures() -> None:
 def test_without_the_base_there_are_no_ratios() -> None:
     text = Report([repetition("hammerfs", 0, rate(100))]).markdown()
     assert "| workload | hammerfs |\n|---|---|" in text
+
+
+def test_what_takes_long_runs_when_it_is_named() -> None:
+    usual = parse_arguments([]).workloads
+    assert {*usual, *BY_NAME} == {*WORKLOADS}
+    assert "history" not in usual
+    assert parse_arguments(["--workloads", "small,history"]).workloads == ["small", "history"]
