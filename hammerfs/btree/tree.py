@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from hammerfs.btree.cache import LEVELS, NodeCache, too_deep
 from hammerfs.btree.changed import ChangedScan, Unchanged
@@ -27,6 +26,7 @@ from hammerfs.btree.node import ROOT_LEFT, ROOT_RIGHT, Key, Node, boundary_base
 from hammerfs.btree.nodestore import NodeStore
 from hammerfs.btree.reshape import Fill, Moves, fill_step, move_nodes
 from hammerfs.btree.shape import make_room, propagate_mirror_tids, remove_empty_leaf, widen
+from hammerfs.btree.statistics import TreeStatistics
 from hammerfs.errors import DuplicateKey, MissingKey
 from hammerfs.ondisk.address import Offset, Tid
 from hammerfs.ondisk.constants import ELEMENT_SIZE, LEAF_ELEMENTS, MAX_TID, NODE_HEADER_SIZE, NODE_SIZE, UNDO_ALIGN
@@ -42,33 +42,6 @@ _NOWHERE = b"\xff" * 31
 """Above every key: a finger that points to nothing."""
 UNDO_PER_NODE = (NODE_SIZE // (UNDO_ALIGN - UNDO_OVERHEAD) + 2) * UNDO_ALIGN
 """FIFO bytes for the old content of one node, at most: pieces end with FIFO sectors, the first begins anywhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class TreeStatistics:
-    """What is in memory, and what was done since the tree was opened.
-
-    searches -- keys sought in a leaf; descents -- those that began at the root; visits -- nodes that these went through
-    compared -- elements that keys sought were compared with in all these nodes: those that halving takes, at most
-    scanned -- elements that scans passed
-    """
-
-    cached_nodes: int
-    dirty_nodes: int
-    fresh_nodes: int
-    reads: int
-    writes: int
-    evictions: int
-    splits: int
-    removals: int
-    lookups: int
-    searches: int
-    descents: int
-    visits: int
-    inserts: int
-    deletes: int
-    scanned: int
-    compared: int
 
 
 class BTree:
