@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -17,6 +18,9 @@ RANDOM_READS = 2000
 RANDOM_WRITES = 4000
 LATENCY_SECONDS = 10
 PAUSE_SECONDS = 0.002
+FILES_LOOKED_AT = 6000
+LOOK_DIRECTORIES = 8
+LOOK_KNOWN = 16
 
 
 def write_file(bench: Bench, path: Path, block_bytes: int, size: int, row: str | None = None) -> None:
@@ -88,23 +92,60 @@ def write_until(path: Path, data: bytes, size: int, stop: Event) -> None:
 
 
 def latency_while_writing(bench: Bench) -> None:
-    """4 KiB appended to a file every few milliseconds while another one is written at full speed."""
+    """While a file is written at full speed: 4 KiB appended to another one, and files looked at and opened.
+
+    Half of those were looked at before, so that the kernel may know them; the others nobody has seen since the mount.
+    """
+    unseen, known = _files_to_look_at(bench)
     context = multiprocessing.get_context("fork")
     stop = context.Event()
     size = bench.count(SEQUENTIAL_MIB) * MIB
     other = context.Process(target=write_until, args=(bench.folder / "long", bytes(bench.block(MIB)), size, stop))
-    seconds = []
+    taken: dict[str, list[float]] = {what: [] for what in ("write", "stat known", "stat", "open known", "open")}
     other.start()
     try:
         until = clock() + bench.count(LATENCY_SECONDS * 10) / 10
         with opened(bench.folder / "short", os.O_WRONLY | os.O_CREAT | os.O_APPEND) as fd:
-            while (start := clock()) < until:
-                os.write(fd, bench.block(4 * KIB))
-                seconds.append(clock() - start)
+            # Two halves: to close a file makes the kernel ask for its blocks at the next stat(2).
+            known_turns = map(itertools.cycle, (known[::2], known[1::2]))
+            turns = zip(unseen[::2], unseen[1::2], *known_turns, strict=False)
+            while clock() < until and (turn := next(turns, None)) is not None:
+                to_stat, to_open, known_to_stat, known_to_open = turn
+                for what, action in (
+                    ("write", lambda: os.write(fd, bench.block(4 * KIB))),
+                    ("stat known", partial(os.stat, known_to_stat)),
+                    ("stat", partial(os.stat, to_stat)),
+                    ("open known", partial(_open_and_close, known_to_open)),
+                    ("open", partial(_open_and_close, to_open)),
+                ):
+                    start = clock()
+                    action()
+                    taken[what].append(clock() - start)
                 stop.wait(PAUSE_SECONDS)
     finally:
         stop.set()
         other.join()
-    seconds.sort()
-    bench.latencies("write while another writes", seconds)
-    bench.put("write while another writes, longest", seconds[-1] * 1e6, "us", len(seconds))
+    for what, seconds in taken.items():
+        seconds.sort()
+        bench.latencies(f"{what} while another writes", seconds)
+        bench.put(f"{what} while another writes, longest", seconds[-1] * 1e6, "us", len(seconds))
+
+
+def _files_to_look_at(bench: Bench) -> tuple[list[Path], list[Path]]:
+    """Small files, nobody's since the mount but for the second list's, over some directories."""
+    paths = []
+    for index in range(bench.count(FILES_LOOKED_AT)):
+        folder = bench.folder / f"d{index % LOOK_DIRECTORIES}"
+        if index < LOOK_DIRECTORIES:
+            folder.mkdir()
+        paths.append(folder / f"{index}")
+        paths[-1].write_bytes(bench.block(KIB))
+    bench.cold()
+    unseen, known = paths[LOOK_KNOWN:], paths[:LOOK_KNOWN]
+    for path in known:
+        os.stat(path)
+    return unseen, known
+
+
+def _open_and_close(path: Path) -> None:
+    os.close(os.open(path, os.O_RDONLY))

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench_lib import data, durable, guard, history, metadata, programs
+from bench_lib import chart, data, durable, growth, guard, history, metadata, programs
 from bench_lib.measure import MIB, Bench
-from bench_lib.peers import BASE, HAMMERFS, KINDS, BenchError, Kind, Peer
+from bench_lib.peers import BASE, EXAMPLE_VARIABLE, HAMMERFS, KINDS, BenchError, Kind, Peer
 from bench_lib.report import Repetition, Report
 
 WORKLOADS: dict[str, Callable[[Bench], None]] = {
@@ -32,8 +32,9 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "git": programs.git,
     "sqlite": durable.sqlite,
     "history": history.history,
+    "growth": growth.growth,
 }
-BY_NAME = {"history": 4 * 3600}
+BY_NAME = {"history": 4 * 3600, "growth": 2 * 3600}
 """Workloads that run when they are named only, and how many seconds more a round with them may take."""
 QUICK_SCALE = 0.1
 SECONDS_MAX = 15.0
@@ -47,9 +48,10 @@ image in each round; files, fsyncs and bytes are the same for all. Rows called c
 emptied kernel caches. Ratios are to {BASE}. Without --peers, all that are installed take part:
 {", ".join(name for name in KINDS if not KINDS[name].only_by_name)} (Debian packages fuse2fs, ntfs-3g and
 e2fsprogs; ext4 on a loop device is the kernel's own and needs root). hammerfs-pure is hammerfs that does not run
-compiled modules. The workload history measures those that keep one, and runs when it is named. With --quick, what
-hammerfs' operations cost is compared with scripts/bench_lib/recorded.json: CPU by wide bounds, requests by narrow
-ones; exit status 1 when one costs much more.
+compiled modules, passthrough is pyfuse3's example of that name, whose file the environment's {EXAMPLE_VARIABLE} names.
+The workload history measures those that keep one; it and growth run when they are named. With --quick, what hammerfs'
+operations cost is compared with scripts/bench_lib/recorded.json: CPU by wide bounds, requests by narrow ones; exit
+status 1 when one costs much more.
 """
 
 
@@ -60,7 +62,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     usual = [name for name in WORKLOADS if name not in BY_NAME]
     parser.add_argument("--workloads", type=names_of(WORKLOADS), default=usual, metavar="NAMES",
                         help=f"comma-separated, of {', '.join(WORKLOADS)}; default: all but {', '.join(BY_NAME)}, "
-                             "which takes long")  # fmt: skip
+                             "which take long")  # fmt: skip
     parser.add_argument("--reps", type=int, help="rounds; default 3, with --quick 1")
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the work: does it work, and does it cost what it did"
@@ -68,6 +70,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), metavar="DIR", help="where images go (/var/tmp)")
     parser.add_argument("--size", type=int, default=IMAGE_MIB, metavar="MIB", help=f"image size ({IMAGE_MIB})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers of all rounds there, too")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE", help="draw the ratios of all workloads there, in the format of its name"
+    )
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="JSON", help="measure nothing: report on such a file"
+    )
     parser.add_argument(
         "--record", action="store_true", help="what --quick compares costs with from now on is this run"
     )
@@ -119,8 +127,9 @@ def run_workloads(bench: Bench, names: Sequence[str], repetition: Repetition) ->
         try:
             bench.folder.mkdir()
             WORKLOADS[name](bench)
-            shutil.rmtree(bench.folder)
-            bench.settle()
+            if name not in BY_NAME:  # removing what they made would take as long as they did
+                shutil.rmtree(bench.folder)
+                bench.settle()
         except (BenchError, OSError, sqlite3.Error) as error:
             repetition.failures.append(f"{name}: {error}")
 
@@ -165,8 +174,41 @@ def measure(peer: Peer, options: argparse.Namespace, folder: Path, number: int) 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; returns the exit status, 1 when something failed."""
+    """Measure, print and draw; returns the exit status, 1 when something failed."""
     options = parse_arguments(arguments)
+    try:
+        if options.chart is not None:
+            chart.need_matplotlib()
+        repetitions = measure_all(options) if options.source is None else read_json(options.source)
+        report = Report(repetitions)
+        print(report.markdown())
+        if options.chart is not None:
+            chart.draw(report, options.chart)
+    except (BenchError, OSError) as error:
+        say(str(error))
+        return 1
+    if options.source is not None:
+        return 0
+    if options.json is not None:
+        options.json.write_text(json.dumps([repetition.as_json() for repetition in repetitions], indent=1) + "\n")
+    failed = not repetitions or any(repetition.failures for repetition in repetitions)
+    dear = look_at_costs(repetitions, options)
+    return 1 if failed or dear else 0
+
+
+def read_json(file: Path) -> list[Repetition]:
+    """What an earlier run wrote for --json; BenchError when it is something else."""
+    try:
+        items = json.loads(file.read_text())
+        if not isinstance(items, list):
+            raise TypeError("it is no list")
+        return [Repetition.of_json(item) for item in items]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BenchError(f"{file} holds no results of scripts/bench --json: {error}") from None
+
+
+def measure_all(options: argparse.Namespace) -> list[Repetition]:
+    """All rounds."""
     kinds = choose_peers(options.peers)
     repetitions: list[Repetition] = []
     options.work.mkdir(parents=True, exist_ok=True)
@@ -179,12 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 repetitions.append(repetition)
                 for failure in repetition.failures:
                     say(f"{kind.name}: {failure}")
-    print(Report(repetitions).markdown())
-    if options.json is not None:
-        options.json.write_text(json.dumps([repetition.as_json() for repetition in repetitions], indent=1) + "\n")
-    failed = not repetitions or any(repetition.failures for repetition in repetitions)
-    dear = look_at_costs(repetitions, options)
-    return 1 if failed or dear else 0
+    return repetitions
 
 
 def look_at_costs(repetitions: Sequence[Repetition], options: argparse.Namespace) -> bool:

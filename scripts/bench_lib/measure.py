@@ -117,6 +117,7 @@ class Bench:
     scratch -- a directory off the mount, kept over all repetitions
     rows -- what was measured so far
     cold_is_cold -- whether the kernel's caches could be emptied, which takes root
+    mount_began -- when the last mount command was started
     """
 
     def __init__(self, peer: Peer, scratch: Path, scale: float, seconds_max: float) -> None:
@@ -125,7 +126,7 @@ class Bench:
         self._seconds_max = seconds_max
         self._incompressible = bytearray(random.Random(1).randbytes(5 * MIB))
         self._blocks = 0
-        self._unmounted_at = 0.0
+        self._unmounted_at = self.mount_began = 0.0
         self.server = Server(peer)
         self.scratch = scratch
         self.folder = peer.mountpoint
@@ -159,8 +160,35 @@ class Bench:
         self._peer.umount(self.server.sample)
         self._unmounted_at = clock()
         self.server.end()
+        self._mount()
+
+    def _mount(self) -> None:
+        self.mount_began = clock()
         self._peer.mount()
         self.server.begin()
+
+    def crash(self) -> None:
+        """Kill the server, and mount again."""
+        self.server.sample()
+        self._peer.kill()
+        self.server.end()
+        self._mount()
+
+    def check(self, name: str) -> None:
+        """Rows for time and memory of the program that verifies the unmounted image, where there is one."""
+        if not self._peer.kind.check:
+            return
+        self._peer.umount(self.server.sample)
+        self.server.end()
+        seconds, mib = self._peer.check()
+        self.put(name, seconds, "s", 1)
+        self.put(f"{name}, memory", mib, "MiB", 1)
+        self._mount()
+
+    @property
+    def recovers(self) -> bool:
+        """Whether the server may be killed."""
+        return self._peer.kind.recovers
 
     def cold(self) -> None:
         """Empty the caches of the server and of the kernel."""
@@ -188,8 +216,9 @@ class Bench:
         settle: bool = False,
         unit: str = "/s",
         weight: float = 1.0,
+        bounded: bool = True,
     ) -> list[float]:
-        """Rate of `action`, once per item until the time is up; returns the sorted latencies in seconds.
+        """Rate of `action`, once per item until the time is up, if it is `bounded`; returns the sorted latencies.
 
         `finish` is timed too. An operation counts as `weight` units. With `settle`, the server's CPU time is counted
         until it has unmounted, and a second row gives the rate up to then; caches are cold afterwards.
@@ -203,7 +232,7 @@ class Bench:
             now = clock()
             latencies.append(now - last)
             last = now
-            if now - start > self._seconds_max:
+            if bounded and now - start > self._seconds_max:
                 break
         if finish is not None:
             finish()

@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -36,6 +37,9 @@ class Kind:
     only_by_name -- takes part only when it is asked for
     counts -- the server tells how many requests it has answered
     keeps_history -- what was there before can be looked at
+    stays -- the mount command is the server, and ends with the mount
+    check -- verifies an unmounted image, "" where nothing does
+    recovers -- what was acknowledged is there again when the server was killed and the image is mounted again
     """
 
     name: str
@@ -46,10 +50,13 @@ class Kind:
     only_by_name: bool = False
     counts: bool = False
     keeps_history: bool = False
+    stays: bool = False
+    check: str = ""
+    recovers: bool = False
 
     def missing(self) -> list[str]:
         """The programs that are not there."""
-        return [program for program in self.programs if shutil.which(program) is None]
+        return [program for program in self.programs if shutil.which(program) is None and not Path(program).is_file()]
 
 
 HAMMERFS = Kind(
@@ -59,6 +66,8 @@ HAMMERFS = Kind(
     f"{BIN}/hammerfs mount {{img}} {{mnt}}",
     counts=True,
     keeps_history=True,
+    check=f"{BIN}/hammerfs check {{img}}",
+    recovers=True,
 )
 HAMMERFS_PURE = Kind(
     "hammerfs-pure",
@@ -74,6 +83,7 @@ FUSE2FS = Kind(
     ("mkfs.ext4", "fuse2fs"),
     "mkfs.ext4 -q -F -E nodiscard {img}",
     "fuse2fs -o rw,fakeroot,allow_other {img} {mnt}",
+    check="e2fsck -fn {img}",
 )
 NTFS_3G = Kind(
     "ntfs-3g",
@@ -89,7 +99,19 @@ EXT4 = Kind(
     has_server=False,
 )
 
-KINDS = {kind.name: kind for kind in (HAMMERFS, HAMMERFS_PURE, FUSE2FS, NTFS_3G, EXT4)}
+EXAMPLE_VARIABLE = "PYFUSE3_EXAMPLE"
+"""Names `passthroughfs.py`, which comes with pyfuse3's sources and not with what pip installs."""
+_EXAMPLE = os.environ.get(EXAMPLE_VARIABLE, "passthroughfs.py")
+PASSTHROUGH = Kind(
+    "passthrough",
+    (_EXAMPLE,),
+    "mkdir -p {img}.source",
+    f"{BIN}/python {shlex.quote(_EXAMPLE)} {{img}}.source {{mnt}}",
+    only_by_name=True,
+    stays=True,
+)
+
+KINDS = {kind.name: kind for kind in (HAMMERFS, HAMMERFS_PURE, FUSE2FS, NTFS_3G, EXT4, PASSTHROUGH)}
 BASE = FUSE2FS.name
 """The peer that all others are compared with."""
 
@@ -166,7 +188,10 @@ class Peer:
 
     def mount(self) -> None:
         """Mount and find the server."""
-        run(self._command(self.kind.mount))
+        if self.kind.stays:
+            self._start_server()
+        else:
+            run(self._command(self.kind.mount))
         if not is_mounted(self.mountpoint):
             raise BenchError(f"{self.kind.name} is not mounted, although its mount command succeeded")
         if self.kind.has_server:
@@ -174,6 +199,35 @@ class Peer:
             if len(pids) != 1:
                 raise BenchError(f"{len(pids)} processes look like the server of {self.mountpoint}")
             self.server = pids[0]
+
+    def _start_server(self) -> None:
+        """Wait until a server that stays in the foreground has mounted, or has ended."""
+        server = subprocess.Popen(
+            shlex.split(self._command(self.kind.mount)), stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        while server.poll() is None and not is_mounted(self.mountpoint):
+            time.sleep(0.01)
+
+    def check(self) -> tuple[float, float]:
+        """Verify the unmounted image; returns seconds and peak memory in MiB. BenchError when it is not sound."""
+        began = time.monotonic()
+        checker = subprocess.Popen(
+            shlex.split(self._command(self.kind.check)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(checker.pid, 0)
+        checker.returncode = os.waitstatus_to_exitcode(status)
+        if checker.returncode:
+            raise BenchError(f"{self.kind.check}: exit status {checker.returncode}")
+        return time.monotonic() - began, usage.ru_maxrss / 1024
+
+    def kill(self) -> None:
+        """End the server at once, as a crash would, and clear the dead mount away."""
+        assert self.server is not None
+        os.kill(self.server, signal.SIGKILL)
+        while is_alive(self.server):
+            time.sleep(0.001)
+        self.server = None
+        run(self._command(f"{UMOUNT} -l"))
 
     def requests(self) -> int | None:
         """Requests that the server has answered since it was mounted, None where it does not tell."""
@@ -222,5 +276,6 @@ class Peer:
             self.server = next(iter(pids_with_argument(str(self.mountpoint))), None)
             self.umount()
         self.image.unlink(missing_ok=True)
+        shutil.rmtree(f"{self.image}.source", ignore_errors=True)
         if self.mountpoint.exists():
             self.mountpoint.rmdir()

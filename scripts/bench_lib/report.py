@@ -6,6 +6,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from bench_lib.measure import Row
 from bench_lib.peers import BASE
@@ -29,6 +30,11 @@ class Repetition:
     def as_json(self) -> dict[str, object]:
         """For the file given to --json."""
         return asdict(self)
+
+    @classmethod
+    def of_json(cls, item: dict[str, Any]) -> Repetition:
+        """What `as_json` made; TypeError or KeyError when it was not."""
+        return cls(**{**item, "rows": [Row(**row) for row in item["rows"]]})
 
 
 def number(value: float | None) -> str:
@@ -91,11 +97,24 @@ class Report:
         }
         yield ["peak memory, MiB", *(number(peaks[peer] / 1024 if peaks[peer] else None) for peer in self.peers)]
 
+    @property
+    def names(self) -> list[str]:
+        """All workloads, in the order in which they ran."""
+        return list(self._units)
+
+    @property
+    def conditions(self) -> str:
+        """What has to be known beside the numbers."""
+        rounds = 1 + max((repetition.number for repetition in self._repetitions), default=0)
+        loads = [repetition.load for repetition in self._repetitions]
+        return (
+            f"{rounds} interleaved rounds, {os.cpu_count()} CPUs, kernel {os.uname().release.partition('-')[0]}, "
+            f"load {min(loads, default=0):.1f} to {max(loads, default=0):.1f}"
+        )
+
     def markdown(self) -> str:
         """Everything there is to say."""
         ratio_peers = [peer for peer in self.peers if peer != BASE] if BASE in self.peers else []
-        rounds = 1 + max((repetition.number for repetition in self._repetitions), default=0)
-        loads = [repetition.load for repetition in self._repetitions]
         lines = [
             "Speed: medians; ratios above 1 are faster.",
             "",
@@ -108,8 +127,7 @@ class Report:
             "",
             *table(["workload", *self.peers], self._cpu_lines()),
             "",
-            f"{rounds} interleaved rounds, {os.cpu_count()} CPUs, kernel {os.uname().release}, "
-            f"load {min(loads, default=0):.1f} to {max(loads, default=0):.1f}.",
+            f"{self.conditions}.",
         ]
         if not all(repetition.cold_is_cold for repetition in self._repetitions):
             lines.append("Kernel caches could not be emptied, which takes root: rows called cold are not.")

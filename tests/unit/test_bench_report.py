@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
-from bench_lib.main import BY_NAME, WORKLOADS, parse_arguments
+from bench_lib.chart import chart_rows, draw
+from bench_lib.main import BY_NAME, WORKLOADS, parse_arguments, read_json
 from bench_lib.measure import Row
+from bench_lib.peers import BenchError
 from bench_lib.report import Repetition, Report
 
 
@@ -74,3 +79,38 @@ def test_what_takes_long_runs_when_it_is_named() -> None:
     assert {*usual, *BY_NAME} == {*WORKLOADS}
     assert "history" not in usual
     assert parse_arguments(["--workloads", "small,history"]).workloads == ["small", "history"]
+
+
+def test_results_survive_the_way_through_a_file(tmp_path: Path) -> None:
+    ours = [repetition("hammerfs", number, rate(50 + number, 12.5)) for number in range(2)]
+    file = tmp_path / "numbers.json"
+    file.write_text(json.dumps([one.as_json() for one in ours]))
+    assert read_json(file) == ours
+
+
+@pytest.mark.parametrize("text", ["", "{}", "7", "[1]", '[{"peer": "hammerfs"}]', '[{"rows": [{}]}]'])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "numbers.json"
+    file.write_text(text)
+    with pytest.raises(BenchError, match=r"holds no results of scripts/bench --json"):
+        read_json(file)
+
+
+def test_the_chart_has_a_line_for_each_workload_and_none_for_its_details() -> None:
+    ours = repetition("hammerfs", 0, rate(50), seconds(1), Row("create, until unmounted", 9, "/s", 1))
+    base = repetition("fuse2fs", 0, rate(100), seconds(3), Row("create, until unmounted", 9, "/s", 1))
+    assert chart_rows(Report([ours, base])) == ["untar", "create"]
+    assert chart_rows(Report([ours])) == []
+
+
+def test_the_same_numbers_draw_the_same_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the chart is drawn by matplotlib, which is not installed")
+    peers = [repetition(peer, 0, rate(value), seconds(1)) for peer, value in (("hammerfs", 300), ("fuse2fs", 100))]
+    report = Report([*peers, repetition("ext4", 0, rate(9e6))])
+    pictures = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for picture in pictures:
+        draw(report, picture)
+    text = pictures[0].read_text()
+    assert text == pictures[1].read_text()
+    for word in ("create", "untar", "ext4", "times as fast as fuse2fs", ">3<"):
+        assert word in text, word
