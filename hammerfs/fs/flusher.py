@@ -38,6 +38,8 @@ log = logging.getLogger("hammerfs.flusher")
 MAX_SLAVES = 4
 _STRETCH_SECONDS = 0.004
 """Longest time the back end works between two looks at the event loop."""
+_STRETCH_SECONDS_WAITED_FOR = 0.001
+"""The same while a request waits: behind a megabyte that is written come others, and each of them lets a stretch in."""
 
 
 @dataclass(slots=True)
@@ -336,11 +338,18 @@ class Flusher(GroupFlusher):
             since = await self._pause(since)
 
     async def _pause(self, since: float) -> float:
-        if time.perf_counter() - since < _STRETCH_SECONDS:
+        if self._has_turn(since):
             return since
         await trio.lowlevel.checkpoint()
         await self.turn()
         return time.perf_counter()
+
+    def _has_turn(self, since: float) -> bool:
+        """Whether what has worked since then may go on before the event loop gets its turn."""
+        spent = time.perf_counter() - since
+        if spent >= _STRETCH_SECONDS:
+            return False
+        return spent < _STRETCH_SECONDS_WAITED_FOR or self.others_wait is None or not self.others_wait()
 
     async def turn(self) -> None:
         """Wait while meta-data is written out, when nobody may change any; up to the next checkpoint it may be then."""
@@ -363,7 +372,7 @@ class Flusher(GroupFlusher):
             if step is Step.BARRIER:
                 await self.barriers.run()
                 since = time.perf_counter()
-            elif time.perf_counter() - since > _STRETCH_SECONDS:
+            elif not self._has_turn(since):
                 await trio.lowlevel.checkpoint()
                 since = time.perf_counter()
             self.raise_failure()

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Final
@@ -28,6 +28,7 @@ from hammerfs.vfs import dispatch
 from hammerfs.vfs.control import ControlServer, ControlSocket
 from hammerfs.vfs.daemon import unmount_on_signals
 from hammerfs.vfs.heap import keep_freed_memory
+from hammerfs.vfs.kerneltuning import tune_kernel
 from hammerfs.vfs.mountpoint import unmount
 from hammerfs.vfs.mounttable import mount_at
 from hammerfs.vfs.operations import HammerOperations
@@ -37,8 +38,6 @@ from hammerfs.vfs.spacekeeper import SpaceKeeper
 
 log = logging.getLogger(__name__)
 
-READ_AHEAD_KIB: Final = 1024
-"""The kernel's default is 128 KiB, and no read of a cached file is larger than its read-ahead."""
 WORKERS_MIN: Final = 20
 """Workers kept waiting: with a single one, pyfuse3 would start and end another around nearly every request."""
 
@@ -195,7 +194,7 @@ async def _answer_until_the_end() -> None:
 async def _report_readiness(mountpoint: str, readiness: Readiness) -> None:
     """Ask for the root directory as any user would; in a thread, since the answer has to come from this one."""
     await trio.to_thread.run_sync(verify_root_answers, mountpoint, abandon_on_cancel=True)
-    _raise_read_ahead(mountpoint)
+    tune_kernel(mountpoint)
     readiness.ready()
 
 
@@ -205,10 +204,3 @@ async def _close(fs: FileSystem) -> str | None:
     except (HammerError, OSError) as error:
         return fs.failure or str(error)
     return fs.failure
-
-
-def _raise_read_ahead(mountpoint: str) -> None:
-    mounted = mount_at(mountpoint)
-    if mounted is not None and os.geteuid() == 0:
-        with suppress(OSError):
-            Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(f"{READ_AHEAD_KIB}\n", encoding="ascii")
