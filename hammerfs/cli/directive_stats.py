@@ -96,11 +96,20 @@ def _paths(given: list[str]) -> list[str]:
 class _Watched:
     """The file systems that are looked at, added up as hammer(8) adds up all its mounts.
 
-    Each look is a connection of its own, since one that is kept keeps a file system from being unmounted.
+    Each look is a connection of its own, since one that is kept keeps a file system from being unmounted.  One that
+    cannot answer, being in trouble or just unmounted, hides none of the others; HammerError when none answers.
     """
 
     def __init__(self, paths: list[str]) -> None:
-        self._seen = {path: _look(path) for path in paths}
+        self._seen: dict[str, tuple[Mount, Counters]] = {}
+        refusal: HammerError | None = None
+        for path in paths:
+            try:
+                self._seen[path] = _look(path)
+            except HammerError as error:
+                refusal = error
+        if not self._seen and refusal is not None:
+            raise refusal
 
     def totals(self) -> Counters:
         """What all have done up to the last look."""
