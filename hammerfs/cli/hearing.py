@@ -55,19 +55,27 @@ class Hearing:
         self.on_wait(answer)
 
 
+class _FirstAsks:
+    """A handler of ^C: the first one asks what runs to stop, the second one is a KeyboardInterrupt.
+
+    asked -- the first one has come
+    """
+
+    def __init__(self, ask_to_stop: Callable[[], None]) -> None:
+        self._ask_to_stop = ask_to_stop
+        self.asked = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._ask_to_stop()
+
+
 @contextmanager
 def interrupts(ask_to_stop: Callable[[], None]) -> Iterator[None]:
     """Within the block the first ^C calls `ask_to_stop`; the second one is a KeyboardInterrupt."""
-    asked = False
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        ask_to_stop()
-
-    before = signal.signal(signal.SIGINT, handle)
+    before = signal.signal(signal.SIGINT, _FirstAsks(ask_to_stop))
     try:
         yield
     finally:
@@ -76,9 +84,14 @@ def interrupts(ask_to_stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Within the block ^C is a KeyboardInterrupt at once: what waits has nothing to bring to an end."""
+    """Within the block ^C is a KeyboardInterrupt at once: what waits has nothing to bring to an end.
+
+    So is one that came just before: what it asked may not have run yet, and then nobody would hear it any more.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        if isinstance(before, _FirstAsks) and before.asked:
+            raise KeyboardInterrupt
         yield
     finally:
         signal.signal(signal.SIGINT, before)
