@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -69,14 +69,8 @@ HAMMERFS = Kind(
     check=f"{BIN}/hammerfs check {{img}}",
     recovers=True,
 )
-HAMMERFS_PURE = Kind(
-    "hammerfs-pure",
-    HAMMERFS.programs,
-    HAMMERFS.make,
-    f"env HAMMERFS_PURE=1 {HAMMERFS.mount}",
-    only_by_name=True,
-    counts=True,
-    keeps_history=True,
+HAMMERFS_PURE = replace(
+    HAMMERFS, name="hammerfs-pure", mount=f"env HAMMERFS_PURE=1 {HAMMERFS.mount}", only_by_name=True
 )
 FUSE2FS = Kind(
     "fuse2fs",
