@@ -130,6 +130,7 @@ class Cluster:
     def kill(self) -> None:
         """End what is left of the server after its data has gone away under it."""
         postmaster = int((self._sockets / ".s.PGSQL.5432.lock").read_text().splitlines()[0])
+        os.kill(postmaster, signal.SIGSTOP)  # or it could start one more behind the look at them
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
         for pid in (postmaster, *map(int, children)):
             os.kill(pid, signal.SIGKILL)
@@ -178,7 +179,10 @@ def cluster(hammer_for_all: HammerMount, postgres_programs: Path, public_folder:
     cluster.make()
     cluster.start()
     cluster.run("pgbench", "-i", "-q", "-s", str(PGBENCH_SCALE))
-    yield cluster
+    try:
+        yield cluster
+    finally:
+        print((public_folder / "sockets" / "log").read_text()[-4000:])  # shown with a test that failed
     if (public_folder / "sockets" / ".s.PGSQL.5432.lock").exists():
         cluster.stop("immediate")
 
