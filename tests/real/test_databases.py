@@ -119,6 +119,8 @@ class Cluster:
         self.run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "--data-checksums")
         with open(self._data / "postgresql.conf", "a") as settings:
             settings.write(f"unix_socket_directories = '{self._sockets}'\nlisten_addresses = ''\n")
+            settings.flush()
+            os.fsync(settings.fileno())  # or a file system that is killed may forget them, and another server starts
 
     def start(self) -> None:
         log = self._sockets / "log"
@@ -132,9 +134,11 @@ class Cluster:
         postmaster = int((self._sockets / ".s.PGSQL.5432.lock").read_text().splitlines()[0])
         os.kill(postmaster, signal.SIGSTOP)  # or it could start one more behind the look at them
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        for pid in (postmaster, *map(int, children)):
+        processes = (postmaster, *map(int, children))
+        for pid in processes:
             os.kill(pid, signal.SIGKILL)
-        run("tail", f"--pid={postmaster}", "-f", "/dev/null")
+        for pid in processes:  # the last of them to end keeps the shared memory, which a new server takes for an old one
+            run("tail", f"--pid={pid}", "-f", "/dev/null")
         for lock in self._sockets.glob(".s.PGSQL.*"):
             lock.unlink()
 
