@@ -26,7 +26,9 @@ options (-o), separated by commas:
   nomirror          do not maintain what mirroring needs; faster
   noatime, atime    leave access times alone (the default), or keep them
   xattr             extended attributes and POSIX ACLs; costs a request per write
-  allow_other       let other users in; file permissions are checked in any case
+  allow_other       let other users in, as far as file permissions do
+  default_permissions   check permissions also where only root gets in, which without this
+                    may do everything there; for root programs that act for others
   uid=N, gid=N      show everything as owned by this user, this group
   fsync=0..4        0: fsync(2) is a full flush; 2 (default): durable the fastest way;
                     1, 3: started when fsync returns; 4: does nothing
@@ -67,7 +69,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mount; 0 when it is mounted, or in the foreground, when everything is on disk after unmounting."""
-    request = parse_mount_options(args.options)
+    request = parse_mount_options(args.options, by_root=os.geteuid() == 0)
     specials = split_specials(args.specials)
     mountpoint = prepare_mountpoint(args.mountpoint)
     check_fuse()
@@ -94,7 +96,7 @@ def _serve(specials: Sequence[str], request: MountRequest, mountpoint: str, read
             devices.append(device)
         fs = FileSystem.open(devices, request.filesystem)
         fs.open_device = partial(FileDevice, writable=True, offset=request.offset, exclusive=True)
-        serve(operations_for(fs), mountpoint, fs.source, request.kernel, readiness)
+        serve(operations_for(fs, private=request.private), mountpoint, fs.source, request.kernel, readiness)
     return 0
 
 

@@ -36,7 +36,19 @@ _FLAGS: Final[dict[str, dict[str, bool]]] = {
 """Options without a value, and the MountOptions fields they set."""
 
 _KERNEL: Final = frozenset(
-    {"allow_other", "nosuid", "nodev", "noexec", "suid", "dev", "exec", "sync", "async", "dirsync"}
+    {
+        "allow_other",
+        "default_permissions",
+        "nosuid",
+        "nodev",
+        "noexec",
+        "suid",
+        "dev",
+        "exec",
+        "sync",
+        "async",
+        "dirsync",
+    }
 )
 """Passed to the kernel.  FUSE mounts are nosuid and nodev unless root asks for `suid` and `dev`."""
 _OPPOSITE: Final = {"suid": "nosuid", "dev": "nodev", "exec": "noexec", "async": "sync"}
@@ -45,7 +57,6 @@ _OPPOSITES: Final = _OPPOSITE | {there: here for here, there in _OPPOSITE.items(
 _DROPPED: Final = frozenset(
     {
         "auto",
-        "default_permissions",  # always on
         "defaults",
         "diratime",
         "group",
@@ -84,15 +95,21 @@ class MountRequest:
     filesystem -- for the core
     kernel -- mount options to hand to FUSE
     offset -- where the volume begins in each special, bytes
+    private -- whether only root can get at the mount, so that the kernel need not check permissions
     """
 
     filesystem: MountOptions
     kernel: frozenset[str]
     offset: int
+    private: bool = False
 
 
-def parse_mount_options(texts: Iterable[str]) -> MountRequest:
-    """Read the values of all `-o` arguments, each a list of words between commas; UsageError for what is wrong."""
+def parse_mount_options(texts: Iterable[str], *, by_root: bool = False) -> MountRequest:
+    """Read the values of all `-o` arguments, each a list of words between commas; UsageError for what is wrong.
+
+    The kernel checks permissions (`default_permissions`), except when root mounts for itself: whom FUSE lets in then
+    may do everything anyway, and after each change in a directory the check costs a GETATTR.
+    """
     fields: dict[str, Any] = {}
     kernel: set[str] = set()
     for word in ",".join(texts).split(","):
@@ -120,7 +137,10 @@ def parse_mount_options(texts: Iterable[str]) -> MountRequest:
         kernel.add("ro")
     if options.noatime:
         kernel.add("noatime")
-    return MountRequest(options, frozenset(kernel | {"default_permissions"}), offset)
+    private = by_root and kernel.isdisjoint({"allow_other", "default_permissions"})
+    if not private:
+        kernel.add("default_permissions")
+    return MountRequest(options, frozenset(kernel), offset, private)
 
 
 def _whole_number(name: str, value: str, lowest: int, highest: int) -> int:

@@ -5,7 +5,8 @@ for the flusher; only fsync and waiting for a congested flusher are asynchronous
 coroutines that pyfuse3 wants and turn errors into errnos in one place.  A file handle is the node id: opening a file
 leaves no state here but the count that keeps an unlinked file alive.
 
-**What the kernel does for us**, with `default_permissions` and the write-back cache that are always on:
+**What the kernel does for us**, with the write-back cache that is always on, and `default_permissions`, which is on
+except where only root gets in (`private`):
 - permissions, umask, sticky directories, O_APPEND, O_DIRECT, locks, and `..` of what it has in its cache;
 - it owns size, mtime and ctime of regular files while it caches their pages, and tells them by SETATTR;
 - suid and sgid bits: cleared by a SETATTR of its own before a write, truncate or chown reaches us.  The one exception
@@ -84,12 +85,25 @@ _REQUESTS_BY_NAME: Final = {"lookup", "create", "mknod", "mkdir", "symlink", "un
 _SUID_SGID: Final = stat.S_ISUID | stat.S_ISGID
 
 
+_FOR_EVERYBODY: Final = {"getattr", "statfs"}
+"""Requests that no permission guards."""
+
+
+def _is_guarded(handler: Callable[..., object]) -> bool:
+    """Whether a handler's last argument is the `RequestContext` of somebody who may need a permission."""
+    code = handler.__code__
+    return code.co_varnames[code.co_argcount - 1] == "ctx" and handler.__name__ not in _FOR_EVERYBODY
+
+
 def _request(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
     """A handler that changes nothing, or something that costs no space."""
+    guarded = _is_guarded(handler)
 
     @functools.wraps(handler)
     async def answer(self: HammerOperations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
+            if guarded and self.private:
+                self.admit(args)
             return handler(self, *args, **kwargs)
         except Exception as error:
             raise self.refusal(handler.__name__, args, error) from None
@@ -102,10 +116,13 @@ def _change(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
 
     What finds no space is tried again after a flush: whoever deletes on a full file system wants to go on at once.
     """
+    guarded = _is_guarded(handler)
 
     @functools.wraps(handler)
     async def answer(self: HammerOperations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
+            if guarded and self.private:
+                self.admit(args)
             if self.fs.congested:
                 await self.fs.throttle()
             for _ in range(_ROOM_TRIES):
@@ -127,13 +144,15 @@ class HammerOperations(pyfuse3.Operations):
     fs -- the mounted file system
     node_ids -- what the kernel calls its inodes
     present_names -- what it remembers of the present of other PFSs
+    private -- whether the kernel lets root in and nobody else, and checks no permissions
     """
 
     enable_writeback_cache = True
 
-    def __init__(self, fs: FileSystem) -> None:
+    def __init__(self, fs: FileSystem, *, private: bool = False) -> None:
         super().__init__()
         self.fs = fs
+        self.private = private
         self.node_ids = NodeIds(fs.root)
         self.present_names = PresentNames()
         self._attributes = Attributes(self.node_ids, fs.options)
@@ -155,6 +174,20 @@ class HammerOperations(pyfuse3.Operations):
         if identity[2] == NO_MOMENT:
             return self._snapdir.inode(*identity[:2])
         return self.fs.inode(*identity)
+
+    def admit(self, args: Sequence[Any]) -> None:
+        """Refuse what root asks for somebody else, as an NFS server does, on a mount without permission checks.
+
+        Times are the exception: the kernel tells them when it likes, in the name of whoever runs at that moment.
+        """
+        if args[-1].uid == 0:
+            return
+        for fields in args:
+            if isinstance(fields, SetattrFields) and not (
+                fields.update_mode or fields.update_uid or fields.update_gid or fields.update_size
+            ):
+                return
+        raise FUSEError(errno.EACCES)
 
     def refusal(self, request: str, args: Sequence[object], error: Exception) -> FUSEError:
         """The errno to answer for an error; damage and failing devices are logged, and so are bugs, with traceback."""
@@ -194,6 +227,8 @@ class HammerOperations(pyfuse3.Operations):
         itself: it refuses that with ELOOP, and takes it for an I/O error where the directory is the root.
         """
         try:
+            if self.private:
+                self.admit((ctx,))
             parent = self.inode_of(parent_inode)
             try:
                 inode = self.fs.lookup(parent, name)
@@ -487,9 +522,9 @@ class XattrOperations(HammerOperations):
         return inode
 
 
-def operations_for(fs: FileSystem) -> HammerOperations:
+def operations_for(fs: FileSystem, *, private: bool = False) -> HammerOperations:
     """The handlers that the mount's options ask for."""
-    return XattrOperations(fs) if fs.options.xattr else HammerOperations(fs)
+    return XattrOperations(fs, private=private) if fs.options.xattr else HammerOperations(fs, private=private)
 
 
 def _shown(args: Sequence[object]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -49,7 +50,7 @@ def counted(operations: HammerOperations, counts: Counter[str]) -> HammerOperati
 
 
 def main(image: str, mountpoint: str, options: str) -> None:
-    request = parse_mount_options([options])
+    request = parse_mount_options([options], by_root=os.geteuid() == 0)
     fs = FileSystem.open([FileDevice(image, writable=True)], request.filesystem)
     counts: Counter[str] = Counter()
 
@@ -59,7 +60,7 @@ def main(image: str, mountpoint: str, options: str) -> None:
 
     threading.Thread(target=tell, daemon=True).start()
     ready = Readiness(lambda message: print("ready", flush=True))
-    serve(counted(operations_for(fs), counts), mountpoint, image, request.kernel, ready)
+    serve(counted(operations_for(fs, private=request.private), counts), mountpoint, image, request.kernel, ready)
 
 
 class Requests:

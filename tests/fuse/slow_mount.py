@@ -7,6 +7,7 @@ its peak of memory in bytes, and how many bytes it had accepted at most that its
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -59,13 +60,13 @@ class CountingFileSystem(FileSystem):
 
 
 def main(image: str, mountpoint: str, options: str) -> None:
-    request = parse_mount_options([options])
+    request = parse_mount_options([options], by_root=os.geteuid() == 0)
     disk = SlowDevice(FileDevice(image, writable=True))
     fs = CountingFileSystem.open([disk], request.filesystem)
     assert isinstance(fs, CountingFileSystem)
     fs.disk = disk
     ready = Readiness(lambda message: print("ready", flush=True))
-    serve(operations_for(fs), mountpoint, image, request.kernel, ready)
+    serve(operations_for(fs, private=request.private), mountpoint, image, request.kernel, ready)
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert peak is not None
     print(json.dumps([int(peak[1]) * 1024, fs.ahead]), flush=True)

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -162,6 +163,52 @@ def test_without_allow_other_nobody_else_gets_in(hammer_mount: Callable[[], Hamm
         if parent.stat().st_mode & 0o001 == 0 and str(parent) != "/":
             parent.chmod(0o711)
     assert DENIED in as_nobody('ls "$1"', mount.path).stderr
+
+
+ACT_AS_NOBODY = """
+import ctypes, os, sys
+os.chdir(sys.argv[1])
+ctypes.CDLL(None).setfsuid(65534)
+for act in (
+    lambda: open("file"),
+    lambda: os.open("file", os.O_WRONLY),
+    lambda: os.truncate("file", 0),
+    lambda: os.chmod("file", 0o777),
+    lambda: os.chown("file", 65534, 65534),
+    lambda: os.unlink("file"),
+    lambda: os.rename("file", "renamed"),
+    lambda: os.link("file", "linked"),
+    lambda: os.mkdir("made"),
+    lambda: os.rmdir("empty"),
+    lambda: os.symlink("x", "made"),
+    lambda: os.listdir("empty"),
+    lambda: open("made", "w"),
+):
+    try:
+        act()
+    except PermissionError:
+        continue
+    sys.exit("done, though nobody may")
+"""
+
+
+@pytest.mark.parametrize("option", ["rw", "default_permissions", "allow_other"])
+def test_a_server_of_root_may_do_for_nobody_what_nobody_may(
+    hammer_mount: Callable[[], HammerMount], option: str
+) -> None:
+    """As nfsd does: FUSE looks at the real and the effective user, who stays root, and lets it in."""
+    mount = hammer_mount()
+    mount.mount(option)
+    mount.path.chmod(0o755)
+    (mount.path / "file").write_bytes(b"of root")
+    (mount.path / "file").chmod(0o600)
+    (mount.path / "empty").mkdir(0o700)
+    before = snapshot(mount.path)
+    done = subprocess.run([sys.executable, "-c", ACT_AS_NOBODY, mount.path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert snapshot(mount.path) == before
+    mount.path.chmod(0o700)
+    (mount.path / "file").write_bytes(b"root still may")
 
 
 # --- the past -----------------------------------------------------------------------------------

@@ -67,9 +67,8 @@ def write_16_mib(path: Path) -> None:
 
 
 ACTIONS: list[tuple[str, Callable[[Path], object], dict[str, int]]] = [
-    # A directory's change makes the kernel ask for its attributes before it uses it again.
-    ("create", create, {"getattr": 1, "lookup": 1, "create": 1, "write": 1, "setattr": 1, "release": 1}),
-    ("append", append, {"getattr": 1, "open": 1, "write": 1, "setattr": 1, "release": 1}),
+    ("create", create, {"lookup": 1, "create": 1, "write": 1, "setattr": 1, "release": 1}),
+    ("append", append, {"open": 1, "write": 1, "setattr": 1, "release": 1}),
     ("fsync", write_and_fsync, {"open": 1, "write": 1, "setattr": 1, "fsync": 1, "release": 1}),
     ("read", Path.read_bytes, {"getattr": 1, "open": 1, "release": 1}),
     ("stat", Path.stat, {"getattr": 1}),
@@ -77,22 +76,24 @@ ACTIONS: list[tuple[str, Callable[[Path], object], dict[str, int]]] = [
     ("chmod", lambda path: path.chmod(0o600), {"setattr": 1}),
     ("utime", lambda path: os.utime(path, (1, 1)), {"setattr": 1}),
     ("rename", lambda path: path.rename(path.with_name("b")), {"lookup": 1, "rename": 1, "setattr": 1}),
-    ("look for what is gone", Path.exists, {"getattr": 1, "lookup": 1}),
+    ("look for what is gone", Path.exists, {"lookup": 1}),
     ("look again", Path.exists, {}),
-    ("unlink", lambda path: path.with_name("b").unlink(), {"getattr": 1, "unlink": 1, "setattr": 1}),
-    ("mkdir", Path.mkdir, {"getattr": 1, "lookup": 1, "mkdir": 1}),
-    ("rmdir", Path.rmdir, {"getattr": 1, "rmdir": 1}),
-    ("symlink", lambda path: path.symlink_to("x"), {"getattr": 1, "lookup": 1, "symlink": 1}),
-    ("readlink", os.readlink, {"getattr": 1, "readlink": 1}),
+    ("unlink", lambda path: path.with_name("b").unlink(), {"unlink": 1, "setattr": 1}),
+    ("mkdir", Path.mkdir, {"lookup": 1, "mkdir": 1}),
+    ("rmdir", Path.rmdir, {"rmdir": 1}),
+    ("symlink", lambda path: path.symlink_to("x"), {"lookup": 1, "symlink": 1}),
+    ("readlink", os.readlink, {"readlink": 1}),
 ]
 
 
 def test_actions_cost_no_more_requests_than_they_must(requests: Requests, hammer: HammerMount) -> None:
     path = hammer.path / "a"
     excess = {}
+    # Where it checks permissions, a directory's change makes the kernel ask for its attributes before it uses it again.
+    checks = {"getattr": 1} if os.geteuid() != 0 else {}
     for name, action, expected in ACTIONS:
         counts = requests.of(lambda action=action: action(path))
-        if more := counts - Counter(expected):
+        if more := counts - (Counter(expected) | Counter(checks)):
             excess[name] = dict(more)
     assert excess == {}
 

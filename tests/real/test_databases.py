@@ -137,7 +137,7 @@ class Cluster:
         processes = (postmaster, *map(int, children))
         for pid in processes:
             os.kill(pid, signal.SIGKILL)
-        for pid in processes:  # the last of them to end keeps the shared memory, which a new server takes for an old one
+        for pid in processes:  # the last of them keeps the shared memory, which tells of an old server
             run("tail", f"--pid={pid}", "-f", "/dev/null")
         for lock in self._sockets.glob(".s.PGSQL.*"):
             lock.unlink()

@@ -67,11 +67,21 @@ def test_several_lists_are_one() -> None:
         ("suid,nosuid", {"nosuid"}),
         ("sync,dirsync", {"sync", "dirsync"}),
         ("ro", {"ro"}),
-        ("default_permissions", set()),
+        ("default_permissions", {"default_permissions"}),
     ],
 )
 def test_options_for_the_kernel(text: str, passed: set[str]) -> None:
     assert parse_mount_options([text]).kernel == {"default_permissions", "noatime"} | passed
+
+
+@pytest.mark.parametrize(
+    ("text", "private"), [("", True), ("ro,nosuid", True), ("allow_other", False), ("default_permissions", False)]
+)
+def test_permissions_are_checked_where_anybody_but_root_gets_in(text: str, private: bool) -> None:
+    request = parse_mount_options([text], by_root=True)
+    assert (request.private, "default_permissions" in request.kernel) == (private, not private)
+    request = parse_mount_options([text])
+    assert (request.private, "default_permissions" in request.kernel) == (False, True)
 
 
 def test_atime_is_not_kept_from_the_kernel() -> None:
