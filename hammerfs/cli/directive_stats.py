@@ -63,7 +63,7 @@ def _run(options: HammerOptions, arguments: list[str], word: str, groups: tuple[
         raise usage_error(f"{word} [interval]")
     interval = _interval(arguments[0]) if arguments else 1.0
     end = time.monotonic() + options.timeout if options.timeout else None
-    watched = _Watched(_paths(arguments[1:]))
+    watched = _Watched(arguments[1] if len(arguments) > 1 else None)
     if options.json:
         totals = watched.totals()
         show_result(options, word, {"counters": {group: totals[group] for group in groups}}, [])
@@ -86,52 +86,41 @@ def _interval(text: str) -> float:
         raise DirectiveError(f"'{text}' is no interval in seconds") from None
 
 
-def _paths(given: list[str]) -> list[str]:
-    paths = given or [mount.path for mount in mounts() if mount.kind == FILESYSTEM_KIND]
-    if not paths:
-        raise DirectiveError("No mounted HAMMER filesystems found")
-    return paths
-
-
 class _Watched:
-    """The file systems that are looked at, added up as hammer(8) adds up all its mounts.
+    """The file systems that are looked at, added up as hammer(8) adds up all its mounts: one, or all there are.
 
     Each look is a connection of its own, since one that is kept keeps a file system from being unmounted.  One that
     cannot answer, being in trouble or just unmounted, hides none of the others; HammerError when none answers.
     """
 
-    def __init__(self, paths: list[str]) -> None:
+    def __init__(self, path: str | None) -> None:
+        self._path = path
         self._seen: dict[str, tuple[Mount, Counters]] = {}
-        refusal: HammerError | None = None
-        for path in paths:
-            try:
-                self._seen[path] = _look(path)
-            except HammerError as error:
-                refusal = error
-        if not self._seen and refusal is not None:
-            raise refusal
+        self._look_around()
 
     def totals(self) -> Counters:
         """What all have done up to the last look."""
         return _sum([counters for _, counters in self._seen.values()])
 
     def news(self) -> Counters:
-        """What all have done since the last look.
+        """What all have done since the last look; what was mounted meanwhile counts from now on."""
+        before = self._seen
+        self._look_around()
+        return _sum([_difference(now, before.get(path, (mount, now))[1]) for path, (mount, now) in self._seen.items()])
 
-        What has gone away meanwhile is looked at no more; HammerError when that was the last one.
-        """
-        news = []
-        for path, (mount, before) in list(self._seen.items()):
+    def _look_around(self) -> None:
+        paths = [self._path] if self._path else [mount.path for mount in mounts() if mount.kind == FILESYSTEM_KIND]
+        refusal: HammerError = DirectiveError("No mounted HAMMER filesystems found")
+        seen = {}
+        for path in paths:
+            known = self._seen.get(path)
             try:
-                now = _look(path, mount)
-            except HammerError:
-                del self._seen[path]
-                if not self._seen:
-                    raise
-            else:
-                self._seen[path] = now
-                news.append(_difference(now[1], before))
-        return _sum(news)
+                seen[path] = _look(path, known and known[0])
+            except HammerError as error:
+                refusal = error
+        if not seen:
+            raise refusal
+        self._seen = seen
 
 
 def _look(path: str, expected: Mount | None = None) -> tuple[Mount, Counters]:

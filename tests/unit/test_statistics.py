@@ -132,7 +132,7 @@ class Mounted:
     @contextmanager
     def connected(self, path: str) -> Iterator[Any]:
         """A connection to what is mounted at a path."""
-        read = next(self._looks[path])
+        read = next(self._looks[path], None)
         if read is None:
             raise UsageError(f"{path} does not lie on a mounted HAMMER file system")
         counters = dict.fromkeys(directive_stats._IO.values(), 0) | {"file_read": read}
