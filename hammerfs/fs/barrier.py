@@ -17,6 +17,8 @@ from hammerfs.store.volumes import VolumeSet
 
 SMALL_BYTES = 256 * 1024
 """Written since the last barrier: beyond this one goes into a thread."""
+MUCH_BYTES = 4 << 20
+"""The same: beyond this a writer's data goes to disk in the background (`Flusher.settle_soon`)."""
 SHORT_SECONDS = 0.003
 """Mean duration of small barriers beyond which they go into a thread, too."""
 _WEIGHT = 0.2
@@ -26,16 +28,22 @@ _SLOWEST_SECONDS = 2 * SHORT_SECONDS
 
 
 class BarrierRunner:
-    """Runs the barriers of one mount and learns how long small ones take."""
+    """Runs the barriers of one mount and learns how long small ones take.
+
+    inline, threaded -- how many ran at once, how many were handed to a thread; in_threads -- those that run there now
+    """
 
     def __init__(self, volumes: VolumeSet) -> None:
         self._volumes = volumes
         self._mean_seconds = 0.0
+        self.in_threads = 0
         self.inline = 0
         self.threaded = 0
 
     def is_short(self, pending_bytes: int = 0) -> bool:
-        """Whether a barrier may run at once, after `pending_bytes` more were written."""
+        """Whether a barrier may run at once, after `pending_bytes` more were written; it would wait for another one."""
+        if self.in_threads:
+            return False
         return self._mean_seconds < SHORT_SECONDS and self._volumes.unsettled_bytes + pending_bytes <= SMALL_BYTES
 
     async def run(self) -> None:
@@ -50,7 +58,11 @@ class BarrierRunner:
         small = self._volumes.unsettled_bytes <= SMALL_BYTES
         began = time.perf_counter()
         self.threaded += 1
-        await trio.to_thread.run_sync(self._volumes.barrier)
+        self.in_threads += 1
+        try:
+            await trio.to_thread.run_sync(self._volumes.barrier)
+        finally:
+            self.in_threads -= 1
         if small:
             self._learn(time.perf_counter() - began)
 

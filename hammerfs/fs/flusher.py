@@ -75,6 +75,7 @@ class Flusher(GroupFlusher):
         self.group_lock = 0
         self._want_durable = 0
         self._signal = trio.Event()
+        self._much_unsettled = trio.Event()
         self._finished = trio.lowlevel.ParkingLot()
         self._group_free = trio.lowlevel.ParkingLot()
         self._slaves = [Slave(number) for number in range(MAX_SLAVES)]
@@ -215,6 +216,7 @@ class Flusher(GroupFlusher):
                 for slave in self._slaves:
                     nursery.start_soon(self._slave, slave)
                 nursery.start_soon(self._timer)
+                nursery.start_soon(self._settler)
                 task_status.started()
                 await self._master()
                 nursery.cancel_scope.cancel()
@@ -235,6 +237,22 @@ class Flusher(GroupFlusher):
                 if self._ctx.dirty.setup:
                     self.queue(None)
                 self.want_durable(self.async_())
+
+    def settle_soon(self) -> None:
+        """Let the data that was written go to disk meanwhile, which promises nothing to anyone.
+
+        A flush would bring a second's worth of a writer's data to disk at once, and whatever others read waits behind.
+        """
+        self._much_unsettled.set()
+
+    async def _settler(self) -> None:
+        while self.failure is None:
+            await self._much_unsettled.wait()
+            self._much_unsettled = trio.Event()
+            try:
+                await self.barriers.run_in_thread()
+            except Exception as error:
+                self.critical_error(error)
 
     async def _master(self) -> None:
         while True:

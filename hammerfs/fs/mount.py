@@ -18,6 +18,7 @@ from hammerfs.device.overlay import OverlayDevice
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NotHammerError, UsageError
 from hammerfs.fs import attributes, directory, filedata, namespace, paths, pfs, redo, strays, xattr
 from hammerfs.fs.attributes import StatFs
+from hammerfs.fs.barrier import MUCH_BYTES
 from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.flusher import Flusher
@@ -304,6 +305,8 @@ class FileSystem:
             self._judge(error)
             raise
         self.bytes_written += written
+        if self.flusher is not None and self.ctx.volumes.unsettled_bytes >= MUCH_BYTES:
+            self.flusher.settle_soon()
         self._relieve()
         return written
 

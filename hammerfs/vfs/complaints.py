@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 LINES_PER_PERIOD: Final = 10
@@ -43,3 +43,9 @@ class Complaints:
             message = f"{message} ({self._withheld} more messages were not shown)"
             self._withheld = 0
         self._logger.error("%s", message, exc_info=error)
+
+
+def shown(args: Sequence[object]) -> str:
+    """The first two arguments of a request: node id and name or offset, never contents."""
+    words = [f"{arg:#x}" if isinstance(arg, int) else repr(arg) for arg in args[:2] if isinstance(arg, int | bytes)]
+    return f"({', '.join(words)})"

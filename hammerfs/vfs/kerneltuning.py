@@ -15,12 +15,10 @@ from hammerfs.vfs.mounttable import mount_at
 
 READ_AHEAD_KIB: Final = 1024
 """The kernel's default is 128 KiB, and no read of a cached file is larger than its read-ahead."""
-BACKGROUND_MAX: Final = 3
+BACKGROUND_MAX: Final = 2
 """Writes behind and reads ahead, up to a megabyte each, that the kernel asks for at once, where it would ask for 12.
 
-Whatever somebody waits for queues up behind them.  While another process writes at full speed, half of the opens of a
-known file take less than 9.5 ms instead of 29, and 99 of 100 less than 27 ms instead of 208, with the flusher's shorter
-stretches (`fs/flusher.py`); sequential rates stay what they were.
+Whatever somebody waits for queues up behind them; what that means is measured in docs/performance.md.
 """
 _CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 _BACKGROUND_FILES: Final = ("congestion_threshold", "max_background")

@@ -60,15 +60,14 @@ from hammerfs.ondisk.constants import OBJTYPE_REGFILE
 from hammerfs.ondisk.direntry import path_text
 from hammerfs.vfs.acl import ACCESS_NAME, DEFAULT_NAME, Acl
 from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry, statvfs, stored_time
-from hammerfs.vfs.complaints import Complaints
+from hammerfs.vfs.complaints import Complaints, shown
 from hammerfs.vfs.nameless import Nameless
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
 from hammerfs.vfs.presentnames import PresentNames
 from hammerfs.vfs.refusedwriters import RefusedWriters
 from hammerfs.vfs.snapdir import NO_MOMENT, SNAPDIR_NAME, Snapdir
+from hammerfs.vfs.strangers import is_guarded, refuse_strangers
 from hammerfs.vfs.xattrnames import check_name, is_listed
-
-log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -85,25 +84,15 @@ _REQUESTS_BY_NAME: Final = {"lookup", "create", "mknod", "mkdir", "symlink", "un
 _SUID_SGID: Final = stat.S_ISUID | stat.S_ISGID
 
 
-_FOR_EVERYBODY: Final = {"getattr", "statfs"}
-"""Requests that no permission guards."""
-
-
-def _is_guarded(handler: Callable[..., object]) -> bool:
-    """Whether a handler's last argument is the `RequestContext` of somebody who may need a permission."""
-    code = handler.__code__
-    return code.co_varnames[code.co_argcount - 1] == "ctx" and handler.__name__ not in _FOR_EVERYBODY
-
-
 def _request(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
     """A handler that changes nothing, or something that costs no space."""
-    guarded = _is_guarded(handler)
+    guarded = is_guarded(handler)
 
     @functools.wraps(handler)
     async def answer(self: HammerOperations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             if guarded and self.private:
-                self.admit(args)
+                refuse_strangers(args)
             return handler(self, *args, **kwargs)
         except Exception as error:
             raise self.refusal(handler.__name__, args, error) from None
@@ -116,13 +105,13 @@ def _change(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
 
     What finds no space is tried again after a flush: whoever deletes on a full file system wants to go on at once.
     """
-    guarded = _is_guarded(handler)
+    guarded = is_guarded(handler)
 
     @functools.wraps(handler)
     async def answer(self: HammerOperations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             if guarded and self.private:
-                self.admit(args)
+                refuse_strangers(args)
             if self.fs.congested:
                 await self.fs.throttle()
             for _ in range(_ROOM_TRIES):
@@ -160,7 +149,7 @@ class HammerOperations(pyfuse3.Operations):
         self._as_of = fs.root.as_of
         self._nameless = Nameless(fs, self.node_ids)
         self._absent = absent_entry()
-        self._complaints = Complaints(log)
+        self._complaints = Complaints(logging.getLogger(__name__))
         # Directories of which a listing that has not come to its end yet left something out.
         self._incomplete: set[int] = set()
         self._refused_writers = RefusedWriters()
@@ -175,31 +164,17 @@ class HammerOperations(pyfuse3.Operations):
             return self._snapdir.inode(*identity[:2])
         return self.fs.inode(*identity)
 
-    def admit(self, args: Sequence[Any]) -> None:
-        """Refuse what root asks for somebody else, as an NFS server does, on a mount without permission checks.
-
-        Times are the exception: the kernel tells them when it likes, in the name of whoever runs at that moment.
-        """
-        if args[-1].uid == 0:
-            return
-        for fields in args:
-            if isinstance(fields, SetattrFields) and not (
-                fields.update_mode or fields.update_uid or fields.update_gid or fields.update_size
-            ):
-                return
-        raise FUSEError(errno.EACCES)
-
     def refusal(self, request: str, args: Sequence[object], error: Exception) -> FUSEError:
-        """The errno to answer for an error; damage and failing devices are logged, and so are bugs, with traceback."""
+        """The errno to answer; damage and failing devices are logged, and so are bugs, with traceback."""
         if isinstance(error, FUSEError):
             return error
         if isinstance(error, NoSpaceError) and request == "write" and isinstance(args[0], int):
             self._refused_writers.add(args[0])
         if not isinstance(error, HammerError):
-            self._complaints.log(f"{request}{_shown(args)}: unexpected {type(error).__name__}: {error}", error)
+            self._complaints.log(f"{request}{shown(args)}: unexpected {type(error).__name__}: {error}", error)
             return FUSEError(errno.EIO)
         if isinstance(error, CorruptionError | DeviceError | PrunedError):
-            self._complaints.log(lambda: f"{request}{_shown(args)}{self._named(request, args)}: {error}")
+            self._complaints.log(lambda: f"{request}{shown(args)}{self._named(request, args)}: {error}")
         return FUSEError(error.errno)
 
     def _named(self, request: str, args: Sequence[object]) -> str:
@@ -228,7 +203,7 @@ class HammerOperations(pyfuse3.Operations):
         """
         try:
             if self.private:
-                self.admit((ctx,))
+                refuse_strangers((ctx,))
             parent = self.inode_of(parent_inode)
             try:
                 inode = self.fs.lookup(parent, name)
@@ -258,10 +233,7 @@ class HammerOperations(pyfuse3.Operations):
             self.refusal("forget", (), error)
 
     def session_ended(self) -> None:
-        """The kernel will ask for nothing more; what it still held may go.
-
-        FORGET does not come at unmount, nor does the last RELEASE after a lazy one: the kernel drops what it queued.
-        """
+        """The kernel will ask for nothing more, nor send FORGET and RELEASE for what it still held: that may go."""
         self._nameless.forget_all()
         self.fs.release_all()
 
@@ -414,8 +386,8 @@ class HammerOperations(pyfuse3.Operations):
     def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """As many entries after the cookie `start_id` as the kernel's buffer takes, each with its attributes.
 
-        Damage does not hide its neighbours.  An entry whose inode cannot be read is listed all the same; one that
-        cannot be read itself is left out, and whoever has read the rest of the directory learns that at the end.
+        An entry whose inode cannot be read is listed all the same; one that cannot be read itself is left out, and
+        whoever has read the rest of the directory learns that at the end.
         """
         directory = self.inode_of(fh)
         is_empty = True
@@ -525,9 +497,3 @@ class XattrOperations(HammerOperations):
 def operations_for(fs: FileSystem, *, private: bool = False) -> HammerOperations:
     """The handlers that the mount's options ask for."""
     return XattrOperations(fs, private=private) if fs.options.xattr else HammerOperations(fs, private=private)
-
-
-def _shown(args: Sequence[object]) -> str:
-    """The first two arguments of a request for the log: node id and name or offset, never contents."""
-    words = [f"{arg:#x}" if isinstance(arg, int) else repr(arg) for arg in args[:2] if isinstance(arg, int | bytes)]
-    return f"({', '.join(words)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator
 from unittest import mock
 
@@ -16,6 +17,7 @@ from hammerfs.device.faulty import FaultyDevice
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import drop_all
 from hammerfs.errors import DeviceError, FlushFailedError, ReadOnlyError
+from hammerfs.fs.barrier import MUCH_BYTES
 from hammerfs.fs.cycle import Cycle, UndoMode
 from hammerfs.fs.flusher import MAX_SLAVES, Flusher
 from hammerfs.fs.flushgroup import TRUNCATED_BYTES_MAX, FlushGroup
@@ -47,6 +49,61 @@ def filling(flusher: Flusher) -> FlushGroup | None:
 def flusher_of(fs: FileSystem) -> Flusher:
     assert fs.flusher is not None
     return fs.flusher
+
+
+# --- what a writer lays down ---------------------------------------------------------------------
+async def write_much(fs: FileSystem, inode: Inode) -> None:
+    """Write until the background takes part, and wait for what comes of that."""
+    barriers, number = flusher_of(fs).barriers, 0
+    while not barriers.threaded:
+        fs.write(inode, number * XBUFSIZE, bytes([number]) * XBUFSIZE)
+        await trio.lowlevel.checkpoint()
+        number += 1
+    with trio.fail_after(60):
+        while barriers.in_threads:
+            await trio.sleep(0.001)
+
+
+async def test_data_goes_to_disk_long_before_a_flush() -> None:
+    fs = mount(fresh())
+    inode = make(fs, fs.root, b"file")
+    async with running(fs):
+        durable = flusher_of(fs).durable
+        await write_much(fs, inode)
+        assert fs.ctx.volumes.unsettled_bytes < MUCH_BYTES
+        assert flusher_of(fs).durable == durable
+    fs.close_now()
+
+
+@pytest.mark.expect_log("read-only from now on, nothing more is written")
+async def test_data_that_does_not_reach_the_disk_in_the_background_ends_all_writing() -> None:
+    fs = mount([FaultyDevice(fresh()[0], "barrier", 1, errno.EIO)])
+    inode = make(fs, fs.root, b"file")
+    async with running(fs):
+        await write_much(fs, inode)
+        assert flusher_of(fs).failure is not None
+        with pytest.raises(ReadOnlyError):
+            fs.write(inode, 0, b"more")
+
+
+async def test_a_barrier_beside_one_in_the_background_waits_in_a_thread_too() -> None:
+    fs = mount(fresh())
+    barriers = flusher_of(fs).barriers
+    entered, go = threading.Event(), threading.Event()
+
+    def slow_barrier() -> None:
+        entered.set()
+        assert go.wait(60)
+
+    assert barriers.is_short()
+    with mock.patch.object(fs.ctx.volumes, "barrier", slow_barrier):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(barriers.run_in_thread)
+            await trio.to_thread.run_sync(entered.wait)
+            assert not barriers.is_short()
+            go.set()
+    assert barriers.is_short()
+    fs.close_now()
 
 
 # --- sequence numbers and groups ----------------------------------------------------------------
