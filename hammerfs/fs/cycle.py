@@ -7,8 +7,9 @@ its UNDO counts until a header with a later first_offset is durable (INV-3).  `c
 barrier of its own; only then is the cycle final.  The original leaves this to the next cycle that has work, which may
 never come.
 
-The steps are generators: PAUSE lets other tasks run, BARRIER asks the driver to make everything written so far durable
-before it continues.  A test drives them in one call, the flusher in a task with the barrier in a thread.
+The steps are generators: PAUSE lets other tasks run, DATA asks the driver to write the data blocks that are queued by
+then, BARRIER to make everything written so far durable, before it continues.  A test drives them in one call, the
+flusher in a task with data and barrier in a thread.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Step(Enum):
     """What a driver does between two pieces of a cycle."""
 
     PAUSE = "pause"
+    DATA = "data"
     BARRIER = "barrier"
 
 
@@ -118,7 +120,7 @@ class Cycle:
     def has_dirty(self) -> bool:
         """Whether buffers or blocks wait to be written."""
         ctx = self._ctx
-        return bool(ctx.blocks.queued_bytes or self.dirty_meta() or self._undo.dirty_bytes or ctx.freemap.dirty_entries)
+        return bool(ctx.blocks.pending or self.dirty_meta() or self._undo.dirty_bytes or ctx.freemap.dirty_entries)
 
     # --- steps ----------------------------------------------------------------------------------
     def finalize(self, *, final: bool) -> Iterator[Step]:
@@ -128,8 +130,7 @@ class Cycle:
         only dirty buffers are relieved and the cycle goes on.
         """
         ctx, undo = self._ctx, self._undo
-        ctx.blocks.flush()
-        yield Step.PAUSE
+        yield Step.DATA
         for _ in ctx.tree.sync_in_steps():
             yield Step.PAUSE
         ctx.freemap.sync()
@@ -179,5 +180,7 @@ class Cycle:
 def run_steps(ctx: Context, steps: Iterator[Step]) -> None:
     """Drive a cycle to its end in one call, barriers inline."""
     for step in steps:
-        if step is Step.BARRIER:
+        if step is Step.DATA:
+            ctx.blocks.flush()
+        elif step is Step.BARRIER:
             ctx.volumes.barrier()

@@ -36,7 +36,6 @@ DATA_END_MAX = MAX_KEY & -XBUFSIZE
 """A data record's key is its block's end, so the block that would end at 2^63 can only be a hole."""
 _LAY_DOWN_BLOCKS = 64
 """Dirty blocks of one file in memory before whole ones are laid down."""
-_QUEUE_BYTES = 4 * 1024 * 1024
 _READ_RUN = 1024 * 1024
 
 _Extent: TypeAlias = tuple[int, int, Offset, int]
@@ -164,7 +163,7 @@ def _read_run(ctx: Context, inode: Inode, run: list[_Extent]) -> bytes:
     blocks = ctx.blocks
     if len(run) == 1:
         data = blocks.read(first, total)
-    elif blocks.queued_bytes and any(blocks.holds(extent[2]) for extent in run):
+    elif blocks.pending and any(blocks.holds(extent[2]) for extent in run):
         data = b"".join([blocks.read(place, stop - start) for start, stop, place, _ in run])
     else:
         data = ctx.volumes.read(first, total)
@@ -269,8 +268,7 @@ def lay_down_full(ctx: Context, inode: Inode) -> None:
         inode.records[start] = lay_down(ctx, start, inode.blocks[start], block_size(start))
         del inode.blocks[start]
         ctx.space.dirty_bytes -= block_size(start)
-    if ctx.blocks.queued_bytes >= _QUEUE_BYTES:
-        ctx.blocks.flush()
+    ctx.blocks.spill()
 
 
 def lay_down(ctx: Context, start: int, content: bytes | bytearray, length: int) -> DataRecord:

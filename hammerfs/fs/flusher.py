@@ -28,6 +28,7 @@ from hammerfs.fs.flushgroup import FlushGroup
 from hammerfs.fs.groupflush import GroupFlusher
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.sync_inode import InodeSync
+from hammerfs.fs.writebehind import WriteBehind
 from hammerfs.ondisk.address import Tid
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Flusher(GroupFlusher):
 
     group_lock -- while positive, no new group starts (held by operations that need a quiet back end)
     ended -- no task flushes any more
+    write_behind -- brings data to disk between flushes
     others_wait -- tells whether requests wait that nobody has begun to answer; None when that cannot be known
     """
 
@@ -75,7 +77,7 @@ class Flusher(GroupFlusher):
         self.group_lock = 0
         self._want_durable = 0
         self._signal = trio.Event()
-        self._much_unsettled = trio.Event()
+        self.write_behind = WriteBehind(ctx, self)
         self._finished = trio.lowlevel.ParkingLot()
         self._group_free = trio.lowlevel.ParkingLot()
         self._slaves = [Slave(number) for number in range(MAX_SLAVES)]
@@ -216,7 +218,7 @@ class Flusher(GroupFlusher):
                 for slave in self._slaves:
                     nursery.start_soon(self._slave, slave)
                 nursery.start_soon(self._timer)
-                nursery.start_soon(self._settler)
+                nursery.start_soon(self.write_behind.run)
                 task_status.started()
                 await self._master()
                 nursery.cancel_scope.cancel()
@@ -237,22 +239,6 @@ class Flusher(GroupFlusher):
                 if self._ctx.dirty.setup:
                     self.queue(None)
                 self.want_durable(self.async_())
-
-    def settle_soon(self) -> None:
-        """Let the data that was written go to disk meanwhile, which promises nothing to anyone.
-
-        A flush would bring a second's worth of a writer's data to disk at once, and whatever others read waits behind.
-        """
-        self._much_unsettled.set()
-
-    async def _settler(self) -> None:
-        while self.failure is None:
-            await self._much_unsettled.wait()
-            self._much_unsettled = trio.Event()
-            try:
-                await self.barriers.run_in_thread()
-            except Exception as error:
-                self.critical_error(error)
 
     async def _master(self) -> None:
         while True:
@@ -356,7 +342,9 @@ class Flusher(GroupFlusher):
             since = await self._pause(since)
 
     async def _pause(self, since: float) -> float:
-        if self._has_turn(since):
+        if self._ctx.blocks.overfull:
+            await self.write_behind.wait_for_room()
+        elif self._has_turn(since):
             return since
         await trio.lowlevel.checkpoint()
         await self.turn()
@@ -387,7 +375,10 @@ class Flusher(GroupFlusher):
         since = time.perf_counter()
         self.raise_failure()
         for step in steps:
-            if step is Step.BARRIER:
+            if step is Step.DATA:
+                await self.write_behind.write()
+                since = time.perf_counter()
+            elif step is Step.BARRIER:
                 await self.barriers.run()
                 since = time.perf_counter()
             elif not self._has_turn(since):
@@ -398,5 +389,6 @@ class Flusher(GroupFlusher):
     # --- failure --------------------------------------------------------------------------------
     def critical_error(self, error: BaseException) -> None:
         super().critical_error(error)
+        self.write_behind.wake()
         self._finished.unpark_all()
         self._signal.set()

@@ -174,6 +174,7 @@ class GroupFlusher:
         pending_bytes = space.dirty_bytes + ctx.blocks.queued_bytes + self.cycle.dirty_meta()
         return (
             len(setup) + space.records <= LITTLE_RECORDS
+            and not ctx.blocks.handed_over
             and self.barriers.is_short(pending_bytes)
             and not any(map(removes_much, setup))
         )
@@ -190,7 +191,9 @@ class GroupFlusher:
 
     def _drive_at_once(self, steps: Iterator[Step]) -> None:
         for step in steps:
-            if step is Step.BARRIER:
+            if step is Step.DATA:
+                self._ctx.blocks.flush()
+            elif step is Step.BARRIER:
                 self.barriers.run_now()
 
     def sync_group(self, group: FlushGroup) -> None:
@@ -220,6 +223,7 @@ class GroupFlusher:
             if isinstance(error, trio.Cancelled):
                 self.failure = "flushing was cancelled in the middle of a cycle"
             self._ctx.read_only = True
+            self._ctx.blocks.stop()
             log.error(
                 "the file system is read-only from now on, nothing more is written: %s",
                 self.failure,

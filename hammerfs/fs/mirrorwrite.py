@@ -48,7 +48,6 @@ from hammerfs.store.rootvolume import NEXT_TID_MAX
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
 
-_QUEUE_BYTES = 4 * 1024 * 1024
 _PAUSE_EVERY = 64
 """Changes between two pauses."""
 
@@ -254,6 +253,5 @@ class BatchWriter:
             ctx.buffers.modify_noundo(offset, data)
         else:
             ctx.blocks.put(offset, data)
-            if ctx.blocks.queued_bytes >= _QUEUE_BYTES:
-                ctx.blocks.flush()
+            ctx.blocks.spill()
         return offset

@@ -18,7 +18,6 @@ from hammerfs.device.overlay import OverlayDevice
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NotHammerError, UsageError
 from hammerfs.fs import attributes, directory, filedata, namespace, paths, pfs, redo, strays, xattr
 from hammerfs.fs.attributes import StatFs
-from hammerfs.fs.barrier import MUCH_BYTES
 from hammerfs.fs.context import Context, now_us
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.flusher import Flusher
@@ -149,7 +148,9 @@ class FileSystem:
         """Whether more changes should wait for the flusher (`throttle`)."""
         space = self.ctx.space
         return (
-            space.records + len(self.ctx.dirty.setup) >= self._pending_limit or space.dirty_bytes >= self._dirty_limit
+            space.records + len(self.ctx.dirty.setup) >= self._pending_limit
+            or space.dirty_bytes >= self._dirty_limit
+            or self.ctx.blocks.overfull
         )
 
     # --- synchronous operations -----------------------------------------------------------------
@@ -305,8 +306,6 @@ class FileSystem:
             self._judge(error)
             raise
         self.bytes_written += written
-        if self.flusher is not None and self.ctx.volumes.unsettled_bytes >= MUCH_BYTES:
-            self.flusher.settle_soon()
         self._relieve()
         return written
 
@@ -379,7 +378,10 @@ class FileSystem:
         while flusher is not None and self.congested:
             if flusher.failure is not None:
                 return
-            await flusher.wait(self._start_flush(flusher))
+            if self.ctx.blocks.overfull:
+                await flusher.write_behind.wait_for_room()
+            else:
+                await flusher.wait(self._start_flush(flusher))
 
     async def make_room(self) -> bool:
         """Flush what is pending, for removals give their space back then, and promises are larger than what they take.

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _RECORDS_PER_STRETCH = 32
 """Records handled between two yields: about 1 ms."""
-_QUEUE_BYTES = 4 * 1024 * 1024
 
 
 class InodeSync:
@@ -167,8 +166,7 @@ class InodeSync:
             ctx.space.records -= 1
             handled += 1
             if handled % _RECORDS_PER_STRETCH == 0:
-                if ctx.blocks.queued_bytes >= _QUEUE_BYTES:
-                    ctx.blocks.flush()
+                ctx.blocks.spill()
                 yield
         self.records += handled
         if handled:

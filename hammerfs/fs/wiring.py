@@ -58,7 +58,7 @@ def wire(
             live_dedup.forget(bigblock)
 
     blockmap = Blockmap(freemap, root, reused)
-    blocks = DataBlocks(volumes)
+    blocks = DataBlocks(volumes, options.cache_bytes // 4)
     live_dedup = LiveDedup(blockmap, blocks) if options.dedup and not read_only else None
     nodes = ZoneNodeStore(volumes, buffers, blockmap, root)
     tree = BTree(

@@ -131,12 +131,17 @@ class VolumeSet:
         self.unsettled_bytes += len(data)
         self.bytes_written += len(data)
 
-    def write_vector(self, offset: Offset, chunks: Sequence[Buffer]) -> None:
-        """Write chunks that lie one behind the other from `offset` on."""
+    def write_vector(self, offset: Offset, chunks: Sequence[Buffer], *, counted: bool = True) -> None:
+        """Write chunks that lie one behind the other from `offset` on; not `counted`: see `count`."""
         size = sum(map(len, chunks))
         volume, place = self._locate(offset, size)
         volume.device.write_vector(place, chunks)
         self._unsettled.add(volume.number)
+        if counted:
+            self.count(size)
+
+    def count(self, size: int) -> None:
+        """Count bytes that were written; for those that another thread wrote, as only one can count."""
         self.unsettled_bytes += size
         self.bytes_written += size
 

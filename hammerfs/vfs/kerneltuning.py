@@ -15,16 +15,16 @@ from hammerfs.vfs.mounttable import mount_at
 
 READ_AHEAD_KIB: Final = 1024
 """The kernel's default is 128 KiB, and no read of a cached file is larger than its read-ahead."""
-BACKGROUND_MAX: Final = 2
+BACKGROUND_MAX: Final = 1
 """Writes behind and reads ahead, up to a megabyte each, that the kernel asks for at once, where it would ask for 12.
 
-Whatever somebody waits for queues up behind them; what that means is measured in docs/performance.md.
+Whatever somebody waits for queues up behind them; what that means is measured in docs/performance.md.  The next one
+comes with the answer to the last, so the server is never without work.  From how many on the kernel reads nothing ahead
+is another number, which stays what it is.
 """
 _CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
-_BACKGROUND_FILES: Final = ("congestion_threshold", "max_background")
-_SCRIPT: Final = f"""
-mount -t fusectl none "$0" && cd "$0/$1" && for file in {" ".join(_BACKGROUND_FILES)}; do echo "$2" >$file; done
-"""
+_BACKGROUND_FILE: Final = "max_background"
+_SCRIPT: Final = f'mount -t fusectl none "$0" && echo "$2" >"$0/$1/{_BACKGROUND_FILE}"'
 _SCRIPT_SECONDS_MAX: Final = 5
 
 
@@ -46,8 +46,7 @@ def _limit_background(connection: str) -> None:
     folder = _CONNECTIONS / connection
     with suppress(OSError, subprocess.TimeoutExpired):
         if folder.is_dir():
-            for name in _BACKGROUND_FILES:
-                (folder / name).write_text(f"{BACKGROUND_MAX}\n", encoding="ascii")
+            (folder / _BACKGROUND_FILE).write_text(f"{BACKGROUND_MAX}\n", encoding="ascii")
         elif os.geteuid() == 0:
             subprocess.run(
                 ["unshare", "--mount", "sh", "-c", _SCRIPT, str(_CONNECTIONS), connection, str(BACKGROUND_MAX)],

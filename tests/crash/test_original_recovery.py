@@ -132,7 +132,7 @@ KINDS: dict[str, tuple[Callable[[int], Plan], Sequence[int]]] = {
     "mixed": (PLANS["mixed"], (1, 2)),
     "wrap": (PLANS["wrap"], (1, 2)),
     "volumes": (PLANS["volumes"], (3, 6)),
-    "redo around the end": (redo_around_the_end, (1, 2, 3, 5)),
+    "redo around the end": (redo_around_the_end, (1, 2, 3, 5, 6)),
 }
 """Plans and seeds; those of a seed draw from versions 4 to 7."""
 

@@ -162,7 +162,8 @@ def test_no_slave_writes_on_when_another_one_has_failed(error: Exception) -> Non
         logged() as lines,
         barriers(False),
         mock.patch.object(InodeSync, "_sync_inode_record", fails),
-        mock.patch("hammerfs.fs.sync_inode._QUEUE_BYTES", 16384),
+        mock.patch("hammerfs.store.datablocks.SPILL_BYTES", 16384),
+        mock.patch("hammerfs.fs.writebehind.SMALL_BYTES", 1 << 30),  # a thread may be in the middle of a write
     ):
         trio.run(main)
     assert len(lines) == 1

@@ -53,14 +53,14 @@ def flusher_of(fs: FileSystem) -> Flusher:
 
 # --- what a writer lays down ---------------------------------------------------------------------
 async def write_much(fs: FileSystem, inode: Inode) -> None:
-    """Write until the background takes part, and wait for what comes of that."""
-    barriers, number = flusher_of(fs).barriers, 0
-    while not barriers.threaded:
-        fs.write(inode, number * XBUFSIZE, bytes([number]) * XBUFSIZE)
-        await trio.lowlevel.checkpoint()
-        number += 1
+    """Write until the background has had its part, done or failed."""
+    flusher, number = flusher_of(fs), 0
     with trio.fail_after(60):
-        while barriers.in_threads:
+        while not flusher.barriers.threaded and flusher.failure is None:
+            fs.write(inode, number % 256 * XBUFSIZE, bytes([number % 256]) * XBUFSIZE)
+            number += 1
+            await trio.sleep(0.0001)
+        while flusher.barriers.in_threads:
             await trio.sleep(0.001)
 
 
