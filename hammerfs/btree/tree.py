@@ -204,11 +204,13 @@ class BTree:
             bound = None
         if as_of is None:
             return elements, bound
-        if as_of == MAX_TID:
-            if bound is not None and keys and bound.startswith(keys[-1][:BASE_KEY_SIZE]):
-                bound = self._skip_versions(bound)
-            return [element for element in elements if element[DELETE_TID_OFFSET:_DELETE_END] == _ALIVE], bound
         stamp = as_of.to_bytes(8, "big")
+        if bound is not None and keys and bound.startswith(keys[-1][:BASE_KEY_SIZE]):
+            bound = self._skip_versions(bound, stamp)
+            if bound > high:
+                bound = None
+        if as_of == MAX_TID:
+            return [element for element in elements if element[DELETE_TID_OFFSET:_DELETE_END] == _ALIVE], bound
         visible = [
             element
             for key, element in zip(keys[first:end], elements, strict=True)
@@ -216,15 +218,19 @@ class BTree:
         ]
         return visible, bound
 
-    def _skip_versions(self, start: Key) -> Key:
-        """Where a scan of the present goes on: in the leaf with the newest version of the record that `start` names.
+    def _skip_versions(self, start: Key, stamp: bytes) -> Key:
+        """Where a scan as of a TID, told as a key has it, goes on among the versions of the record that `start` names.
 
-        Only that one can be alive, and a file that is written again and again has thousands of older ones.
+        That is in the leaf with the newest version that is not younger, as only that one can be visible, and behind
+        all versions once it was passed: a file that is written again and again has thousands of them.
         """
         base = start[:BASE_KEY_SIZE]
-        keys = self._descend(base + _NEWEST).keys
+        newest = base + stamp
+        if start > newest:
+            return _after(base + _NEWEST)
+        keys = self._descend(newest).keys
         index = bisect_left(keys, base)
-        is_there = index < len(keys) and keys[index].startswith(base)
+        is_there = index < len(keys) and keys[index] <= newest
         return max(start, self._low) if is_there else start
 
     def _batch_before(self, low: Key, below: Key) -> tuple[list[bytes], Key | None]:

@@ -15,7 +15,7 @@ from hammerfs.errors import CorruptionError, FileOperationError, PrunedError
 from hammerfs.fs.inode import Dirty, Inode, block_ceiling, block_size, block_start
 from hammerfs.fs.records import DataRecord
 from hammerfs.ondisk import crc
-from hammerfs.ondisk.address import Offset
+from hammerfs.ondisk.address import Localization, Offset
 from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     HBUFSIZE,
@@ -26,7 +26,7 @@ from hammerfs.ondisk.constants import (
     RECTYPE_DATA,
     XBUFSIZE,
 )
-from hammerfs.ondisk.element import LEAF, pack_key
+from hammerfs.ondisk.element import LEAF, base_key, pack_key
 from hammerfs.store.blockmap import aligned, data_zone
 
 if TYPE_CHECKING:
@@ -101,19 +101,41 @@ def _extents(ctx: Context, inode: Inode, offset: int, end: int) -> list[_Extent]
     if not inode.on_disk:
         return []
     localization = inode.localization | LOCALIZE_MISC
+    only = _whole_block(ctx, inode, localization, offset, end)
+    if only is not None:
+        return [only]
     low = pack_key(localization, inode.obj_id, RECTYPE_DATA, offset + 1, 1)
     high = pack_key(localization, inode.obj_id, RECTYPE_DATA, min(end + XBUFSIZE, MAX_KEY), MAX_TID)
     found = []
     for raw in ctx.tree.list_as_of(low, high, inode.as_of):
-        fields = LEAF.unpack(raw)
-        key, data_offset, data_len, data_crc = fields[1], fields[10], fields[11], fields[12]
-        start = key - data_len
-        if start >= end:
+        extent = _extent(raw)
+        if extent[0] >= end:
             break
-        if not 0 < data_len <= BIGBLOCK_SIZE or start < 0:
-            raise CorruptionError(f"data record of {data_len} bytes ending at {key}", offset=data_offset)
-        found.append((start, key, data_offset, data_crc))
+        found.append(extent)
     return found
+
+
+def _extent(raw: bytes) -> _Extent:
+    fields = LEAF.unpack(raw)
+    key, data_offset, data_len, data_crc = fields[1], fields[10], fields[11], fields[12]
+    if not 0 < data_len <= BIGBLOCK_SIZE or key < data_len:
+        raise CorruptionError(f"data record of {data_len} bytes ending at {key}", offset=data_offset)
+    return key - data_len, key, data_offset, data_crc
+
+
+def _whole_block(ctx: Context, inode: Inode, localization: Localization, offset: int, end: int) -> _Extent | None:
+    """The record that holds a range within one block, if it ends where that block's should.
+
+    It is found by its key, so that of the leaves with a record's versions, a thousand where a file was written a
+    thousand times, no other is read than the one with the version that is looked for.
+    """
+    start = block_start(offset)
+    stop = start + stored_length(start, inode.data.size)
+    if end > stop:
+        return None
+    raw = ctx.tree.find_as_of(base_key(localization, inode.obj_id, RECTYPE_DATA, stop), inode.as_of)
+    extent = None if raw is None else _extent(raw)
+    return extent if extent is not None and extent[0] <= offset else None
 
 
 def _read_disk(ctx: Context, inode: Inode, offset: int, end: int) -> bytes:

@@ -27,7 +27,7 @@ _PAGE_MASK = 4096 - 1
 _NEIGHBOURHOOD = 4 * BUFSIZE
 """What the kernel is told to read when a buffer is missing: nodes that one flush made lie side by side.
 
-Of 1000 files with 1001 versions each, in random order, a cold stat took 322 us instead of 425, a cold read 696 instead
+Of 1000 files with 57 versions each, in random order, a cold stat took 322 us instead of 425, a cold read 696 instead
 of 867 (medians of 12 in turns).
 """
 

@@ -99,11 +99,10 @@ class DataBlocks:
 
     def spill(self) -> None:
         """Write the queue if it has become long: in a thread, or at once where there is none or it cannot keep up."""
-        if self.queued_bytes < min(SPILL_BYTES, self._limit // 4):
-            return
         if self.behind is not None and self.queued_bytes < 2 * self._limit:
-            self.behind()
-        else:
+            if self.queued_bytes >= min(SPILL_BYTES, self._limit // 4):
+                self.behind()
+        elif self.queued_bytes >= SPILL_BYTES:
             self.flush()
 
     def flush(self) -> None:

@@ -191,6 +191,27 @@ def versions(tree: BTree, number: int, count: int, gap: int = 0) -> None:
         tree.insert(element_key(element), element, tid + 16)
 
 
+def visible(element: bytes, as_of: int) -> bool:
+    leaf = unpack_leaf(element)
+    return leaf.create_tid <= as_of and (not leaf.delete_tid or leaf.delete_tid > as_of)
+
+
+def test_a_scan_of_a_moment_passes_the_versions_of_others_by(store: MemoryNodeStore, tree: BTree) -> None:
+    """It shows what it would show if it looked at each, and reads a few leaves of the many that a record fills."""
+    for number, count in ((10, 700), (11, 1), (12, 300), (13, 2)):
+        versions(tree, number, count, gap=number % 3)
+    tree.sync()
+    walk(store)
+    elements = list(tree.scan(LOW, HIGH))
+    for as_of in [*range(TID - 1, TID + 16 * 700, 77), TID + 16 * 699, MAX_TID]:
+        fresh = store.tree()
+        with mock.patch.object(store, "read_node", wraps=store.read_node) as reads:
+            shown = fresh.list_as_of(LOW, HIGH, as_of)
+        assert shown == [element for element in elements if visible(element, as_of)]
+        assert list(fresh.scan_as_of(LOW, HIGH, as_of)) == shown
+        assert reads.call_count <= 12, f"{reads.call_count} of {len(store.pages)} nodes"
+
+
 def test_each_moment_sees_its_version_wherever_splits_put_it(store: MemoryNodeStore, tree: BTree) -> None:
     for number in range(0, 100, 10):
         versions(tree, number, 200, gap=3)
