@@ -103,14 +103,9 @@ class Cycle:
         """The same for background operations, which leave room for the foreground."""
         return self.dirty_meta() > self._meta_limit // 2
 
-    def crowded(self, meta_bytes: int, data_bytes: int) -> bool:
+    def crowded(self, meta_bytes: int) -> bool:
         """Whether background work should have written what it changed before it goes on."""
-        return (
-            self.dirty_meta() > meta_bytes
-            or self._ctx.blocks.queued_bytes > data_bytes
-            or self.meta_halflimit()
-            or self.undo_exhausted(2)
-        )
+        return self.dirty_meta() > meta_bytes or self.meta_halflimit() or self.undo_exhausted(2)
 
     def dirty_meta(self) -> int:
         """Bytes of meta-data that wait to be written, at most."""

@@ -10,12 +10,21 @@ import errno
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import trio
 
 from hammerfs.device.base import Device
 from hammerfs.device.overlay import OverlayDevice
-from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NotHammerError, UsageError
+from hammerfs.errors import (
+    CorruptionError,
+    DeviceError,
+    FileOperationError,
+    FlushFailedError,
+    HammerError,
+    NotHammerError,
+    UsageError,
+)
 from hammerfs.fs import attributes, directory, filedata, namespace, paths, pfs, redo, strays, xattr
 from hammerfs.fs.attributes import StatFs
 from hammerfs.fs.context import Context, now_us
@@ -378,7 +387,7 @@ class FileSystem:
         while flusher is not None and self.congested:
             if flusher.failure is not None:
                 return
-            if self.ctx.blocks.overfull:
+            if self.ctx.blocks.overfull and self.ctx.blocks.behind is not None:
                 await flusher.write_behind.wait_for_room()
             else:
                 await flusher.wait(self._start_flush(flusher))
@@ -407,11 +416,25 @@ class FileSystem:
                 if flusher.ended:  # it was cancelled between two cycles
                     flusher.flush_now()
                 else:
-                    await flusher.flush_dirty()
+                    await self._flush_or_take_over(flusher)
         finally:
             if flusher is not None:
                 flusher.stop()
-            self.ctx.volumes.close()
+            self._close_volumes()
+
+    @staticmethod
+    async def _flush_or_take_over(flusher: Flusher) -> None:
+        try:
+            await flusher.flush_dirty()
+        except FlushFailedError:
+            if flusher.failure is not None or not flusher.ended:
+                raise
+            flusher.flush_now()  # it was cancelled, and ended only when the threads were done that it waited for
+
+    def _close_volumes(self) -> None:
+        with suppress(HammerError):  # it was told already; no thread may write to what is closed
+            self.ctx.blocks.take_back()
+        self.ctx.volumes.close()
 
     def close_now(self) -> None:
         """The same without an event loop, for offline work and tests."""
@@ -419,7 +442,7 @@ class FileSystem:
             if self.flusher is not None and self.flusher.failure is None:
                 self.flusher.flush_now()
         finally:
-            self.ctx.volumes.close()
+            self._close_volumes()
 
     # --- pressure -------------------------------------------------------------------------------
     def _relieve(self) -> None:

@@ -5,7 +5,7 @@ B-tree included; at each `yield` everything must be whole, for anything may happ
 end of the work (its client went away: GeneratorExit) or of the machine.  What it yields says what it needs:
 
 - `Want.PAUSE`: others may run.  When it goes on, the running cycle has room for a stretch of changes: what has become
-  much (META_BYTES, DATA_BYTES, half of the UNDO FIFO) was written.  Some 100 records or 4 ms are a stretch.
+  much (META_BYTES, half of the UNDO FIFO) was written.  Some 100 records or 4 ms are a stretch.
 - `Want.DURABLE`: go on when everything that was accepted or changed so far survives every crash.
 - `Want.NEWS`: go on when the flusher has finished something.  Only on a mount: nobody else ever has news.
 - `Phase`, `Done`: how far it is.  `Emit`: a part of its result, for whoever cannot wait.
@@ -40,8 +40,6 @@ _STRETCH_SECONDS = 0.004
 """As long as the flusher works between two looks at the event loop."""
 META_BYTES = 2 * 1024 * 1024
 """Dirty meta-data at which it is written out: whoever calls fsync, or changes anything, may have to wait for that."""
-DATA_BYTES = 4 * 1024 * 1024
-"""The same for file data that was moved."""
 _ROOM_TRIES = 3
 """Flushes after which the cycle must have room: one may be under way, one may only close what it wrote."""
 
@@ -194,7 +192,7 @@ async def _news(fs: FileSystem) -> None:
 
 
 def _lacks_room(flusher: Flusher | None) -> bool:
-    return flusher is not None and flusher.cycle.crowded(META_BYTES, DATA_BYTES)
+    return flusher is not None and flusher.cycle.crowded(META_BYTES)
 
 
 async def _make_room(flusher: Flusher | None) -> None:

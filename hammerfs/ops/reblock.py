@@ -230,6 +230,7 @@ class _Mover:
             ctx.buffers.modify_noundo(new, data)
         else:
             ctx.blocks.put(new, data)
+            ctx.blocks.spill()
         checksum = crc.record_crc(ctx.checksum, element.rec_type, data)
         ctx.tree.replace(element_key(raw), with_data(raw, new, checksum), 0)
         ctx.blockmap.free(old, size)

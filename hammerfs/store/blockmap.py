@@ -175,8 +175,19 @@ class Blockmap:
 
     def end_cycle(self) -> None:
         """A cycle's header and meta-data were written: count it, and let go of big-blocks that waited long enough."""
-        due = [bigblock for bigblock, release in self._delayed.items() if release <= self.cycle]
+        self._release(self.cycle)
         self.cycle += 1
+
+    def settle(self) -> None:
+        """No crash can bring a state back that is older than the last cycle: what was freed by its end may be reused.
+
+        What was freed since waits on.  It is free in memory alone, and the state on disk may still refer to it.
+        """
+        self._release(self.cycle + DELAY_CYCLES - 1)
+
+    def _release(self, upto: int) -> None:
+        """Let go of big-blocks that wait for a cycle up to that one."""
+        due = [bigblock for bigblock, release in self._delayed.items() if release <= upto]
         for bigblock in due:
             del self._delayed[bigblock]
             claim = self._claims[bigblock]
@@ -184,11 +195,6 @@ class Blockmap:
             if self._current.get(claim.zone) == bigblock:
                 continue
             self._drop_if_idle(bigblock, claim)
-
-    def settle(self) -> None:
-        """No crash can bring an older state back: what waits may be reused."""
-        while self._delayed:
-            self.end_cycle()
 
     @property
     def waiting(self) -> bool:

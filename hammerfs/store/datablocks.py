@@ -81,7 +81,9 @@ class DataBlocks:
         if data is not None:
             self.queued_bytes -= len(data)
         elif place in self._handed:
-            self.take_back()
+            self._join()
+            if self._error is None:  # else the mount is about to become read-only, by whoever handed it over
+                self.take_back()
 
     def holds(self, offset: Offset) -> bool:
         """Whether a block is not known to be written."""
@@ -117,6 +119,7 @@ class DataBlocks:
         """What another thread has to call to write all that is queued now; `take_back` comes behind it."""
         self.take_back()
         handed, self._handed, self._queued = self._queued, self._queued, {}
+        self._volumes.count(self.queued_bytes)
         self._handed_bytes, self.queued_bytes = self.queued_bytes, 0
         self._written.clear()
         claim = self._claim = threading.Lock()
@@ -142,15 +145,20 @@ class DataBlocks:
         """Have what was handed over written, and wait for that; raises what kept it from being written."""
         if not self._handed:
             return
-        if self._claim.acquire(blocking=False):
-            self._write(self._handed)
-        self._written.wait()
+        self._join()
         if self._error is not None:
             raise self._error
         if self._stopped:
             return
-        self._volumes.count(self._handed_bytes)
+        self._volumes.unsettled_bytes += (
+            self._handed_bytes
+        )  # again: a barrier that began meanwhile may have missed them
         self._handed, self._handed_bytes = {}, 0
+
+    def _join(self) -> None:
+        if self._claim.acquire(blocking=False):
+            self._write(self._handed)
+        self._written.wait()
 
 
 def _runs(blocks: dict[int, bytes]) -> Sequence[tuple[int, list[bytes]]]:

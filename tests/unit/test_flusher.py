@@ -106,6 +106,40 @@ async def test_a_barrier_beside_one_in_the_background_waits_in_a_thread_too() ->
     fs.close_now()
 
 
+async def test_closing_takes_over_from_a_flusher_that_is_cancelled_while_a_thread_works(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ends when the thread does, which is after `close` has asked it to flush."""
+    devices = fresh()
+    fs = mount(devices)
+    inode = make(fs, fs.root, b"f")
+    entered, go, barrier = threading.Event(), threading.Event(), fs.ctx.volumes.barrier
+
+    def slow_barrier() -> None:
+        entered.set()
+        assert go.wait(60)
+        barrier()
+
+    monkeypatch.setattr(fs.ctx.volumes, "barrier", slow_barrier)
+    scope = trio.CancelScope()
+
+    async def run(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with scope:
+            await fs.run(task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        await trio.testing.wait_all_tasks_blocked()
+        fs.write(inode, 0, b"accepted")
+        flusher_of(fs).write_behind._much_unsettled.set()
+        await trio.to_thread.run_sync(entered.wait)
+        scope.cancel()
+        nursery.start_soon(fs.close)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        go.set()
+    assert read(mount(devices), b"f") == b"accepted"
+
+
 # --- sequence numbers and groups ----------------------------------------------------------------
 async def test_groups_and_dummies_share_one_row_of_numbers() -> None:
     fs = mount(fresh())

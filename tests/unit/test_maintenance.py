@@ -427,7 +427,7 @@ def test_a_truncation_in_the_middle_of_its_flush_meets_data_that_was_moved() -> 
 
 
 def test_what_is_moved_is_written_before_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hammerfs.fs.work.DATA_BYTES", MIB)
+    monkeypatch.setattr("hammerfs.store.datablocks.SPILL_BYTES", 2 * MIB)
     fs = mount(fresh())
     make(fs, fs.root, b"a", b"x" * 8 * MIB)
     flush(fs)
