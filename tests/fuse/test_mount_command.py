@@ -314,6 +314,8 @@ def test_a_full_disk_under_the_image_turns_the_mount_read_only_and_loses_nothing
         assert (mount.path / "older").read_bytes() == b"older"
         with pytest.raises(OSError, match="Read-only"):
             (mount.path / "new").touch()
+        # Until the kernel has tried all pages that it still has, it keeps the file, and the mount is busy.
+        subprocess.run(["sync", "-f", mount.path], check=False, capture_output=True)
         assert "not everything could be brought to disk" in refusal("umount", mount.path, code=1)
         run("mount", "-o", "remount,size=600M", disk)
         mount.mount()
