@@ -18,7 +18,7 @@ from hammerfs.store.volumes import VolumeSet
 SMALL_BYTES = 256 * 1024
 """Written since the last barrier: beyond this one goes into a thread."""
 MUCH_BYTES = 4 << 20
-"""The same: beyond this a writer's data goes to disk in the background (`Flusher.settle_soon`)."""
+"""The same: beyond this a writer's data goes to disk in the background (`writebehind.py`)."""
 SHORT_SECONDS = 0.003
 """Mean duration of small barriers beyond which they go into a thread, too."""
 _WEIGHT = 0.2
@@ -41,7 +41,7 @@ class BarrierRunner:
         self.threaded = 0
 
     def is_short(self, pending_bytes: int = 0) -> bool:
-        """Whether a barrier may run at once, after `pending_bytes` more were written; it would wait for another one."""
+        """Whether a barrier may run at once, after `pending_bytes` more were written; beside another it would wait."""
         if self.in_threads:
             return False
         return self._mean_seconds < SHORT_SECONDS and self._volumes.unsettled_bytes + pending_bytes <= SMALL_BYTES

@@ -16,7 +16,7 @@ should have to wait.  What must hold:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from hammerfs.ondisk.address import Offset, to_zone2
 from hammerfs.store.volumes import VolumeSet
@@ -150,9 +150,8 @@ class DataBlocks:
             raise self._error
         if self._stopped:
             return
-        self._volumes.unsettled_bytes += (
-            self._handed_bytes
-        )  # again: a barrier that began meanwhile may have missed them
+        # They count as unsettled again: a barrier that began meanwhile may have missed them.
+        self._volumes.unsettled_bytes += self._handed_bytes
         self._handed, self._handed_bytes = {}, 0
 
     def _join(self) -> None:
@@ -161,7 +160,7 @@ class DataBlocks:
         self._written.wait()
 
 
-def _runs(blocks: dict[int, bytes]) -> Sequence[tuple[int, list[bytes]]]:
+def _runs(blocks: dict[int, bytes]) -> list[tuple[int, list[bytes]]]:
     """Neighbours together: where each run begins, and what is in it."""
     runs: list[tuple[int, list[bytes]]] = []
     end = -1
