@@ -24,6 +24,7 @@ from hammerfs.ondisk.constants import (
     MAX_KEY,
     MAX_TID,
     RECTYPE_DATA,
+    REDO_TRUNC,
     XBUFSIZE,
 )
 from hammerfs.ondisk.element import LEAF, base_key, pack_key
@@ -334,7 +335,7 @@ def truncate(ctx: Context, inode: Inode, size: int) -> None:
     inode.data.mtime = inode.data.ctime = ctx.clock()
     ctx.dirty.mark(inode, Dirty.DATA | Dirty.WRITTEN)
     if inode.redo is not None:
-        inode.redo.note(size, None)
+        inode.redo.note(size, b"", REDO_TRUNC)
 
 
 def _is_stored(ctx: Context, inode: Inode, start: int) -> bool:

@@ -1,7 +1,8 @@
 """fsync: by REDO, durable with one barrier instead of a flush cycle's three, or by a flush (`hammer_vop_fsync`).
 
 The fast way lays the file's operations into the FIFO (`redolog.py`), writes the FIFO, and puts a barrier behind it.
-Fsyncs that arrive while a barrier runs share the next one.
+Fsyncs that arrive while a barrier runs share the next one.  For a directory that lacks nothing on disk but the names of
+files which were fsynced so there is nothing left to do.
 
 A barrier in a thread costs more CPU than all the rest, so a short one runs here and now.  Before it does, requests that
 are waiting get their turn, for they may be fsyncs as well: several clients share one barrier.  For the same reason a
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from hammerfs.errors import HammerError
+from hammerfs.fs import filedata
 from hammerfs.fs.flushgroup import TRUNCATED_BYTES_MAX
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.options import FSYNC_BACKGROUND, FSYNC_FULL, FSYNC_IGNORED, FSYNC_RELAXED
-from hammerfs.fs.redolog import RedoJournal, RedoLog
+from hammerfs.fs.redolog import UNLAID_BYTES_MAX, RedoJournal, RedoLog
 from hammerfs.ondisk.constants import OBJTYPE_REGFILE
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class Fsync:
             if flusher.cycle.undo_dirty:
                 # Written but not closed: what is laid now could be lost with the cycle, or run on top of it.
                 await flusher.wait_durable(flusher.done)
-            elif fast.has_room(inode):
+            elif fast.take_up(inode):
                 await fast.commit(inode)
                 return True
             else:
@@ -86,7 +88,7 @@ class Fsync:
     def _relaxed(self, inode: Inode) -> None:
         """Send what would have to be durable on its way to the disk."""
         fast, flusher = self.fast, self._flusher
-        if fast is None or not fast.describes(inode) or not fast.has_room(inode) or flusher.cycle.undo_dirty:
+        if fast is None or not fast.describes(inode) or flusher.cycle.undo_dirty or not fast.take_up(inode):
             flusher.want_durable(self._seq_logged(inode))
             return
         try:
@@ -115,6 +117,7 @@ class FastFsync:
 
     def __init__(self, ctx: Context, journal: RedoJournal, flusher: Flusher) -> None:
         assert ctx.undo is not None
+        self._ctx = ctx
         self._undo = ctx.undo
         self._journal = journal
         self._flusher = flusher
@@ -132,31 +135,55 @@ class FastFsync:
     def describes(self, inode: Inode) -> bool:
         """Whether REDO operations are all that the disk lacks of an inode."""
         log = inode.redo
-        if log is None or log.overflowed or log.base_seq > self._flusher.durable or inode.dirty & Dirty.BEYOND_REDO:
+        if log is None or inode.is_directory:
+            return self._describes_new(inode)
+        if log.overflowed or log.base_seq > self._flusher.durable or inode.dirty & Dirty.BEYOND_REDO:
             return False
         capture = inode.capture
-        if inode.links or inode.general or (capture is not None and capture.truncate_at is not None):
+        if inode.general or (capture is not None and capture.truncate_at is not None):
+            return False
+        if inode.links and (log.birth is None or inode.links.keys() != {log.birth}):
             return False
         return inode.trunc_off is None or inode.disk_end - inode.trunc_off <= TRUNCATED_BYTES_MAX
 
-    def has_room(self, inode: Inode) -> bool:
-        """Whether the FIFO may take those operations."""
-        assert inode.redo is not None
+    def _describes_new(self, inode: Inode) -> bool:
+        """The same of a file that has never been fsynced, or of a directory with such files in it."""
+        if self._flusher.running():
+            return False
+        births = self._journal.births
+        if inode.is_directory:
+            return births.newest_laying(inode) is not None
+        return inode.data.size <= UNLAID_BYTES_MAX and births.can_tell(inode)
+
+    def take_up(self, inode: Inode) -> bool:
+        """Whether the FIFO may take those operations; those of a new file are noted from here on."""
+        if inode.is_directory:
+            return True
+        if inode.redo is None:
+            content = filedata.read(self._ctx, inode, 0, inode.data.size)
+            inode.redo = RedoLog.of_new(inode, self._flusher.durable, content)
         return self._journal.has_room(inode.redo, inode) and not self._flusher.cycle.undo_exhausted(3)
 
+    def _lay(self, inode: Inode) -> int:
+        """Lay down what the FIFO lacks; returns the laying by which it has all."""
+        if inode.is_directory:
+            newest = self._journal.births.newest_laying(inode)
+            assert newest is not None, "nothing has changed since this was asked"
+            return newest
+        log = inode.redo
+        assert log is not None, "what is laid was taken up"
+        self._journal.lay(inode, log)
+        return log.serial
+
     def lay(self, inode: Inode) -> None:
-        """Write a file's operations to the FIFO, without a barrier: fsync mode 3."""
-        assert inode.redo is not None
-        self._journal.lay(inode, inode.redo)
+        """Write operations to the FIFO, without a barrier: fsync mode 3."""
+        self._lay(inode)
         self._undo.flush()
 
     async def commit(self, inode: Inode) -> None:
-        """Make a file's operations durable; raises what stopped the flusher."""
-        log = inode.redo
-        assert log is not None
+        """Make operations durable; raises what stopped the flusher."""
         try:
-            self._journal.lay(inode, log)
-            wanted = log.serial
+            wanted = self._lay(inode)
             while self._settled < wanted:
                 self._flusher.raise_failure()
                 if self.leading:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hammerfs.errors import CorruptionError, FileOperationError, ReadOnlyError
@@ -17,6 +18,7 @@ from hammerfs.fs.directory import Entry
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.metadata import drop_pending, pend_record
 from hammerfs.fs.records import EntryRecord, bind
+from hammerfs.ondisk.address import ObjId
 from hammerfs.ondisk.constants import (
     BASE_SYMLINK_SIZE,
     BUFSIZE,
@@ -145,6 +147,28 @@ def create(
     return inode
 
 
+def create_again(ctx: Context, directory: Inode, name: bytes, obj_id: ObjId, data: InodeData) -> Inode:
+    """A new file as it was created before a crash; the directory's times are left to whoever knows them.
+
+    A file that has the name was removed before the crash, or the name would not have been free.  A read-only mount does
+    this in memory.
+    """
+    entry, key = names.find_or_key(ctx, directory, name)
+    if entry is not None:
+        removed = _target(ctx, directory, entry)
+        if removed.is_directory:
+            raise CorruptionError(f"a file was created by the name of directory {removed.obj_id:#x}")
+        names.remove(ctx, directory, entry, removed)
+        _drop_link(ctx, removed, data.ctime)
+        _, key = names.find_or_key(ctx, directory, name)
+    ctx.root.next_tid = max(ctx.root.next_tid, obj_id)
+    inode = Inode(directory.localization, obj_id, MAX_TID, replace(data, size=0), on_disk=False, read_only=False)
+    ctx.inodes.add(inode)
+    names.add(ctx, directory, name, key, inode)
+    ctx.dirty.mark(inode, Dirty.INODE)
+    return inode
+
+
 def symlink(ctx: Context, directory: Inode, name: bytes, target: bytes, uid: int, gid: int) -> Inode:
     """A new symlink; a short target lives in the inode, a long one in a FIX record."""
     if not target:
@@ -236,6 +260,8 @@ def abandon(ctx: Context, inode: Inode) -> None:
     if not inode.on_disk and inode.capture is None and not inode.links:
         ctx.dirty.discard(inode)
         ctx.inodes.forget(inode)
+        if ctx.redo is not None:
+            ctx.redo.forget(inode)
 
 
 def rename(

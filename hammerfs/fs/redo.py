@@ -1,9 +1,11 @@
-"""Recovery stage 2: run again the writes and truncations that fast fsyncs made durable (`hammer_recover.c: stage 2`).
+"""Recovery stage 2: run again what fast fsyncs made durable: writes, truncations, new files (`hammer_recover.c`).
 
 Stage 1 keeps the FIFO's range; here the records from where the newest REDO_SYNC points to the end of the range are
 executed in order, as ordinary writes, and flushed in one durable cycle.  A crash before that cycle is closed rolls all
 of it back and starts again: the range on disk, with its REDO_SYNC, is only given up by the closing header.  A read-only
 mount stops before the flush.
+
+A file that no flush had written is created again, as the object that it was, for the records behind that are about it.
 
 The records of one of our fsyncs are executed together or, where the range ends before the last of them, not at all:
 such an fsync was not acknowledged.  A record of DragonFly's says all by itself.
@@ -21,7 +23,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from hammerfs.errors import CorruptionError, FileOperationError, HammerError
-from hammerfs.fs import filedata
+from hammerfs.fs import filedata, namespace
+from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.options import REDO_REQUIRED, REDO_SKIPPED
 from hammerfs.ondisk.address import Localization, ObjId, Offset
 from hammerfs.ondisk.constants import (
@@ -29,21 +32,27 @@ from hammerfs.ondisk.constants import (
     HEAD_TYPE_REDO,
     LOCALIZE_PFS_MASK,
     MAX_TID,
+    OBJID_ROOT,
     OBJTYPE_REGFILE,
+    REDO_CREATE,
     REDO_TERM_TRUNC,
     REDO_TERM_WRITE,
+    REDO_TOUCH,
     REDO_TRUNC,
     REDO_WRITE,
 )
+from hammerfs.ondisk.creation import unpack_creation
 from hammerfs.ondisk.fifo import RedoBody, redo_body
 from hammerfs.store.fiforeader import FifoReader
 from hammerfs.store.recovery import FifoRange, RecoveryResult
+from hammerfs.store.rootvolume import NEXT_TID_MAX
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
 
 log = logging.getLogger("hammerfs.redo")
 _SEQ_MASK = 0xFFFFFFFF
+_RUN = (REDO_WRITE, REDO_TRUNC, REDO_CREATE, REDO_TOUCH)
 
 
 class _Numbered(NamedTuple):
@@ -68,8 +77,8 @@ def replay(ctx: Context, recovered: RecoveryResult) -> None:
     executed = 0
     ctx.space.replaying = True
     try:
-        for body in _applicable(FifoReader(ctx.volumes), recovered.fifo, start):
-            executed += _execute(ctx, body)
+        for together in _applicable(FifoReader(ctx.volumes), recovered.fifo, start):
+            executed += _execute_together(ctx, together)
     except HammerError as error:
         if policy == REDO_REQUIRED:
             raise CorruptionError(
@@ -81,8 +90,8 @@ def replay(ctx: Context, recovered: RecoveryResult) -> None:
     log.info("recovery redo: %d records executed", executed)
 
 
-def _applicable(reader: FifoReader, fifo: FifoRange, start: Offset) -> Iterator[RedoBody]:
-    """The WRITE and TRUNC records to run, in order."""
+def _applicable(reader: FifoReader, fifo: FifoRange, start: Offset) -> Iterator[list[RedoBody]]:
+    """The records to run, in order, those of one fsync together."""
     inside = reader.distance(fifo.first, start) <= fifo.length
     before: list[_Numbered] = []
     if inside:
@@ -91,18 +100,19 @@ def _applicable(reader: FifoReader, fifo: FifoRange, start: Offset) -> Iterator[
     else:
         before = list(_records(reader, start, reader.distance(start, fifo.first), fifo.checked_seq))
         within = _records(reader, fifo.first, fifo.length, None)
-    yield from _unmasked(before)
-    yield from _whole(record.body for record in within if record.body.flags in (REDO_WRITE, REDO_TRUNC))
+    for body in _unmasked(before):
+        yield [body]
+    yield from _whole(record.body for record in within if record.body.flags in _RUN)
 
 
-def _whole(bodies: Iterable[RedoBody]) -> Iterator[RedoBody]:
+def _whole(bodies: Iterable[RedoBody]) -> Iterator[list[RedoBody]]:
     """All but the last ones if their fsync's further records are not there: a crash cut it short."""
     begun: list[RedoBody] = []
     for body in bodies:
         begun.append(body)
         if not body.more:
-            yield from begun
-            begun.clear()
+            yield begun
+            begun = []
 
 
 def _records(reader: FifoReader, start: Offset, length: int, last_seq: int | None) -> Iterator[_Numbered]:
@@ -147,13 +157,53 @@ def _covers(term: RedoBody, write: RedoBody) -> bool:
     return term.offset <= write.offset and write.offset + write.size <= term.offset + term.size
 
 
+def _execute_together(ctx: Context, bodies: list[RedoBody]) -> int:
+    """Run the records of one fsync; returns how many did something.
+
+    A record that creates a file tells its times as they were when all of them had been laid.
+    """
+    count = 0
+    born: Inode | None = None
+    for body in bodies:
+        if body.flags == REDO_CREATE:
+            born = _create(ctx, body)
+            count += born is not None
+        elif born is not None:
+            times = born.data.mtime, born.data.ctime
+            count += _execute(ctx, body)
+            born.data.mtime, born.data.ctime = times
+        else:
+            count += _execute(ctx, body)
+    return count
+
+
+def _create(ctx: Context, body: RedoBody) -> Inode | None:
+    """Make a file that no flush had written; None when its directory no longer exists."""
+    creation = unpack_creation(body.data[: body.size]) if 0 <= body.size <= len(body.data) else None
+    pfs = body.localization & LOCALIZE_PFS_MASK
+    if creation is None or not OBJID_ROOT < body.obj_id < NEXT_TID_MAX or _get(ctx, pfs, body.obj_id) is not None:
+        raise CorruptionError(f"UNDO FIFO: REDO record that creates object {body.obj_id:#x}, which is impossible")
+    directory = _get(ctx, pfs, creation.directory)
+    if directory is None:
+        return None
+    return namespace.create_again(ctx, directory, creation.name, body.obj_id, creation.data)
+
+
+def _get(ctx: Context, pfs: Localization, obj_id: ObjId) -> Inode | None:
+    try:
+        return ctx.inodes.get(ctx, pfs, obj_id, MAX_TID)
+    except FileOperationError:
+        return None
+
+
 def _execute(ctx: Context, body: RedoBody) -> bool:
     """Run one record; False when its object no longer exists."""
-    try:
-        inode = ctx.inodes.get(ctx, body.localization & LOCALIZE_PFS_MASK, body.obj_id, MAX_TID)
-    except FileOperationError:
-        return False
-    if inode.data.obj_type != OBJTYPE_REGFILE:
+    inode = _get(ctx, body.localization & LOCALIZE_PFS_MASK, body.obj_id)
+    if inode is not None and inode.is_directory and body.flags == REDO_TOUCH:
+        inode.data.mtime = body.offset
+        ctx.dirty.mark(inode, Dirty.TIMES)
+        return True
+    if inode is None or inode.data.obj_type != OBJTYPE_REGFILE or body.flags == REDO_TOUCH:
         return False
     times = inode.data.mtime, inode.data.ctime
     if body.flags == REDO_WRITE:

@@ -1,8 +1,9 @@
 """What fast fsyncs wrote to the FIFO and no flush has committed yet (`hammer_redo.c`).
 
-From its first fsync on, the writes and truncations of a file are noted as REDO operations.  A later fsync lays those
-that the FIFO does not hold yet into it, behind one barrier; recovery runs them again on what UNDO left.  So at any time
-the FIFO's active range must hold exactly the operations that the state recovered by UNDO lacks.  Four rules see to it:
+From its first fsync on, the writes and truncations of a file are noted as REDO operations; a new file's creation and
+content are, by that fsync.  It, and later ones, lay those that the FIFO does not hold yet into it, behind one barrier;
+recovery runs them again on what UNDO left.  So at any time the FIFO's active range must hold exactly the operations
+that the state recovered by UNDO lacks.  Four rules see to it:
 
 - Every group captures all files with operations in the FIFO, so a cycle commits whatever was laid before its capture.
 - While a cycle is written but not closed nothing is laid: fsync waits for its end.
@@ -23,8 +24,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from hammerfs.fs.births import Births, creation_of
 from hammerfs.fs.inode import Dirty, Inode
-from hammerfs.ondisk.constants import REDO_TRUNC
+from hammerfs.fs.records import EntryRecord
+from hammerfs.ondisk.constants import REDO_CREATE, REDO_TOUCH, REDO_WRITE
 from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX, RedoBody
 from hammerfs.store.undo import UndoFifo, redo_write_size
 
@@ -38,15 +41,20 @@ INODES_MAX = 64
 
 
 class Operation(NamedTuple):
-    """A write of `data` at a file offset, or with `data` None a truncation to it."""
+    """A write of `data` at a file offset, a truncation to it, or the file's creation, of which `data` tells.
+
+    Of a directory: `offset` is its mtime.
+    flags -- REDO_WRITE, REDO_TRUNC, REDO_CREATE or REDO_TOUCH
+    """
 
     offset: int
-    data: bytes | None
+    data: bytes
+    flags: int
 
     @property
     def cost(self) -> int:
         """Bytes of FIFO that it takes, at most."""
-        return redo_write_size(0 if self.data is None else len(self.data))
+        return redo_write_size(len(self.data))
 
 
 class RedoLog:
@@ -57,9 +65,11 @@ class RedoLog:
     captured -- those of the running group that it does not hold: if the group is rolled back, they are lacked
     overflowed -- there were too many to note; only a flush makes the file durable now
     serial -- of the journal's laying that included the newest operation
+    birth -- the file's only name, while its creation is among `recent` and laid
+    born -- how many operations were laid with that; their times are the creation's, those of later ones are not told
     """
 
-    __slots__ = ("base_seq", "captured", "laid", "overflowed", "recent", "serial", "unlaid_bytes")
+    __slots__ = ("base_seq", "birth", "born", "captured", "laid", "overflowed", "recent", "serial", "unlaid_bytes")
 
     def __init__(self, base_seq: int) -> None:
         self.base_seq = base_seq
@@ -69,6 +79,21 @@ class RedoLog:
         self.overflowed = False
         self.unlaid_bytes = 0
         self.serial = 0
+        self.birth: EntryRecord | None = None
+        self.born = 0
+
+    @classmethod
+    def of_new(cls, inode: Inode, base_seq: int, content: bytes) -> RedoLog:
+        """That of a file which is not on disk and has this content: how to create it."""
+        log = cls(base_seq)
+        log.recent.append(Operation(0, creation_of(inode), REDO_CREATE))
+        if content:
+            log.note(0, content)
+        return log
+
+    def tells_mtime(self, mtime: int) -> bool:
+        """Whether the FIFO holds this as the newest one of a directory."""
+        return self.laid > 0 and self.recent[-1].offset == mtime
 
     def note_write(self, offset: int, data: bytes, replaced: bytes | None) -> None:
         """A write of the front end, and what stood in its place, if that is known.
@@ -81,13 +106,12 @@ class RedoLog:
         for start, end in _changed_pieces(replaced, data):
             self.note(offset + start, data[start:end])
 
-    def note(self, offset: int, data: bytes | None) -> None:
+    def note(self, offset: int, data: bytes, flags: int = REDO_WRITE) -> None:
         """An operation of the front end."""
         if self.overflowed:
             return
-        self.recent.append(Operation(offset, data))
-        if data is not None:
-            self.unlaid_bytes += len(data)
+        self.recent.append(Operation(offset, data, flags))
+        self.unlaid_bytes += len(data)
         if self.unlaid_bytes > UNLAID_BYTES_MAX or len(self.recent) - self.laid > UNLAID_OPERATIONS_MAX:
             self.overflowed = True
             del self.recent[self.laid :]
@@ -108,6 +132,8 @@ class RedoLog:
             self.captured = self.recent[self.laid :]
         self.recent = []
         self.laid = 0
+        self.birth = None
+        self.born = 0
         if not self.captured:
             self.unlaid_bytes = 0
 
@@ -133,6 +159,7 @@ class RedoJournal:
     """All operations in the FIFO's active range; one per mount, from version 4 on.
 
     holders -- inodes with laid operations that no group has captured
+    births -- the files that it creates
     used -- whether the range holds REDO at all
     serial -- counts layings
     """
@@ -141,6 +168,7 @@ class RedoJournal:
         self._undo = undo
         self._limit = min(LAID_BYTES_MAX, undo.capacity // 16)
         self.holders: dict[Inode, None] = {}
+        self.births = Births()
         self.used = False
         self.serial = 0
         self._in_group: list[RedoLog] = []
@@ -158,6 +186,10 @@ class RedoJournal:
         if not operations:
             return
         self._append(inode, operations)
+        if not log.laid and log.recent and log.recent[0].flags == REDO_CREATE:
+            log.birth = self.births.tell(inode)
+            log.born = len(log.recent)
+            self._touch(log.birth.directory)
         log.captured.clear()
         log.laid = len(log.recent)
         log.unlaid_bytes = 0
@@ -165,6 +197,17 @@ class RedoJournal:
             self.holders[inode] = None
         self.serial += 1
         log.serial = self.serial
+
+    def _touch(self, directory: Inode) -> None:
+        """Lay the mtime that a new entry gives its directory; of several the newest is enough."""
+        log = directory.redo
+        if log is None:
+            log = directory.redo = RedoLog(0)
+        log.recent = [Operation(directory.data.mtime, b"", REDO_TOUCH)]
+        self._append(directory, log.recent)
+        log.laid = 1
+        log.serial = self.serial + 1
+        self.holders[directory] = None
 
     def capture(self, inode: Inode, seq: int) -> None:
         """Flush group `seq` has taken an inode."""
@@ -177,6 +220,10 @@ class RedoJournal:
         if log.captured:
             self._in_group.append(log)
 
+    def forget(self, inode: Inode) -> None:
+        """An inode is gone that never reached the disk: what the FIFO says of it nobody needs."""
+        self.holders.pop(inode, None)
+
     def carry_over(self) -> None:
         """Begin the FIFO's next range, at the end of a written cycle, with what that cycle does not hold.
 
@@ -188,9 +235,19 @@ class RedoJournal:
         self.used = False
         self._laid_bytes = 0
         self._undo.begin_range(hidden=bool(self.holders))
-        for inode in self.holders:
-            assert inode.redo is not None
-            self._append(inode, inode.redo.recent[: inode.redo.laid])
+        born = []
+        # A directory's mtime is what it was behind all that was created in it.
+        for inode in sorted(self.holders, key=lambda inode: inode.is_directory):
+            held = inode.redo
+            assert held is not None, "a holder without operations"
+            if held.birth is not None:
+                if not inode.data.nlinks:
+                    continue
+                born.append(held.birth)
+                self._append(inode, held.recent[: held.born])
+            if held.laid > held.born:
+                self._append(inode, held.recent[held.born : held.laid])
+        self.births.keep(born)
 
     def _append(self, inode: Inode, operations: list[Operation]) -> None:
         """Lay down operations of a file in one step, so that recovery finds all of them or redoes none."""
@@ -199,10 +256,10 @@ class RedoJournal:
             self.used = True
             undo.append_redo_sync()
         for number, operation in enumerate(operations, 1):
-            offset, data = operation
+            offset, data, flags = operation
             more = number < len(operations)
-            if data is None:
-                undo.append_redo(RedoBody(inode.obj_id, offset, 0, REDO_TRUNC, inode.localization, b"", more))
-            else:
+            if flags == REDO_WRITE:
                 undo.append_redo_write(inode.obj_id, inode.localization, offset, data, more=more)
+            else:
+                undo.append_redo(RedoBody(inode.obj_id, offset, len(data), flags, inode.localization, data, more))
             self._laid_bytes += operation.cost

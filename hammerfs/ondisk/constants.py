@@ -98,6 +98,10 @@ REDO_TRUNC: Final = 0x02
 REDO_TERM_WRITE: Final = 0x04
 REDO_TERM_TRUNC: Final = 0x08
 REDO_SYNC: Final = 0x10
+REDO_CREATE: Final = 0x10000
+"""Ours: the file begins here, see `creation.py`.  To the original a record with these flags says nothing."""
+REDO_TOUCH: Final = 0x20000
+"""Ours: the directory has what stands in place of an offset for its mtime.  The same holds of it."""
 
 # --- B-tree -------------------------------------------------------------------------------------
 NODE_SIZE: Final = 4096

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -52,7 +52,7 @@ class Plan:
     weights -- of operations, by name; those not named are left out
     fsyncs, syncs, flushes -- how often an operation is followed by an fsync of some object, a sync, or a flush that
     nobody wants to be durable
-    contents_only -- fsync files only
+    contents -- how often an fsync is one of a file, for certain
     nohistory -- keep none
     dedup -- do not store twice what is known to lie on disk
     early -- write meta-data out in the middle of flush groups, too
@@ -71,7 +71,7 @@ class Plan:
     fsyncs: float = 0.3
     syncs: float = 0.03
     flushes: float = 0.06
-    contents_only: bool = False
+    contents: float = 0.0
     nohistory: bool = False
     dedup: bool = False
     early: bool = False
@@ -183,7 +183,7 @@ class _Run:
             self.promises.note()
             choice = source.random()
             if choice < self.plan.fsyncs:
-                files = self.twin.files() if self.plan.contents_only else []
+                files = self.twin.files() if self._wants_a_file(source) else []
                 number = source.randrange(1 << 12)
                 node = pick(files, number) if files else pick_node(self.twin, number)
                 inode = self.twin.inode(node)
@@ -198,6 +198,10 @@ class _Run:
             for _ in range(source.choice((0, 0, 0, 1, 3, 9))):
                 await trio.lowlevel.checkpoint()
 
+    def _wants_a_file(self, source: random.Random) -> bool:
+        share = self.plan.contents
+        return share == 1 or (share > 0 and source.random() < share)
+
     async def maintain(self, source: random.Random) -> None:
         """A few works, where any are wanted."""
         if self.plan.maintain is None:
@@ -205,7 +209,8 @@ class _Run:
         for _ in range(WORKS):
             for _ in range(source.randrange(100)):
                 await trio.lowlevel.checkpoint()
-            await work.carry_out(self.fs, self.plan.maintain(self.fs, source), _Silent())
+            with suppress(NoSpaceError):
+                await work.carry_out(self.fs, self.plan.maintain(self.fs, source), _Silent())
             if self.twin.slave is not None:
                 self.promises.note()
                 self.promises.keep(len(self.log.entries), self.promises.floors_of_slave())

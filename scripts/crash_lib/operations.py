@@ -45,6 +45,15 @@ def _create(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
     twin.create(pick(twin.directories(), a), pick(NAMES, b), pick(KINDS, c))
 
 
+def _create_file(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
+    """A file with a little in it."""
+    parent, name = pick(twin.directories(), a), pick(NAMES, b)
+    if name not in parent.entries:
+        node = twin.create(parent, name)
+        assert node is not None
+        twin.write(node, 0, pattern(d, pick([0, 1, 400, 900], c)))
+
+
 def _symlink(twin: Twin, a: int, b: int, c: int, d: int, e: int) -> None:
     twin.symlink(pick(twin.directories(), a), pick(NAMES, b), pick(TARGETS, c))
 
@@ -148,6 +157,7 @@ OPERATIONS: dict[str, Callable[[Twin, int, int, int, int, int], None]] = {
     "rewrite": _rewrite,
     "patch": _patch,
     "repeat": _repeat,
+    "create_file": _create_file,
 }
 WEIGHTS = {
     "create": 6,
@@ -159,6 +169,7 @@ WEIGHTS = {
     "rewrite": 0,
     "patch": 0,
     "repeat": 0,
+    "create_file": 0,
 }
 _DRAWN = [name for name in OPERATIONS for _ in range(WEIGHTS.get(name, 1))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,16 @@ from crash_lib.operations import FILLER, OPERATIONS, WEIGHTS, carry_out, random_
 from crash_lib.twin import Twin
 from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Work
-from hammerfs.ondisk.address import to_zone2
-from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, HBUFSIZE, OBJTYPE_REGFILE, ZONE_LARGE_DATA
+from hammerfs.fs.work import Want, Work
+from hammerfs.ondisk.address import Offset, to_zone2
+from hammerfs.ondisk.constants import (
+    BIGBLOCK_SIZE,
+    BUFSIZE,
+    HBUFSIZE,
+    OBJTYPE_DIRECTORY,
+    OBJTYPE_REGFILE,
+    ZONE_LARGE_DATA,
+)
 from hammerfs.ops import dedup as sharing
 from hammerfs.ops import prune as pruning
 from hammerfs.ops import reblock as moving
@@ -30,6 +37,19 @@ from hammerfs.store.undo import UndoFifo
 ALL = {**dict.fromkeys(OPERATIONS, 1), **WEIGHTS}
 NAMES = {"create": 6, "symlink": 1, "link": 4, "remove": 4, "rename": 4, "move": 8, "write": 1, "open": 1, "release": 1}
 DATA = {"create": 3, "write": 12, "truncate": 4, "remove": 1, "move": 1, "open": 1, "release": 1}
+BIRTHS = {
+    "create_file": 16,
+    "patch": 8,
+    "remove": 8,
+    "move": 2,
+    "rename": 1,
+    "link": 1,
+    "truncate": 2,
+    "chmod": 1,
+    "touch": 1,
+    "open": 1,
+    "release": 1,
+}
 ATTRIBUTES = {
     "create": 4,
     "chmod": 6,
@@ -75,9 +95,25 @@ def redo(seed: int) -> Plan:
         fsyncs=0.6,
         syncs=0.02,
         flushes=0.1,
-        contents_only=True,
+        contents=1,
         nohistory=bool(seed % 2),
         prepare=three_files,
+    )
+
+
+def births(seed: int) -> Plan:
+    """New files that are fsynced, directories of such files too, and their few names given up, away and taken again."""
+    return Plan(
+        version=(7, 7, 6, 5, 4)[seed % 5],
+        tasks=1 + seed % TASKS_MAX,
+        steps=_steps(seed, 30, 80),
+        weights=BIRTHS,
+        fsyncs=0.7,
+        syncs=0.01,
+        flushes=0.02,
+        contents=0.8,
+        nohistory=bool(seed % 2),
+        prepare=two_directories,
     )
 
 
@@ -125,6 +161,29 @@ def reuse(seed: int) -> Plan:
         nohistory=True,
         prepare=lambda twin: fill(twin, leave=2),
         tune=without_reserve,
+    )
+
+
+def recycle(seed: int) -> Plan:
+    """What is moved frees big-blocks beside cycles that are not closed; zones go on to the one that was freed last."""
+    plan = regain(seed)
+    assert plan.maintain is not None
+    maintain = plan.maintain
+
+    def tune(fs: FileSystem) -> None:
+        without_reserve(fs)
+        prefer_freed(fs)
+
+    return replace(
+        plan,
+        weights={"rewrite": 8, "create": 2, "patch": 2},
+        tasks=2,
+        steps=50,
+        fsyncs=0.4,
+        syncs=0.0,
+        flushes=0.5,
+        tune=tune,
+        maintain=lambda fs, source: _slowly(maintain(fs, source)),
     )
 
 
@@ -238,7 +297,7 @@ def live(seed: int) -> Plan:
 PLANS: dict[str, Callable[[int], Plan]] = {
     plan.__name__: plan
     for plan in (
-        *(mixed, tasks, names, data, redo, attributes, versions, volumes, early, wrap, reuse, full),
+        *(mixed, tasks, names, data, redo, births, attributes, versions, volumes, early, wrap, reuse, recycle, full),
         *(prune, reblock, dedup, regain, revolume, live, mirror),
     )
 }
@@ -253,6 +312,18 @@ def _with_history(seed: int, maintain: Callable[[FileSystem, random.Random], Wor
 
 def _steps(seed: int, low: int, high: int) -> int:
     return random.Random(seed).randint(low, high)
+
+
+def _slowly(steps: Work[Any]) -> Work[Any]:
+    """Work that lets others have several turns behind each of its steps."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield step
+        for _ in range(6):
+            yield Want.PAUSE
 
 
 def _never() -> bool:
@@ -278,6 +349,12 @@ def three_files(twin: Twin) -> None:
     """Something to change that is there already."""
     for name in (b"a", b"b", b"c"):
         twin.create(twin.root, name, OBJTYPE_REGFILE)
+
+
+def two_directories(twin: Twin) -> None:
+    """Places for new files."""
+    for name in (b"a", b"b"):
+        twin.create(twin.root, name, OBJTYPE_DIRECTORY)
 
 
 def wind(fs: FileSystem, left: int) -> None:
@@ -322,3 +399,24 @@ def fill(twin: Twin, leave: int) -> None:
 def without_reserve(fs: FileSystem) -> None:
     """Let data have the space that is kept for meta-data; a few files need little of that."""
     fs.ctx.space._meta_reserve = HBUFSIZE
+
+
+def prefer_freed(fs: FileSystem) -> None:
+    """Let zones go on to the big-block that was freed last, if it may be used again."""
+    freemap = fs.ctx.freemap
+    candidates, give = freemap.candidates, freemap.give
+    freed: dict[Offset, None] = {}
+
+    def give_and_note(bigblock: Offset, zone: int, size: int) -> bool:
+        is_free = give(bigblock, zone, size)
+        if is_free:
+            freed.pop(bigblock, None)
+            freed[bigblock] = None
+        return is_free
+
+    def freed_first(start: Offset, zone: int) -> Iterator[Offset]:
+        yield from [bigblock for bigblock in reversed(freed) if not freemap.layer2(bigblock).zone]
+        yield from candidates(start, zone)
+
+    freemap.give = give_and_note  # type: ignore[method-assign]
+    freemap.candidates = freed_first  # type: ignore[method-assign]

@@ -8,16 +8,19 @@ from unittest import mock
 
 import trio
 
+from hammerfs.fs.births import Births
 from hammerfs.fs.context import Context
 from hammerfs.fs.cycle import Cycle, Step, UndoMode
 from hammerfs.fs.fsync import FastFsync
+from hammerfs.fs.inode import Inode
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid
+from hammerfs.fs.records import EntryKind
 from hammerfs.fs.redolog import RedoJournal, RedoLog
 from hammerfs.ondisk import fifo
-from hammerfs.ondisk.constants import ROOT_VOLNO
+from hammerfs.ondisk.constants import OBJTYPE_REGFILE, ROOT_VOLNO
 from hammerfs.ondisk.crc import Buffer
 from hammerfs.store import undo
-from hammerfs.store.blockmap import Blockmap
+from hammerfs.store.blockmap import DELAY_CYCLES, Blockmap
 from hammerfs.store.buffers import MetaBuffers
 from hammerfs.store.fiforeader import FifoReader, Place
 from hammerfs.store.volumes import VolumeSet
@@ -78,6 +81,25 @@ def reused_at_once(blockmap: Blockmap) -> None:
     for bigblock in blockmap._delayed:
         blockmap._delayed[bigblock] = 0
     _end_cycle(blockmap)
+
+
+def released_with_what_is_freed_in_memory(blockmap: Blockmap) -> None:
+    """A closed cycle lets go of what was freed after it, too, which no disk has heard of (INV-1)."""
+    blockmap._release(blockmap.cycle + DELAY_CYCLES)
+
+
+def of_any_name(births: Births, inode: Inode) -> bool:
+    """A new file is created anew under a name that recovery has to take from another file for it (INV-12)."""
+    if inode.on_disk or inode.capture is not None or len(inode.links) != 1 or inode.general:
+        return False
+    (record,) = inode.links
+    is_plain = inode.data.obj_type == OBJTYPE_REGFILE and inode.data.nlinks == 1
+    return is_plain and record.kind is EntryKind.ADD and record.directory.on_disk
+
+
+def whatever_else_changed(births: Births, directory: Inode) -> int | None:
+    """An fsync of a directory has nothing to do if the FIFO knows of any file in it (INV-6)."""
+    return 0 if births._told.get(directory) else None
 
 
 @contextmanager
@@ -161,6 +183,15 @@ MUTANTS: dict[str, tuple[str, AbstractContextManager[object]]] = {
     "REDO without a barrier": ("redo", mock.patch.object(FastFsync, "_lead", led_without_a_barrier)),
     "REDO not carried over": ("redo", mock.patch.object(RedoJournal, "carry_over", nothing_carried_over)),
     "REDO never terminated": ("redo", mock.patch.object(RedoLog, "capture", never_committed)),
+    "a new file by the name that another has left": ("births", mock.patch.object(Births, "can_tell", of_any_name)),
+    "a directory's fsync that looks at one new file": (
+        "births",
+        mock.patch.object(Births, "newest_laying", whatever_else_changed),
+    ),
+    "what is freed in memory reused": (
+        "recycle",
+        mock.patch.object(Blockmap, "settle", released_with_what_is_freed_in_memory),
+    ),
     "REDO of half an fsync": ("redo", mock.patch.object(undo, "MORE_FOLLOWS", 0)),
     "a slave shown before its batch": ("mirror", mock.patch.object(BatchWriter, "__init__", shown_too_early)),
 }

@@ -486,7 +486,8 @@ def test_of_a_page_only_the_pieces_that_changed_are_laid(
     def change(fs: FileSystem, inode: Inode) -> None:
         fs.write(inode, 0, bytes(page))
         assert inode.redo is not None
-        assert [(offset, offset + len(data or b"")) for offset, data in inode.redo.recent] == pieces
+        noted = inode.redo.recent[inode.redo.laid :]
+        assert [(offset, offset + len(data)) for offset, data, _ in noted] == pieces
 
     assert contents_around_an_fsync(old, change) == {old, bytes(page) + old[4096:]}
 

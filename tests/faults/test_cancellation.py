@@ -371,7 +371,7 @@ def test_a_fast_fsync_and_a_short_barrier_do_not_yield() -> None:
                 await fs.fsync(inode)
             assert fs._fsync is not None
             assert fs._fsync.fast is not None
-            assert fs._fsync.fast.count == 1
+            assert fs._fsync.fast.count == 2
             with trio.testing.assert_no_checkpoints():
                 await flusher.barriers.run()
 

@@ -196,6 +196,13 @@ async def test_what_is_queued_before_the_group_runs_joins_it_and_what_comes_late
     assert flusher.statistics_groups == 2
 
 
+def with_two_names(fs: FileSystem, name: bytes) -> Inode:
+    """A new file that only a flush makes durable: REDO tells of new ones with one name."""
+    inode = make(fs, fs.root, name, b"x")
+    fs.link(inode, fs.root, name + b" too")
+    return inode
+
+
 async def test_groups_count_what_they_captured_and_what_is_left(gate: Gate) -> None:
     fs = mount(fresh())
     for number in range(5):
@@ -216,11 +223,11 @@ async def test_groups_count_what_they_captured_and_what_is_left(gate: Gate) -> N
 
 async def test_several_fsyncs_share_a_group(gate: Gate) -> None:
     fs = mount(fresh())
-    inodes = [make(fs, fs.root, b"%d" % number, b"x") for number in range(10)]
+    inodes = [with_two_names(fs, b"%d" % number) for number in range(10)]
     async with running(fs) as flusher, trio.open_nursery() as nursery:
         for inode in inodes:
             nursery.start_soon(fs.fsync, inode)
-    assert flusher.statistics_groups <= 2
+    assert 1 <= flusher.statistics_groups <= 2
     assert all(inode.state is FlushState.IDLE for inode in inodes)
 
 
@@ -651,7 +658,7 @@ async def test_a_defect_in_a_slave_stops_the_flusher_as_loudly_as_a_broken_disk(
 async def image_after_fsync(mode: int, gate: Gate) -> tuple[list[MemoryDevice], Flusher]:
     recording, log = recorded(fresh())
     fs = mount(recording, fsync_mode=mode)
-    inode = make(fs, fs.root, b"f", b"x")
+    inode = with_two_names(fs, b"f")
     async with running(fs) as flusher:
         if mode in (FSYNC_BACKGROUND, FSYNC_RELAXED, FSYNC_IGNORED):
             gate.close()
@@ -689,17 +696,17 @@ async def test_an_fsync_that_nobody_could_share_flushes_at_once_and_durably() ->
     fs = mount(recording)
     fs.know_waiting_requests(lambda: False)
     async with running(fs) as flusher:
-        inode = make(fs, fs.root, b"f", b"content")
+        inode = with_two_names(fs, b"f")
         with trio.testing.assert_no_checkpoints():
             await fs.fsync(inode)
-        assert read(mount(log.power_cut(len(log.entries), drop_all)), b"f") == b"content"
+        assert read(mount(log.power_cut(len(log.entries), drop_all)), b"f") == b"x"
         assert (flusher.done, flusher.durable, flusher.running()) == (1, 1, False)
         assert inode.state is FlushState.IDLE
         fs.rename(fs.root, b"f", fs.root, b"g")
         with trio.testing.assert_no_checkpoints():
             await fs.fsync(fs.root)
         cut = mount(log.power_cut(len(log.entries), drop_all))
-        assert names(cut, cut.root) == [b"g"]
+        assert names(cut, cut.root) == [b"f too", b"g"]
 
 
 @pytest.mark.parametrize(
@@ -708,7 +715,7 @@ async def test_an_fsync_that_nobody_could_share_flushes_at_once_and_durably() ->
 async def test_other_fsyncs_leave_the_flush_to_the_tasks(hindrance: str) -> None:
     fs = mount(fresh())
     fs.know_waiting_requests(lambda: hindrance == "others wait")
-    inode = make(fs, fs.root, b"f", b"content")
+    inode = with_two_names(fs, b"f")
     async with running(fs) as flusher:
         if hindrance == "slow barriers":
             flusher.barriers._mean_seconds = 1.0
@@ -736,7 +743,7 @@ async def test_a_flush_at_once_whose_barrier_fails_acknowledges_nothing() -> Non
     fs = mount(fresh())
     fs.know_waiting_requests(lambda: False)
     async with running(fs) as flusher:
-        inode = make(fs, fs.root, b"f", b"content")
+        inode = with_two_names(fs, b"f")
         broken = DeviceError("barrier", "disk", 0, 0, "worn out")
         with mock.patch.object(type(fs.ctx.volumes), "barrier", side_effect=broken), pytest.raises(FlushFailedError):
             await fs.fsync(inode)

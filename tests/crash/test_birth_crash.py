@@ -1,0 +1,446 @@
+"""New files that fsync made durable by REDO alone: created again after every power cut, as the objects that they were.
+
+Which fsyncs take that way, which must not, and what power cuts leave of names that are given up and taken again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import trio
+from crash_lib.small import START_US
+from flusher_control import running
+from original_recovery import OriginalRecovery
+from small_filesystem import FILE, assert_settled, fresh, make, mount, names, read, recorded, walk
+from test_filesystem_crash import checked, every_power_cut, recover_with_crashes
+
+from hammerfs.device.overlay import OverlayDevice
+from hammerfs.device.recording import RecordingLog, drop_all, keep_all
+from hammerfs.errors import CorruptionError
+from hammerfs.fs import rootrecords
+from hammerfs.fs.fsync import FastFsync
+from hammerfs.fs.inode import Inode
+from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.options import REDO_SKIPPED
+from hammerfs.ondisk.constants import REDO_CREATE
+from hammerfs.ondisk.creation import Creation, pack_creation, unpack_creation
+from hammerfs.ondisk.fifo import RedoBody
+from hammerfs.ondisk.inode import InodeData
+
+CONTENT = b"content" * 1000
+JOURNAL = b"journal"
+
+
+def begun(**options: bool) -> tuple[FileSystem, RecordingLog]:
+    """A recorded file system with a directory `d` that is on disk."""
+    bases = fresh()
+    fs = mount(bases)
+    make(fs, fs.root, b"d")
+    fs.close_now()
+    devices, log = recorded(bases)
+    return mount(devices, xattr=True, **options), log
+
+
+def groups(fs: FileSystem) -> int:
+    assert fs.flusher is not None
+    return fs.flusher.statistics_groups
+
+
+def fast(fs: FileSystem) -> FastFsync:
+    assert fs._fsync is not None
+    assert fs._fsync.fast is not None
+    return fs._fsync.fast
+
+
+def after_a_cut(log: RecordingLog) -> FileSystem:
+    """What is there when nothing but what barriers cover has reached the disk."""
+    return checked(log.power_cut(len(log.entries), drop_all))
+
+
+# --- what such an fsync costs, and gives --------------------------------------------------------
+@pytest.mark.trio
+async def test_the_first_fsync_of_a_new_file_takes_one_barrier_and_that_of_its_directory_none() -> None:
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        inode = make(fs, directory, b"f", CONTENT)
+        before = len(log.entries)
+        await fs.fsync(inode)
+        await fs.fsync(directory)
+        kinds = [type(entry).__name__ for entry in log.entries[before:]]
+        assert kinds == ["Write", "BarrierBegin", "BarrierEnd"]
+        assert not groups(fs)
+        recovered = after_a_cut(log)
+        assert read(recovered, b"d", b"f") == CONTENT
+        fs.write(inode, 7, b"more")
+        await fs.fsync(inode)
+        assert not groups(fs)
+        assert read(after_a_cut(log), b"d", b"f") == fs.read(inode, 0, inode.data.size)
+
+
+@pytest.mark.trio
+async def test_a_created_file_is_the_object_that_it_was() -> None:
+    """Number, mode, owner, and the times that the file and its directory had when the fsync was asked for."""
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        inode = make(fs, directory, b"f", CONTENT)
+        fs.setattr(inode, mode=0o640, uid=7, gid=8, mtime_us=START_US + 5, atime_us=START_US + 6)
+        await fs.fsync(inode)
+    found = walk(after_a_cut(log), b"d", b"f")
+    assert (found.obj_id, found.data.pack()) == (inode.obj_id, inode.data.pack())
+    assert walk(after_a_cut(log), b"d").data.mtime == directory.data.mtime
+
+
+@pytest.mark.trio
+async def test_what_was_written_later_has_the_time_of_the_recovery() -> None:
+    fs, log = begun()
+    async with running(fs):
+        inode = make(fs, walk(fs, b"d"), b"f", CONTENT)
+        fs.setattr(inode, mtime_us=5)
+        await fs.fsync(inode)
+        assert walk(after_a_cut(log), b"d", b"f").data.mtime == 5
+        fs.write(inode, 0, b"later")
+        await fs.fsync(inode)
+    assert walk(after_a_cut(log), b"d", b"f").data.mtime >= START_US
+
+
+@pytest.mark.trio
+async def test_no_object_id_is_given_out_twice() -> None:
+    """INV-8: the header on disk knows nothing of the new file's."""
+    fs, log = begun()
+    async with running(fs):
+        made = [make(fs, walk(fs, b"d"), b"f%d" % number, b"x") for number in range(3)]
+        for inode in made:
+            await fs.fsync(inode)
+    recovered = after_a_cut(log)
+    ids = {inode.obj_id for inode in made}
+    assert not ids & {make(recovered, parent, b"g", b"y").obj_id for parent in (recovered.root, walk(recovered, b"d"))}
+
+
+@pytest.mark.trio
+async def test_a_read_only_mount_shows_it_and_writes_nothing() -> None:
+    fs, log = begun()
+    async with running(fs):
+        await fs.fsync(make(fs, walk(fs, b"d"), b"f", CONTENT))
+    image = log.power_cut(len(log.entries), drop_all)
+    before = [device.copy() for device in image]
+    shown = mount(image, read_only=True)
+    assert read(shown, b"d", b"f") == CONTENT
+    assert all(one.read(0, one.size) == two.read(0, two.size) for one, two in zip(image, before, strict=True))
+
+
+# --- which are none -----------------------------------------------------------------------------
+def renamed_away(fs: FileSystem, directory: Inode) -> None:
+    fs.rename(directory, b"old", directory, b"elsewhere")
+
+
+def linked_away(fs: FileSystem, directory: Inode) -> None:
+    fs.link(walk(fs, b"d", b"old"), directory, b"elsewhere")
+    fs.unlink(directory, b"old")
+
+
+def removed(fs: FileSystem, directory: Inode) -> None:
+    fs.unlink(directory, b"old")
+
+
+@pytest.mark.parametrize("on_disk", [True, False], ids=["on disk", "in the FIFO"])
+@pytest.mark.parametrize("leave", [renamed_away, linked_away, removed])
+@pytest.mark.trio
+async def test_a_name_that_another_file_has_left(leave: Callable[[FileSystem, Inode], None], on_disk: bool) -> None:
+    """Whatever the power cut, the other file is there by one of its names, unless it was removed."""
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        old = make(fs, directory, b"old", b"of the other")
+        await fs.fsync(old)
+        if on_disk:
+            await fs.sync()
+        before = groups(fs)
+        start = len(log.entries)
+        leave(fs, directory)
+        await fs.fsync(make(fs, directory, b"old", CONTENT))
+        assert groups(fs) == before + (on_disk or leave is not removed)
+    for image in every_power_cut(log, start):
+        recovered = checked(image)
+        found = {read(recovered, b"d", name) for name in names(recovered, walk(recovered, b"d"))}
+        assert b"of the other" in found or leave is removed
+    assert read(after_a_cut(log), b"d", b"old") == CONTENT
+
+
+@pytest.mark.trio
+async def test_what_the_fifo_cannot_say_of_a_new_file_is_flushed() -> None:
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        new_directory = make(fs, directory, b"new")
+        with_xattr = make(fs, directory, b"xattr", b"x")
+        fs.setxattr(with_xattr, b"user.a", b"b")
+        linked = make(fs, directory, b"linked", b"x")
+        fs.link(linked, directory, b"link")
+        others = (
+            make(fs, new_directory, b"f", b"x"),
+            with_xattr,
+            linked,
+            make(fs, directory, b"large", bytes(65 * 1024)),
+            fs.symlink(directory, b"symlink", b"target", 0, 0),
+            make(fs, directory, b"another"),
+        )
+        for inode in others:
+            before = groups(fs)
+            await fs.fsync(inode)
+            assert groups(fs) == before + 1
+        changed = make(fs, directory, b"changed", b"x")
+        await fs.fsync(changed)
+        before = groups(fs)
+        for change in (
+            lambda: fs.setattr(changed, mode=0o600),
+            lambda: fs.rename(directory, b"changed", directory, b"renamed"),
+        ):
+            change()
+            await fs.fsync(changed)
+        assert groups(fs) == before + 2
+    recovered = after_a_cut(log)
+    assert names(recovered, walk(recovered, b"d")) == sorted(
+        [b"new", b"xattr", b"linked", b"link", b"large", b"symlink", b"another", b"renamed"]
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fs, directory: fs.unlink(directory, b"f"),
+        lambda fs, directory: make(fs, directory, b"unknown", b"x"),
+        lambda fs, directory: fs.rename(directory, b"f", directory, b"g"),
+        lambda fs, directory: fs.setattr(directory, mode=0o700),
+        lambda fs, directory: fs.setattr(directory, mtime_us=5),
+        lambda fs, directory: fs.setxattr(directory, b"user.a", b"b"),
+        lambda fs, directory: fs.rename(fs.root, b"d", fs.root, b"e"),
+    ],
+    ids=["unlink", "another", "rename", "mode", "mtime", "xattr", "moved"],
+)
+@pytest.mark.trio
+async def test_a_directory_of_which_more_changed_is_flushed(change: Callable[[FileSystem, Inode], object]) -> None:
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        await fs.fsync(make(fs, directory, b"f", b"x"))
+        change(fs, directory)
+        before = groups(fs)
+        await fs.fsync(directory)
+        assert groups(fs) == before + 1
+        name = names(fs, fs.root)[0]
+        wanted = names(fs, directory), directory.data.mode, directory.data.mtime
+    found = walk(after_a_cut(log), name)
+    assert (names(after_a_cut(log), found), found.data.mode, found.data.mtime) == wanted
+
+
+# --- a journal for each transaction -------------------------------------------------------------
+async def transaction(fs: FileSystem, number: int) -> None:
+    """What a database with a rollback journal does, up to the moment at which the transaction is durable."""
+    directory, database = walk(fs, b"d"), walk(fs, b"d", b"database")
+    journal = make(fs, directory, JOURNAL, b"%d" % number * 3000)
+    await fs.fsync(journal)
+    await fs.fsync(directory)
+    fs.write(journal, 0, b"header")
+    await fs.fsync(journal)
+    fs.write(database, 0, b"%d" % number * 5000)
+    await fs.fsync(database)
+
+
+@pytest.mark.trio
+async def test_a_transaction_with_a_journal_takes_three_barriers_and_no_flush() -> None:
+    """And each is there from when it is durable on, the journal as a whole or not at all."""
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        database = make(fs, directory, b"database", b"0" * 5000)
+        await fs.sync()
+        await fs.fsync(database)
+        done = [(len(log.entries), 0)]
+        flushes, barriers = groups(fs), fast(fs).barriers
+        for number in range(1, 9):
+            await transaction(fs, number)
+            done.append((len(log.entries), number))
+            fs.unlink(directory, JOURNAL)
+        assert groups(fs) == flushes
+        assert fast(fs).barriers == barriers + 3 * 8
+    journals = {b"%d" % number * 3000 for number in range(1, 9)}
+    journals |= {b"header" + content[6:] for content in journals}
+    for position in range(done[0][0], len(log.entries) + 1):
+        durable = max(number for at, number in done if at <= position)
+        for choose in (keep_all, drop_all):
+            recovered = checked(log.power_cut(position, choose))
+            database = read(recovered, b"d", b"database")
+            assert database in {b"%d" % number * 5000 for number in (durable, durable + 1)}
+            assert names(recovered, walk(recovered, b"d")) in ([b"database"], [b"database", JOURNAL])
+            if JOURNAL in names(recovered, walk(recovered, b"d")):
+                assert read(recovered, b"d", JOURNAL) in journals
+
+
+def test_what_never_reached_the_disk_leaves_nothing_to_flush() -> None:
+    """Created, fsynced, removed: no space is held for it, and no group has anything to do with it."""
+    fs, _ = begun()
+
+    async def main() -> None:
+        async with running(fs):
+            for _ in range(5):
+                await fs.fsync(make(fs, walk(fs, b"d"), JOURNAL, b"x"))
+                fs.unlink(walk(fs, b"d"), JOURNAL)
+            assert not groups(fs)
+            await fs.sync()
+            assert_settled(fs)
+
+    trio.run(main)
+    assert fs.ctx.redo is not None
+    assert not fs.ctx.redo.holders
+
+
+# --- and flushes around it ----------------------------------------------------------------------
+def test_a_cycle_without_its_file_carries_a_creation_over() -> None:
+    """A background work's cycle is closed while the FIFO holds a new file, and another by the name of a removed one."""
+    fs, log = begun()
+    flusher = fs.flusher
+    assert flusher is not None
+    directory = walk(fs, b"d")
+    for name, content in ((b"f", CONTENT), (JOURNAL, b"old")):
+        trio.run(fs.fsync, make(fs, directory, name, content))
+    fs.write(walk(fs, b"d", b"f"), 3, b"patched")
+    trio.run(fs.fsync, walk(fs, b"d", b"f"))
+    fs.unlink(directory, JOURNAL)
+    trio.run(fs.fsync, make(fs, directory, JOURNAL, b"new"))
+    acknowledged = len(log.entries)
+    rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.root.next_tid, 0, b"label")
+    assert flusher.settle_now()
+    assert len(log.entries) > acknowledged + 5
+    for image in every_power_cut(log, acknowledged):
+        recovered = checked(image)
+        assert names(recovered, walk(recovered, b"d")) == [b"f", JOURNAL]
+        assert read(recovered, b"d", b"f") == CONTENT[:3] + b"patched" + CONTENT[10:]
+        assert read(recovered, b"d", JOURNAL) == b"new"
+
+
+def test_a_creation_that_is_carried_over_keeps_the_time_of_what_was_written_since() -> None:
+    fs, log = begun()
+    assert fs.flusher is not None
+    inode = make(fs, walk(fs, b"d"), b"f", CONTENT)
+    fs.setattr(inode, mtime_us=5)
+    trio.run(fs.fsync, inode)
+    for written in (b"", b"later"):
+        fs.write(inode, 0, written)
+        trio.run(fs.fsync, inode)
+        rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.alloc_tid(), 0, b"label")
+        fs.flusher.settle_now()
+        mtime = walk(after_a_cut(log), b"d", b"f").data.mtime
+        assert (mtime == 5) == (not written)
+
+
+@pytest.mark.trio
+async def test_a_removal_that_was_fsynced_is_not_undone() -> None:
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        for name in (b"f", b"g"):
+            await fs.fsync(make(fs, directory, name, CONTENT))
+        fs.unlink(directory, b"f")
+        await fs.fsync(directory)
+    assert names(after_a_cut(log), walk(after_a_cut(log), b"d")) == [b"g"]
+
+
+@pytest.mark.parametrize("flush", ["of another file", "of a background work"])
+def test_the_time_of_a_directory_outlives_the_file_that_moved_it(flush: str) -> None:
+    """Fsynced with a new file in it, which is removed; then the FIFO's range begins anew without that file."""
+    fs, log = begun()
+    directory = walk(fs, b"d")
+    fs.setattr(directory, mtime_us=5)
+
+    async def main() -> None:
+        async with running(fs) as flusher:
+            await fs.sync()
+            await fs.fsync(make(fs, directory, JOURNAL, b"x"))
+            await fs.fsync(directory)
+            assert groups(fs) == 1
+            promised = directory.data.mtime
+            assert walk(after_a_cut(log), b"d").data.mtime == promised
+            fs.unlink(directory, JOURNAL)
+            if flush == "of another file":
+                await fs.fsync(make(fs, fs.root, b"other"))
+            else:
+                rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.alloc_tid(), 0, b"label")
+                flusher.settle_now()
+            assert promised <= walk(after_a_cut(log), b"d").data.mtime <= directory.data.mtime
+
+    trio.run(main)
+
+
+@pytest.mark.trio
+async def test_a_recovery_of_creations_survives_crashes_of_its_own() -> None:
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        for number in range(4):
+            await fs.fsync(make(fs, directory, b"f%d" % number, CONTENT))
+        fs.unlink(directory, b"f0")
+        await fs.fsync(make(fs, directory, b"f0", b"again"))
+    count = 0
+    for recovered in recover_with_crashes(log.power_cut(len(log.entries), drop_all), seed=5):
+        assert [read(recovered, b"d", b"f%d" % number) for number in range(4)] == [b"again", *[CONTENT] * 3]
+        count += 1
+    assert count > 5
+
+
+# --- who reads it -------------------------------------------------------------------------------
+@pytest.mark.expect_log("recovery redo skipped")
+@pytest.mark.trio
+async def test_the_original_passes_over_what_it_does_not_know() -> None:
+    """Its recovery runs the writes of files that are there; what no flush had written is not."""
+    fs, log = begun()
+    async with running(fs):
+        old = make(fs, walk(fs, b"d"), b"old", b"x")
+        await fs.sync()
+        await fs.fsync(old)
+        await fs.fsync(make(fs, walk(fs, b"d"), b"new", CONTENT))
+        fs.write(old, 0, b"y")
+        await fs.fsync(old)
+    image = log.power_cut(len(log.entries), drop_all)
+    operations = OriginalRecovery(image).operations()
+    assert any(operation.obj_id == old.obj_id and operation.data == b"y" for operation in operations)
+    with_nothing_redone = mount([OverlayDevice(device) for device in image], read_only=True, skip_redo=REDO_SKIPPED)
+    assert names(with_nothing_redone, walk(with_nothing_redone, b"d")) == [b"old"]
+
+
+def sound() -> Creation:
+    return Creation(1, b"f", InodeData(obj_type=FILE, nlinks=1, mtime=START_US, ctime=START_US))
+
+
+def test_a_creation_is_read_as_it_was_written() -> None:
+    assert unpack_creation(pack_creation(sound())) == sound()._replace(data=InodeData.unpack(sound().data.pack()))
+
+
+@pytest.mark.parametrize(
+    ("obj_id", "payload"),
+    [
+        (5000, pack_creation(sound()._replace(name=b""))),
+        (5000, pack_creation(sound()._replace(name=b"a/b"))),
+        (5000, pack_creation(sound()._replace(name=b".."))),
+        (5000, pack_creation(sound()._replace(name=b"x" * 256))),
+        (5000, pack_creation(sound()._replace(data=InodeData(obj_type=1, nlinks=1)))),
+        (5000, pack_creation(sound()._replace(data=InodeData(obj_type=FILE, nlinks=2)))),
+        (5000, pack_creation(sound())[:100]),
+        (5000, b""),
+        (1, pack_creation(sound())),
+        (-5, pack_creation(sound())),
+        (1 << 62, pack_creation(sound())),
+        (5000, pack_creation(sound()._replace(name=b"d"))),
+    ],
+)
+def test_an_impossible_creation_is_refused_in_a_sentence(obj_id: int, payload: bytes) -> None:
+    fs, log = begun()
+    fast_file = make(fs, walk(fs, b"d"), b"f", b"x")
+    trio.run(fs.fsync, fast_file)
+    assert fs.ctx.undo is not None
+    fs.ctx.undo.append_redo(RedoBody(obj_id, 0, len(payload), REDO_CREATE, 0, payload))
+    fs.ctx.undo.flush()
+    with pytest.raises(CorruptionError, match="skip_redo=1"):
+        mount(log.power_cut(len(log.entries), keep_all))
