@@ -2,8 +2,8 @@
 
 A new file can be made durable as a REDO_CREATE and the writes behind it (`redolog.py`), where recovery can do with its
 name what the front end did: in the state that it starts from, the file's directory is there, and the name is free or
-belongs to a file of this range that is gone since.  A name that was taken from anything else before the new file got
-it is no such case: to give it to the new one would take it from the other, whose new name nobody has made durable.
+belongs to a file that was removed since.  A name that another file gave up for a second one is no such case: to give
+it to the new one would take it from the other, whose second name nobody has made durable.
 
 The directory's new mtime is an operation of the directory (REDO_TOUCH): so an fsync of it finds all that it lacks in
 the FIFO, and the next group takes it in, whatever becomes of the file.
@@ -40,7 +40,7 @@ class Births:
             return False
         (record,) = inode.links
         directory = record.directory
-        if record.kind is not EntryKind.ADD or record.together is not None or not directory.on_disk:
+        if record.kind is not EntryKind.ADD or not directory.on_disk or not _replaces_the_dead(record):
             return False
         before = self._told.get(directory, {}).get(record.name)
         return before is None or not before.target.data.nlinks
@@ -58,7 +58,9 @@ class Births:
         No group may be running.
         """
         told, adds, touched = self._told.get(directory), directory.adds, directory.redo
-        if not told or len(adds) != len(told) or directory.deletes or directory.links or directory.general:
+        if not told or len(adds) != len(told) or directory.links or directory.general:
+            return None
+        if any(gone.name not in told or gone.target.data.nlinks for gone in directory.deletes.values()):
             return None
         if directory.dirty & ~Dirty.TIMES or touched is None or not touched.tells_mtime(directory.data.mtime):
             return None
@@ -75,3 +77,21 @@ def creation_of(inode: Inode) -> bytes:
     """The payload of the record that creates a file which `Births.can_tell` admits."""
     (record,) = inode.links
     return pack_creation(Creation(record.directory.obj_id, record.name, inode.data))
+
+
+def _replaces_the_dead(record: EntryRecord) -> bool:
+    """Whether all that has to land together with a new name is that files without any lose the same one."""
+    together = record.together
+    if together is None:
+        return True
+    place = record.directory, record.name
+    return all(passed == place for passed in together.passing) and all(
+        other is record
+        or (
+            other.kind is EntryKind.DELETE
+            and (other.directory, other.name) == place
+            and not other.target.data.nlinks
+            and not other.target.is_directory
+        )
+        for other in together.pending()
+    )

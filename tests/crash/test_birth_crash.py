@@ -161,12 +161,61 @@ async def test_a_name_that_another_file_has_left(leave: Callable[[FileSystem, In
         start = len(log.entries)
         leave(fs, directory)
         await fs.fsync(make(fs, directory, b"old", CONTENT))
-        assert groups(fs) == before + (on_disk or leave is not removed)
+        assert groups(fs) == before + (leave is not removed)
     for image in every_power_cut(log, start):
         recovered = checked(image)
         found = {read(recovered, b"d", name) for name in names(recovered, walk(recovered, b"d"))}
         assert b"of the other" in found or leave is removed
     assert read(after_a_cut(log), b"d", b"old") == CONTENT
+
+
+@pytest.mark.trio
+async def test_a_name_that_changed_hands_on_disk_and_in_the_fifo() -> None:
+    """The file on disk is removed, and so is the next one, of which the FIFO tells; the third one has the name."""
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        for name in (b"f", b"second"):
+            make(fs, directory, name, b"on disk")
+        await fs.sync()
+        before, start = groups(fs), len(log.entries)
+        for content in (b"in the FIFO", CONTENT):
+            fs.unlink(directory, b"f")
+            await fs.fsync(make(fs, directory, b"f", content))
+            await fs.fsync(directory)
+        assert groups(fs) == before
+        end = len(log.entries)
+    contents = [b"on disk", b"in the FIFO", CONTENT]
+    for position in range(start, end + 1):
+        recovered = checked(log.power_cut(position, drop_all))
+        assert names(recovered, walk(recovered, b"d")) == [b"f", b"second"]
+        contents = contents[contents.index(read(recovered, b"d", b"f")) :]
+    assert contents == [CONTENT]
+
+
+@pytest.mark.trio
+async def test_the_name_of_a_removed_directory_is_flushed_with_what_takes_it() -> None:
+    fs, log = begun()
+    async with running(fs):
+        fs.rmdir(fs.root, b"d")
+        await fs.fsync(make(fs, fs.root, b"d", b"a file now"))
+        assert groups(fs) == 1
+    assert read(after_a_cut(log), b"d") == b"a file now"
+
+
+@pytest.mark.trio
+async def test_a_removal_beside_a_new_file_is_not_taken_for_fsynced() -> None:
+    """Another name is gone, or the one that a file on disk had left for a second one."""
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        make(fs, directory, b"g", b"x")
+        await fs.sync()
+        await fs.fsync(make(fs, directory, b"f", b"x"))
+        fs.unlink(directory, b"g")
+        await fs.fsync(directory)
+        assert groups(fs) == 2
+    assert names(after_a_cut(log), walk(after_a_cut(log), b"d")) == [b"f"]
 
 
 @pytest.mark.trio
