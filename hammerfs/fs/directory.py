@@ -234,17 +234,25 @@ def remove(ctx: Context, directory: Inode, entry: Entry, target: Inode) -> list[
     """Take an entry away; returns the pending records that this leaves, for binding."""
     ctx.inodes.names.note_absence(directory, entry.name)
     record = directory.adds.get(entry.name)
+    left: list[EntryRecord] = []
+    promised = False
     if record is not None:
         del directory.adds[entry.name]
         del directory.add_keys[record.key]
         directory.sorted_adds = None
         if record.state is RecordState.SETUP:
-            return _cancel(ctx, record)
+            left = _cancel(ctx, record)
+            promised = record.promised
+            if not promised:
+                return left
     deletion = EntryRecord(EntryKind.DELETE, directory, entry.name, entry.key, target)
+    deletion.promised = promised
     directory.deletes[entry.key] = deletion
     target.links[deletion] = None
     ctx.space.records += 1
     ctx.dirty.mark(target, Dirty.ENTRIES)
+    if left:
+        bind([deletion, *left])
     return [deletion]
 
 

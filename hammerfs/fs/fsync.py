@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from hammerfs.errors import HammerError
-from hammerfs.fs import filedata
+from hammerfs.fs import births, filedata
 from hammerfs.fs.flushgroup import TRUNCATED_BYTES_MAX
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.options import FSYNC_BACKGROUND, FSYNC_FULL, FSYNC_IGNORED, FSYNC_RELAXED
@@ -150,7 +150,6 @@ class FastFsync:
         """The same of a file that has never been fsynced, or of a directory with such files in it."""
         if self._flusher.running():
             return False
-        births = self._journal.births
         if inode.is_directory:
             return births.newest_laying(inode) is not None
         return inode.data.size <= UNLAID_BYTES_MAX and births.can_tell(inode)
@@ -159,20 +158,27 @@ class FastFsync:
         """Whether the FIFO may take those operations; those of a new file are noted from here on."""
         if inode.is_directory:
             return True
-        if inode.redo is None:
+        log = inode.redo
+        if log is None:
             content = filedata.read(self._ctx, inode, 0, inode.data.size)
-            inode.redo = RedoLog.of_new(inode, self._flusher.durable, content)
-        return self._journal.has_room(inode.redo, inode) and not self._flusher.cycle.undo_exhausted(3)
+            log = RedoLog.of_new(inode, self._flusher.durable, content)
+        if not self._journal.has_room(log, inode) or self._flusher.cycle.undo_exhausted(3):
+            return False
+        inode.redo = log
+        return True
 
     def _lay(self, inode: Inode) -> int:
         """Lay down what the FIFO lacks; returns the laying by which it has all."""
         if inode.is_directory:
-            newest = self._journal.births.newest_laying(inode)
+            newest = births.newest_laying(inode)
             assert newest is not None, "nothing has changed since this was asked"
             return newest
         log = inode.redo
         assert log is not None, "what is laid was taken up"
+        was_born = log.birth
         self._journal.lay(inode, log)
+        if log.birth is not None and was_born is None:
+            births.forget_predecessors(self._ctx, log.birth)
         return log.serial
 
     def lay(self, inode: Inode) -> None:

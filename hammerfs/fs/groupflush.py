@@ -18,6 +18,7 @@ from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.cycle import Cycle, Step
 from hammerfs.fs.flushgroup import FlushGroup, capture, closure, removes_much, touched_directories
 from hammerfs.fs.inode import Dirty, FlushState, Inode
+from hammerfs.fs.records import EntryKind
 from hammerfs.fs.sync_inode import InodeSync
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class GroupFlusher:
             group.everything = True
         else:
             group.inodes[inode] = None
+            # What it loses before the group is captured lands with it all the same: somebody waits for it.
+            for record in inode.links:
+                if record.kind is EntryKind.ADD:
+                    record.promised = True
         return group
 
     def async_(self, close_group: FlushGroup | None = None) -> int:

@@ -123,7 +123,7 @@ class Inode:
     pruned -- of the past, held open, and some of its content was taken out of history: it cannot be read any more
     orphaned -- an unfinished record on disk names it
     last_seq -- the newest flush group that may have written it
-    redo -- operations for fast fsyncs, None until the first fsync
+    redo -- operations for fast fsyncs, None until the first fsync; of a directory, until one of a new file in it
     next_obj_id, stop_obj_id -- object ids set aside for what is created in this directory
     """
 

@@ -17,7 +17,7 @@ from hammerfs.fs import filedata
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.metadata import drop_pending, pend_record
-from hammerfs.fs.records import EntryRecord, bind
+from hammerfs.fs.records import EntryRecord, RecordState, bind
 from hammerfs.ondisk.address import ObjId
 from hammerfs.ondisk.constants import (
     BASE_SYMLINK_SIZE,
@@ -156,8 +156,8 @@ def create_again(ctx: Context, directory: Inode, name: bytes, obj_id: ObjId, dat
     entry, key = names.find_or_key(ctx, directory, name)
     if entry is not None:
         removed = _target(ctx, directory, entry)
-        if removed.is_directory:
-            raise CorruptionError(f"a file was created by the name of directory {removed.obj_id:#x}")
+        if removed.is_directory or not removed.data.nlinks:
+            raise CorruptionError(f"a file was created by the name of object {removed.obj_id:#x}, which cannot lose it")
         names.remove(ctx, directory, entry, removed)
         _drop_link(ctx, removed, data.ctime)
         _, key = names.find_or_key(ctx, directory, name)
@@ -260,8 +260,6 @@ def abandon(ctx: Context, inode: Inode) -> None:
     if not inode.on_disk and inode.capture is None and not inode.links:
         ctx.dirty.discard(inode)
         ctx.inodes.forget(inode)
-        if ctx.redo is not None:
-            ctx.redo.forget(inode)
 
 
 def rename(
@@ -298,19 +296,18 @@ def rename(
     if flags & RENAME_EXCHANGE:
         if standing is None or victim is None:
             raise FileOperationError(errno.ENOENT)
-        _check_no_loop(ctx, inode, new_directory)
-        _check_no_loop(ctx, victim, directory)
+        moves = _moves_above(ctx, inode, new_directory) + _moves_above(ctx, victim, directory)
         if inode is not victim:
-            _exchange(ctx, directory, entry, inode, new_directory, standing, victim)
+            _exchange(ctx, directory, entry, inode, new_directory, standing, victim, moves)
         return None
     if victim is not None and flags & RENAME_NOREPLACE:
         raise FileOperationError(errno.EEXIST)
     if victim is inode:
         return None
-    _check_no_loop(ctx, inode, new_directory)
+    moves = _moves_above(ctx, inode, new_directory)
     if victim is not None:
         _check_removable_by(ctx, inode, victim)
-    _move(ctx, directory, entry, inode, new_directory, new_name, key, standing, victim, hold=hold)
+    _move(ctx, directory, entry, inode, new_directory, new_name, key, standing, victim, moves, hold=hold)
     return victim
 
 
@@ -323,17 +320,24 @@ def _check_removable_by(ctx: Context, inode: Inode, victim: Inode) -> None:
         raise FileOperationError(errno.ENOTEMPTY)
 
 
-def _check_no_loop(ctx: Context, inode: Inode, new_directory: Inode) -> None:
-    """A directory may not move below itself."""
+def _moves_above(ctx: Context, inode: Inode, new_directory: Inode) -> list[EntryRecord]:
+    """Refuse to move a directory below itself; what a directory's move has to land together with.
+
+    That is what moved, and no group has taken, of the directories above its new place: on disk one of them may still
+    be below it, and both would hang on each other and on nothing else.
+    """
+    moves: list[EntryRecord] = []
     if not inode.is_directory:
-        return
+        return moves
     above = new_directory
     passed = set()
     while True:
         if above is inode:
             raise FileOperationError(errno.EINVAL)
+        if above.on_disk:
+            moves += [record for record in above.links if record.state is RecordState.SETUP]
         if above.obj_id == OBJID_ROOT or not above.data.parent_obj_id:
-            return
+            return moves
         if above.obj_id in passed:
             raise CorruptionError(f"directory {above.obj_id:#x} is its own ancestor")
         passed.add(above.obj_id)
@@ -350,6 +354,7 @@ def _move(
     key: int,
     standing: Entry | None,
     victim: Inode | None,
+    moves: list[EntryRecord],
     *,
     hold: bool,
 ) -> None:
@@ -361,7 +366,7 @@ def _move(
         left += names.remove(ctx, new_directory, standing, victim)
         key = new_key()
     left.append(names.add(ctx, new_directory, new_name, key, inode))
-    bind(left)
+    bind(left + moves)
     if victim is not None:
         _drop_link(ctx, victim, now)
     _settle_moved(ctx, inode, new_directory, now)
@@ -371,7 +376,14 @@ def _move(
 
 
 def _exchange(
-    ctx: Context, directory: Inode, entry: Entry, inode: Inode, new_directory: Inode, standing: Entry, victim: Inode
+    ctx: Context,
+    directory: Inode,
+    entry: Entry,
+    inode: Inode,
+    new_directory: Inode,
+    standing: Entry,
+    victim: Inode,
+    moves: list[EntryRecord],
 ) -> None:
     now = ctx.clock()
     new_key = names.keys_for(ctx, new_directory, standing.name)
@@ -380,7 +392,7 @@ def _exchange(
     left += names.remove(ctx, new_directory, standing, victim)
     left.append(names.add(ctx, new_directory, standing.name, new_key(), inode))
     left.append(names.add(ctx, directory, entry.name, key(), victim))
-    bind(left)
+    bind(left + moves)
     _settle_moved(ctx, inode, new_directory, now)
     _settle_moved(ctx, victim, directory, now)
     _touch_directory(ctx, directory, now)

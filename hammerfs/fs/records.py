@@ -59,7 +59,8 @@ class AtomicSet:
 
     def pass_by(self, directory: Inode, name: bytes) -> None:
         """Remember that a name was held in between: who takes it next lands together with this set."""
-        self.passing.append((directory, name))
+        if (directory, name) not in self.passing:
+            self.passing.append((directory, name))
         directory.passing[name] = self
 
     def settle_passing(self) -> None:
@@ -82,9 +83,11 @@ class EntryRecord:
     directory -- the inode that contains the entry
     target -- the inode that the entry refers to
     together -- the records that must land with it, None when it stands alone
+    promised -- of an addition: what takes it away has to be on record, as it may be durable without a flush, or
+    somebody waits for it to be; of a deletion: that record, for which there is nothing in the B-tree
     """
 
-    __slots__ = ("directory", "key", "kind", "name", "state", "target", "together")
+    __slots__ = ("directory", "key", "kind", "name", "promised", "state", "target", "together")
 
     def __init__(self, kind: EntryKind, directory: Inode, name: bytes, key: int, target: Inode) -> None:
         self.kind = kind
@@ -94,6 +97,7 @@ class EntryRecord:
         self.target = target
         self.state = RecordState.SETUP
         self.together: AtomicSet | None = None
+        self.promised = False
 
 
 def bind(records: list[EntryRecord]) -> None:

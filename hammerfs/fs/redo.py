@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hammerfs.redo")
 _SEQ_MASK = 0xFFFFFFFF
+_TIDS_AHEAD_MAX = 1 << 40
+"""More than anybody gives out between two headers: object ids of new files are beyond what the last one tells."""
 _RUN = (REDO_WRITE, REDO_TRUNC, REDO_CREATE, REDO_TOUCH)
 
 
@@ -181,9 +183,13 @@ def _create(ctx: Context, body: RedoBody) -> Inode | None:
     """Make a file that no flush had written; None when its directory no longer exists."""
     creation = unpack_creation(body.data[: body.size]) if 0 <= body.size <= len(body.data) else None
     pfs = body.localization & LOCALIZE_PFS_MASK
-    if creation is None or not OBJID_ROOT < body.obj_id < NEXT_TID_MAX or _get(ctx, pfs, body.obj_id) is not None:
+    limit = min(ctx.root.next_tid + _TIDS_AHEAD_MAX, NEXT_TID_MAX - _TIDS_AHEAD_MAX)
+    is_possible = OBJID_ROOT < body.obj_id < limit
+    directory = None if creation is None else _get(ctx, pfs, creation.directory)
+    if directory is not None and not (directory.is_directory and directory.data.nlinks):
+        is_possible = False
+    if creation is None or not is_possible or _get(ctx, pfs, body.obj_id) is not None:
         raise CorruptionError(f"UNDO FIFO: REDO record that creates object {body.obj_id:#x}, which is impossible")
-    directory = _get(ctx, pfs, creation.directory)
     if directory is None:
         return None
     return namespace.create_again(ctx, directory, creation.name, body.obj_id, creation.data)

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hammerfs.fs.births import Births, creation_of
+from hammerfs.fs.births import creation_of, tell
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.records import EntryRecord
 from hammerfs.ondisk.constants import REDO_CREATE, REDO_TOUCH, REDO_WRITE
@@ -37,7 +37,7 @@ UNLAID_OPERATIONS_MAX = 256
 LAID_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of all files that are kept in memory to be laid again; also at most a sixteenth of the FIFO."""
 INODES_MAX = 64
-"""Files with operations in the FIFO: each of them joins the next group."""
+"""Files and directories with operations in the FIFO: each of them joins the next group."""
 
 
 class Operation(NamedTuple):
@@ -158,8 +158,7 @@ def _changed_pieces(old: bytes, new: bytes) -> Iterator[tuple[int, int]]:
 class RedoJournal:
     """All operations in the FIFO's active range; one per mount, from version 4 on.
 
-    holders -- inodes with laid operations that no group has captured
-    births -- the files that it creates
+    holders -- inodes with laid operations that no group has captured, directories for their mtime
     used -- whether the range holds REDO at all
     serial -- counts layings
     """
@@ -168,7 +167,6 @@ class RedoJournal:
         self._undo = undo
         self._limit = min(LAID_BYTES_MAX, undo.capacity // 16)
         self.holders: dict[Inode, None] = {}
-        self.births = Births()
         self.used = False
         self.serial = 0
         self._in_group: list[RedoLog] = []
@@ -187,7 +185,7 @@ class RedoJournal:
             return
         self._append(inode, operations)
         if not log.laid and log.recent and log.recent[0].flags == REDO_CREATE:
-            log.birth = self.births.tell(inode)
+            log.birth = tell(inode)
             log.born = len(log.recent)
             self._touch(log.birth.directory)
         log.captured.clear()
@@ -199,7 +197,9 @@ class RedoJournal:
         log.serial = self.serial
 
     def _touch(self, directory: Inode) -> None:
-        """Lay the mtime that a new entry gives its directory; of several the newest is enough."""
+        """Lay the mtime that a new entry gives its directory, unless it is on disk; of several the newest is enough."""
+        if not directory.dirty & Dirty.TIMES:
+            return
         log = directory.redo
         if log is None:
             log = directory.redo = RedoLog(0)
@@ -221,7 +221,7 @@ class RedoJournal:
             self._in_group.append(log)
 
     def forget(self, inode: Inode) -> None:
-        """An inode is gone that never reached the disk: what the FIFO says of it nobody needs."""
+        """What the FIFO says of an inode is of no more use: it never reached the disk, and another one has its name."""
         self.holders.pop(inode, None)
 
     def carry_over(self) -> None:
@@ -235,19 +235,14 @@ class RedoJournal:
         self.used = False
         self._laid_bytes = 0
         self._undo.begin_range(hidden=bool(self.holders))
-        born = []
         # A directory's mtime is what it was behind all that was created in it.
         for inode in sorted(self.holders, key=lambda inode: inode.is_directory):
             held = inode.redo
             assert held is not None, "a holder without operations"
-            if held.birth is not None:
-                if not inode.data.nlinks:
-                    continue
-                born.append(held.birth)
+            if held.born:
                 self._append(inode, held.recent[: held.born])
             if held.laid > held.born:
                 self._append(inode, held.recent[held.born : held.laid])
-        self.births.keep(born)
 
     def _append(self, inode: Inode, operations: list[Operation]) -> None:
         """Lay down operations of a file in one step, so that recovery finds all of them or redoes none."""

@@ -229,18 +229,21 @@ class InodeSync:
             if directory.add_keys.get(record.key) is record:
                 del directory.add_keys[record.key]
         else:
-            base = base_key(localization, directory.obj_id, RECTYPE_DIRENTRY, record.key)
-            raw = ctx.tree.find_as_of(base, MAX_TID)
-            if raw is None:
-                raise CorruptionError(
-                    f"entry {record.name!r} of directory {directory.obj_id:#x} vanished from the B-tree"
-                )
-            end_record(ctx, self._tid, raw, nohistory=ctx.options.nohistory or directory.nohistory)
+            if not record.promised:
+                self._end_entry(record)
             if directory.deletes.get(record.key) is record:
                 del directory.deletes[record.key]
         record.state = RecordState.DONE
         record.together = None
         ctx.space.records -= 1
+
+    def _end_entry(self, record: EntryRecord) -> None:
+        ctx, directory = self._ctx, record.directory
+        base = base_key(entry_localization(directory), directory.obj_id, RECTYPE_DIRENTRY, record.key)
+        raw = ctx.tree.find_as_of(base, MAX_TID)
+        if raw is None:
+            raise CorruptionError(f"entry {record.name!r} of directory {directory.obj_id:#x} vanished from the B-tree")
+        end_record(ctx, self._tid, raw, nohistory=ctx.options.nohistory or directory.nohistory)
 
     # --- the inode ------------------------------------------------------------------------------
     def _sync_inode_record(self) -> None:

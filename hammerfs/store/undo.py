@@ -73,7 +73,7 @@ _HISTORY_UNIT_BITS = 3
 
 
 def redo_write_size(size: int) -> int:
-    """Bytes of the FIFO that a write of `size` bytes takes as REDO, at most; 0 bytes: any other REDO record."""
+    """Bytes of the FIFO that REDO of `size` bytes takes, at most; 0 bytes: a record that carries none."""
     return (size // REDO_PAYLOAD_MAX + 2) * UNDO_ALIGN
 
 

@@ -8,16 +8,17 @@ from unittest import mock
 
 import trio
 
-from hammerfs.fs.births import Births
+from hammerfs.fs import births, directory
 from hammerfs.fs.context import Context
 from hammerfs.fs.cycle import Cycle, Step, UndoMode
+from hammerfs.fs.directory import Entry
 from hammerfs.fs.fsync import FastFsync
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid
-from hammerfs.fs.records import EntryKind
+from hammerfs.fs.records import EntryRecord
 from hammerfs.fs.redolog import RedoJournal, RedoLog
 from hammerfs.ondisk import fifo
-from hammerfs.ondisk.constants import OBJTYPE_REGFILE, ROOT_VOLNO
+from hammerfs.ondisk.constants import ROOT_VOLNO
 from hammerfs.ondisk.crc import Buffer
 from hammerfs.store import undo
 from hammerfs.store.blockmap import DELAY_CYCLES, Blockmap
@@ -30,6 +31,7 @@ _end_cycle = Blockmap.end_cycle
 _finalize = Cycle.finalize
 _flush_undos = Cycle.flush_undos
 _capture = RedoJournal.capture
+_remove = directory.remove
 _write_header_start = VolumeSet.write_header_start
 _barrier = VolumeSet.barrier
 _begin_batch = BatchWriter.__init__
@@ -88,18 +90,23 @@ def released_with_what_is_freed_in_memory(blockmap: Blockmap) -> None:
     blockmap._release(blockmap.cycle + DELAY_CYCLES)
 
 
-def of_any_name(births: Births, inode: Inode) -> bool:
+def of_any_name(record: EntryRecord) -> bool:
     """A new file is created anew under a name that recovery has to take from another file for it (INV-12)."""
-    if inode.on_disk or inode.capture is not None or len(inode.links) != 1 or inode.general:
-        return False
-    (record,) = inode.links
-    is_plain = inode.data.obj_type == OBJTYPE_REGFILE and inode.data.nlinks == 1
-    return is_plain and record.kind is EntryKind.ADD and record.directory.on_disk
+    return True
 
 
-def whatever_else_changed(births: Births, directory: Inode) -> int | None:
+def whatever_else_changed(directory: Inode) -> int | None:
     """An fsync of a directory has nothing to do if the FIFO knows of any file in it (INV-6)."""
-    return 0 if births._told.get(directory) else None
+    told = [record for record in directory.adds.values() if record.promised]
+    return 0 if told else None
+
+
+def removed_without_a_trace(ctx: Context, directory: Inode, entry: Entry, target: Inode) -> list[EntryRecord]:
+    """A name that only the FIFO tells of is taken away as if nobody had promised it."""
+    record = directory.adds.get(entry.name)
+    if record is not None:
+        record.promised = False
+    return _remove(ctx, directory, entry, target)
 
 
 @contextmanager
@@ -183,11 +190,15 @@ MUTANTS: dict[str, tuple[str, AbstractContextManager[object]]] = {
     "REDO without a barrier": ("redo", mock.patch.object(FastFsync, "_lead", led_without_a_barrier)),
     "REDO not carried over": ("redo", mock.patch.object(RedoJournal, "carry_over", nothing_carried_over)),
     "REDO never terminated": ("redo", mock.patch.object(RedoLog, "capture", never_committed)),
-    "a new file by the name that another has left": ("births", mock.patch.object(Births, "can_tell", of_any_name)),
+    "a new file by the name that another has left": (
+        "births",
+        mock.patch.object(births, "_replaces_the_dead", of_any_name),
+    ),
     "a directory's fsync that looks at one new file": (
         "births",
-        mock.patch.object(Births, "newest_laying", whatever_else_changed),
+        mock.patch.object(births, "newest_laying", whatever_else_changed),
     ),
+    "a new file that leaves no trace": ("births", mock.patch.object(directory, "remove", removed_without_a_trace)),
     "what is freed in memory reused": (
         "recycle",
         mock.patch.object(Blockmap, "settle", released_with_what_is_freed_in_memory),

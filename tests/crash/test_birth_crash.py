@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 from crash_lib.small import START_US
 from flusher_control import running
 from original_recovery import OriginalRecovery
@@ -22,6 +23,7 @@ from hammerfs.fs import rootrecords
 from hammerfs.fs.fsync import FastFsync
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.namespace import RENAME_EXCHANGE
 from hammerfs.fs.options import REDO_SKIPPED
 from hammerfs.ondisk.constants import REDO_CREATE
 from hammerfs.ondisk.creation import Creation, pack_creation, unpack_creation
@@ -193,6 +195,175 @@ async def test_a_name_that_changed_hands_on_disk_and_in_the_fifo() -> None:
     assert contents == [CONTENT]
 
 
+def saved_and_removed(fs: FileSystem, directory: Inode) -> None:
+    """tmp is renamed over y, which is removed."""
+    fs.rename(directory, b"tmp", directory, b"y")
+    fs.unlink(directory, b"y")
+
+
+def saved_twice(fs: FileSystem, directory: Inode) -> None:
+    """tmp is renamed over y, and then another file is."""
+    fs.rename(directory, b"tmp", directory, b"y")
+    make(fs, directory, b"tmp2", b"second")
+    fs.rename(directory, b"tmp2", directory, b"y")
+
+
+def replaced_and_removed(fs: FileSystem, directory: Inode) -> None:
+    """A file that was fsynced, too, takes tmp from it, and is removed."""
+    fs.rename(directory, b"other", directory, b"tmp")
+    fs.unlink(directory, b"tmp")
+
+
+def exchanged_and_removed(fs: FileSystem, directory: Inode) -> None:
+    """The same by an exchange with a file on disk."""
+    fs.rename(directory, b"tmp", directory, b"y", RENAME_EXCHANGE)
+    for name in (b"tmp", b"y"):
+        fs.unlink(directory, name)
+
+
+@pytest.mark.parametrize("rename", [saved_and_removed, saved_twice, replaced_and_removed, exchanged_and_removed])
+@pytest.mark.trio
+async def test_a_new_file_where_a_rename_was_shows_all_of_the_rename(
+    rename: Callable[[FileSystem, Inode], None],
+) -> None:
+    """A file of the FIFO was moved, or lost its name to another, and is gone; the next one has its first name."""
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        make(fs, directory, b"y", b"on disk")
+        await fs.sync()
+        for name in (b"tmp", b"other"):
+            await fs.fsync(make(fs, directory, name, b"fsynced"))
+        before = groups(fs)
+        rename(fs, directory)
+        await fs.fsync(make(fs, directory, b"tmp", CONTENT))
+        assert groups(fs) == before + 1
+        wanted = {name: read(fs, b"d", name) for name in names(fs, directory)}
+        recovered = after_a_cut(log)
+        assert {name: read(recovered, b"d", name) for name in names(recovered, walk(recovered, b"d"))} == wanted
+
+
+def over_it(fs: FileSystem, directory: Inode) -> None:
+    """A file that nobody fsynced is renamed over the one of the FIFO."""
+    make(fs, directory, b"tmp2", b"second")
+    fs.rename(directory, b"tmp2", directory, b"tmp")
+
+
+def over_it_while_open(fs: FileSystem, directory: Inode) -> None:
+    fs.opened(walk(fs, b"d", b"tmp"))
+    over_it(fs, directory)
+
+
+def over_it_from_the_disk(fs: FileSystem, directory: Inode) -> None:
+    fs.rename(directory, b"y", directory, b"tmp")
+
+
+def in_exchange(fs: FileSystem, directory: Inode) -> None:
+    make(fs, directory, b"tmp2", b"second")
+    fs.rename(directory, b"tmp2", directory, b"tmp", RENAME_EXCHANGE)
+    fs.unlink(directory, b"tmp2")
+
+
+@pytest.mark.parametrize("cycle", ["another's flush", "a work's"])
+@pytest.mark.parametrize("replace", [over_it, over_it_while_open, over_it_from_the_disk, in_exchange])
+@pytest.mark.trio
+async def test_a_cycle_without_the_rename_leaves_one_of_both_files(
+    replace: Callable[[FileSystem, Inode], None], cycle: str
+) -> None:
+    fs, log = begun()
+    async with running(fs) as flusher:
+        directory = walk(fs, b"d")
+        make(fs, directory, b"y", b"on disk")
+        await fs.sync()
+        await fs.fsync(make(fs, directory, b"tmp", b"fsynced"))
+        replace(fs, directory)
+        start = len(log.entries)
+        if cycle == "a work's":
+            rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.alloc_tid(), 0, b"label")
+            flusher.settle_now()
+        else:
+            await fs.fsync(make(fs, fs.root, b"other"))
+        end = len(log.entries)
+    for position in range(start, end + 1):
+        recovered = checked(log.power_cut(position, drop_all))
+        found = {name: read(recovered, b"d", name) for name in names(recovered, walk(recovered, b"d"))}
+        taken = b"on disk" if replace is over_it_from_the_disk else b"second"
+        assert found[b"tmp"] in (b"fsynced", taken)
+        assert (b"y" in found) == (found[b"tmp"] != b"on disk")
+
+
+@pytest.mark.parametrize("cycle", ["another's flush", "a work's"])
+@pytest.mark.trio
+async def test_a_removed_file_stays_removed_when_the_one_that_took_its_name_is_gone_too(cycle: str) -> None:
+    """A journal on disk, another one of the FIFO by its name: an fsync of that one promised the first one's end."""
+    fs, log = begun()
+    async with running(fs) as flusher:
+        directory = walk(fs, b"d")
+        make(fs, directory, JOURNAL, b"of old")
+        await fs.sync()
+        fs.unlink(directory, JOURNAL)
+        await fs.fsync(make(fs, directory, JOURNAL, b"newer"))
+        fs.unlink(directory, JOURNAL)
+        start = len(log.entries)
+        if cycle == "a work's":
+            rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.alloc_tid(), 0, b"label")
+            flusher.settle_now()
+        else:
+            await fs.fsync(make(fs, fs.root, b"other"))
+        end = len(log.entries)
+    for position in range(start, end + 1):
+        recovered = checked(log.power_cut(position, drop_all))
+        assert b"of old" not in [read(recovered, b"d", name) for name in names(recovered, walk(recovered, b"d"))]
+
+
+@pytest.mark.trio
+async def test_what_is_replaced_while_its_fsync_waits_is_there_or_what_replaced_it() -> None:
+    """Queued for a group, and gone before that is captured: the fsync returned, and neither file had the name."""
+    fs, log = begun()
+    async with running(fs) as flusher, trio.open_nursery() as nursery:
+        directory = walk(fs, b"d")
+        awaited = make(fs, directory, b"f", b"awaited")
+        fs.setxattr(awaited, b"user.a", b"for a flush")
+        make(fs, directory, b"g", b"second")
+        flusher.lock_groups()
+        nursery.start_soon(fs.fsync, awaited)
+        await trio.testing.wait_all_tasks_blocked()
+        fs.rename(directory, b"g", directory, b"f")
+        flusher.unlock_groups()
+    assert names(after_a_cut(log), walk(after_a_cut(log), b"d")) == [b"f"]
+
+
+@pytest.mark.trio
+async def test_times_set_behind_the_fsync_of_a_new_file_are_flushed() -> None:
+    fs, log = begun()
+    async with running(fs):
+        inode = make(fs, walk(fs, b"d"), b"f", CONTENT)
+        await fs.fsync(inode)
+        fs.setattr(inode, mtime_us=START_US + 10**12, ctime_us=START_US + 10**12)
+        await fs.fsync(inode)
+        assert groups(fs) == 1
+    assert walk(after_a_cut(log), b"d", b"f").data.mtime == START_US + 10**12
+
+
+@pytest.mark.trio
+async def test_a_directory_whose_time_is_on_disk_is_not_held_for_a_new_file() -> None:
+    """Another file's flush had taken its time along: no group would ever take it again."""
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        inode = make(fs, directory, b"f", CONTENT)
+        await fs.fsync(make(fs, directory, b"large", bytes(70 * 1024)))
+        await fs.fsync(inode)
+        await fs.fsync(directory)
+        assert groups(fs) == 1
+        recovered = walk(after_a_cut(log), b"d")
+        assert (names(after_a_cut(log), recovered), recovered.data.mtime) == ([b"f", b"large"], directory.data.mtime)
+        await fs.sync()
+        assert fs.ctx.redo is not None
+        assert not fs.ctx.redo.holders
+        assert not fs.ctx.redo.used
+
+
 @pytest.mark.trio
 async def test_the_name_of_a_removed_directory_is_flushed_with_what_takes_it() -> None:
     fs, log = begun()
@@ -205,7 +376,7 @@ async def test_the_name_of_a_removed_directory_is_flushed_with_what_takes_it() -
 
 @pytest.mark.trio
 async def test_a_removal_beside_a_new_file_is_not_taken_for_fsynced() -> None:
-    """Another name is gone, or the one that a file on disk had left for a second one."""
+    """Another name is gone from the directory that is fsynced."""
     fs, log = begun()
     async with running(fs):
         directory = walk(fs, b"d")
@@ -492,4 +663,16 @@ def test_an_impossible_creation_is_refused_in_a_sentence(obj_id: int, payload: b
     fs.ctx.undo.append_redo(RedoBody(obj_id, 0, len(payload), REDO_CREATE, 0, payload))
     fs.ctx.undo.flush()
     with pytest.raises(CorruptionError, match="skip_redo=1"):
+        mount(log.power_cut(len(log.entries), keep_all))
+
+
+def test_a_creation_in_what_is_no_directory_is_refused_too() -> None:
+    fs, log = begun()
+    file = make(fs, walk(fs, b"d"), b"f", b"x")
+    trio.run(fs.fsync, file)
+    payload = pack_creation(sound()._replace(directory=file.obj_id))
+    assert fs.ctx.undo is not None
+    fs.ctx.undo.append_redo(RedoBody(5000, 0, len(payload), REDO_CREATE, 0, payload))
+    fs.ctx.undo.flush()
+    with pytest.raises(CorruptionError, match="creates object 0x1388, which is impossible"):
         mount(log.power_cut(len(log.entries), keep_all))

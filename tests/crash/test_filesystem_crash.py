@@ -41,6 +41,7 @@ from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.flushgroup import FlushGroup
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.namespace import RENAME_EXCHANGE
 from hammerfs.ondisk.constants import MAX_TID, OBJID_ROOT
 
 IMAGES = int(os.environ.get("HAMMERFS_CRASH_IMAGES", "60"))
@@ -493,6 +494,29 @@ def test_point_7_directories_moved_into_each_other_before_the_first_flush() -> N
     fs.flusher.flush_now()
     recovered = checked(log.power_cut(len(log.entries), drop_all))
     assert [read(recovered, *path) for path in paths] == [b"in a1", b"in b1", b"in b1"]
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+def test_a_directory_that_moves_below_one_that_was_moved_out_of_it_stays_below_the_root(exchange: bool) -> None:
+    """On disk b/m/c.  c moves out of b, unflushed, and b into c: flushed alone, b would be in c, and c still in b."""
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    assert fs.flusher is not None
+    b = make(fs, fs.root, b"b")
+    m = make(fs, b, b"m")
+    c = make(fs, m, b"c")
+    make(fs, c, b"f", b"in c")
+    make(fs, make(fs, c, b"below"), b"x", b"taken")
+    fs.flusher.flush_now()
+    fs.rename(m, b"c", fs.root, b"c")
+    if exchange:
+        fs.rename(fs.root, b"b", walk(fs, b"c", b"below"), b"x", RENAME_EXCHANGE)
+    else:
+        fs.rename(fs.root, b"b", walk(fs, b"c", b"below"), b"b")
+    flush_closure(fs, b)
+    recovered = checked(log.power_cut(len(log.entries), drop_all))
+    assert read(recovered, b"c", b"f") == b"in c"
+    assert names(recovered, walk(recovered, b"c", b"below", b"x" if exchange else b"b")) == [b"m"]
 
 
 def test_a_name_that_a_rename_gave_and_another_took_away_does_not_come_without_them() -> None:

@@ -41,6 +41,7 @@ def assert_settled(fs: FileSystem) -> None:
     assert not ctx.dirty.setup
     assert fs.flusher is not None
     assert not fs.flusher.groups
+    assert ctx.redo is None or not ctx.redo.holders
 
 
 def make(fs: FileSystem, parent: Inode, name: bytes, content: bytes | None = None) -> Inode:
