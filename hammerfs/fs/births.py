@@ -7,7 +7,7 @@ it to the new one would take it from the other, whose second name nobody has mad
 
 From then on the name is as good as one on disk.  Whatever takes it away leaves a record (`directory.remove`), and the
 next group takes that in with all that has to land together; until then each new range of the FIFO creates the file
-again.  Only when the next file by that name is laid, the last one is forgotten: recovery removes it for that.
+again.  When the next file by that name is laid before that, the last one is forgotten: recovery removes it for that.
 
 The directory's new mtime, if no flush has taken it, is an operation of the directory (REDO_TOUCH): so an fsync of it
 finds all that it lacks in the FIFO, and the next group takes it in, whatever becomes of the file.
@@ -50,6 +50,8 @@ def _replaces_the_dead(record: EntryRecord) -> bool:
             and (other.directory, other.name) == place
             and not other.target.data.nlinks
             and not other.target.is_directory
+            # Its last name, of those on disk as well: recovery, too, has to be rid of it.
+            and len(other.target.links) == 1
         )
         for other in together.pending()
     )

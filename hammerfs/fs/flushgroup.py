@@ -6,7 +6,7 @@ everything is trivially complete.  A group for one fsync takes the closure of it
 
 - every pending entry record that refers to the inode, because its link count counts them;
 - the directory of such a record, when the directory itself is not on disk yet;
-- whatever the record is bound to (both halves of a rename, the entry it replaces);
+- whatever the record is bound to (both halves of a rename, the entry it replaces, moves above a directory's new place);
 - for a directory that goes away, the pending removals inside it.
 
 Closures follow a visited set, so cycles between directories moved into each other end like any other walk.

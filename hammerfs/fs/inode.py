@@ -113,7 +113,7 @@ class Inode:
     trunc_off -- block-aligned offset from which on nothing on disk counts any more, None when all does
     disk_end -- no data record in the B-tree ends beyond this
     adds, add_keys -- entries of a directory that are not in the B-tree yet, by name and by key
-    deletes -- entries in the B-tree that are gone already, by key
+    deletes -- entries in the B-tree, or promised without it, that are gone already, by key
     passing -- names that it had between two changes that have to land together, see `directory.add`
     missing -- a name that was looked for and is not there, and the key it would get; holds until an entry is added
     known -- names that it is known to have, None when nothing is (`knownnames.py`)

@@ -334,7 +334,7 @@ def _moves_above(ctx: Context, inode: Inode, new_directory: Inode) -> list[Entry
     while True:
         if above is inode:
             raise FileOperationError(errno.EINVAL)
-        if above.on_disk:
+        if above.on_disk or above.capture is not None:
             moves += [record for record in above.links if record.state is RecordState.SETUP]
         if above.obj_id == OBJID_ROOT or not above.data.parent_obj_id:
             return moves

@@ -365,6 +365,21 @@ async def test_a_directory_whose_time_is_on_disk_is_not_held_for_a_new_file() ->
 
 
 @pytest.mark.trio
+async def test_a_name_of_a_file_that_has_another_one_on_disk_is_flushed_with_what_takes_it() -> None:
+    """Both are removed, but recovery would find the other one, and a file that lives on with a time nobody gave it."""
+    fs, log = begun()
+    async with running(fs):
+        directory = walk(fs, b"d")
+        fs.link(make(fs, directory, b"f", b"x"), directory, b"g")
+        await fs.sync()
+        for name in (b"f", b"g"):
+            fs.unlink(directory, name)
+        await fs.fsync(make(fs, directory, b"f", CONTENT))
+        assert groups(fs) == 2
+    assert names(after_a_cut(log), walk(after_a_cut(log), b"d")) == [b"f"]
+
+
+@pytest.mark.trio
 async def test_the_name_of_a_removed_directory_is_flushed_with_what_takes_it() -> None:
     fs, log = begun()
     async with running(fs):

@@ -519,6 +519,25 @@ def test_a_directory_that_moves_below_one_that_was_moved_out_of_it_stays_below_t
     assert names(recovered, walk(recovered, b"c", b"below", b"x" if exchange else b"b")) == [b"m"]
 
 
+def test_a_directory_that_moves_below_one_that_was_captured_and_moved_out_of_it_stays_below_the_root() -> None:
+    """n is new in d and captured, and not yet on disk when it moves out, and d below it."""
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    assert fs.flusher is not None
+    d, other = make(fs, fs.root, b"d"), make(fs, fs.root, b"other")
+    make(fs, d, b"f", b"in d")
+    fs.flusher.flush_now()
+    n = make(fs, d, b"n")
+    group = fs.flusher.queue(None)
+    fs.flusher.start_group(group)
+    fs.rename(d, b"n", other, b"n")
+    fs.rename(fs.root, b"d", n, b"d")
+    finish_group_in_one_cycle(fs)
+    flush_closure(fs, d)
+    recovered = checked(log.power_cut(len(log.entries), drop_all))
+    assert read(recovered, b"other", b"n", b"d", b"f") == b"in d"
+
+
 def test_a_name_that_a_rename_gave_and_another_took_away_does_not_come_without_them() -> None:
     """`mv d a; mv a c; mkdir a; mv c a/d`: the new `a` is never seen beside the old `d`, whichever is fsynced."""
     recording, log = recorded(fresh())
