@@ -32,6 +32,7 @@ from hammerfs.ondisk.inode import InodeData
 
 CONTENT = b"content" * 1000
 JOURNAL = b"journal"
+CYCLES = ["another's flush", "a work's"]
 
 
 def begun(**options: bool) -> tuple[FileSystem, RecordingLog]:
@@ -58,6 +59,16 @@ def fast(fs: FileSystem) -> FastFsync:
 def after_a_cut(log: RecordingLog) -> FileSystem:
     """What is there when nothing but what barriers cover has reached the disk."""
     return checked(log.power_cut(len(log.entries), drop_all))
+
+
+async def a_cycle(fs: FileSystem, kind: str) -> None:
+    """Close one of these `CYCLES`, which have nothing to do with the files that the FIFO tells of."""
+    if kind == "a work's":
+        assert fs.flusher is not None
+        rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.alloc_tid(), 0, b"label")
+        fs.flusher.settle_now()
+    else:
+        await fs.fsync(make(fs, fs.root, b"other"))
 
 
 # --- what such an fsync costs, and gives --------------------------------------------------------
@@ -264,25 +275,21 @@ def in_exchange(fs: FileSystem, directory: Inode) -> None:
     fs.unlink(directory, b"tmp2")
 
 
-@pytest.mark.parametrize("cycle", ["another's flush", "a work's"])
+@pytest.mark.parametrize("cycle", CYCLES)
 @pytest.mark.parametrize("replace", [over_it, over_it_while_open, over_it_from_the_disk, in_exchange])
 @pytest.mark.trio
 async def test_a_cycle_without_the_rename_leaves_one_of_both_files(
     replace: Callable[[FileSystem, Inode], None], cycle: str
 ) -> None:
     fs, log = begun()
-    async with running(fs) as flusher:
+    async with running(fs):
         directory = walk(fs, b"d")
         make(fs, directory, b"y", b"on disk")
         await fs.sync()
         await fs.fsync(make(fs, directory, b"tmp", b"fsynced"))
         replace(fs, directory)
         start = len(log.entries)
-        if cycle == "a work's":
-            rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.alloc_tid(), 0, b"label")
-            flusher.settle_now()
-        else:
-            await fs.fsync(make(fs, fs.root, b"other"))
+        await a_cycle(fs, cycle)
         end = len(log.entries)
     for position in range(start, end + 1):
         recovered = checked(log.power_cut(position, drop_all))
@@ -292,12 +299,12 @@ async def test_a_cycle_without_the_rename_leaves_one_of_both_files(
         assert (b"y" in found) == (found[b"tmp"] != b"on disk")
 
 
-@pytest.mark.parametrize("cycle", ["another's flush", "a work's"])
+@pytest.mark.parametrize("cycle", CYCLES)
 @pytest.mark.trio
 async def test_a_removed_file_stays_removed_when_the_one_that_took_its_name_is_gone_too(cycle: str) -> None:
     """A journal on disk, another one of the FIFO by its name: an fsync of that one promised the first one's end."""
     fs, log = begun()
-    async with running(fs) as flusher:
+    async with running(fs):
         directory = walk(fs, b"d")
         make(fs, directory, JOURNAL, b"of old")
         await fs.sync()
@@ -305,11 +312,7 @@ async def test_a_removed_file_stays_removed_when_the_one_that_took_its_name_is_g
         await fs.fsync(make(fs, directory, JOURNAL, b"newer"))
         fs.unlink(directory, JOURNAL)
         start = len(log.entries)
-        if cycle == "a work's":
-            rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.alloc_tid(), 0, b"label")
-            flusher.settle_now()
-        else:
-            await fs.fsync(make(fs, fs.root, b"other"))
+        await a_cycle(fs, cycle)
         end = len(log.entries)
     for position in range(start, end + 1):
         recovered = checked(log.power_cut(position, drop_all))
@@ -583,15 +586,15 @@ async def test_a_removal_that_was_fsynced_is_not_undone() -> None:
     assert names(after_a_cut(log), walk(after_a_cut(log), b"d")) == [b"g"]
 
 
-@pytest.mark.parametrize("flush", ["of another file", "of a background work"])
-def test_the_time_of_a_directory_outlives_the_file_that_moved_it(flush: str) -> None:
+@pytest.mark.parametrize("cycle", CYCLES)
+def test_the_time_of_a_directory_outlives_the_file_that_moved_it(cycle: str) -> None:
     """Fsynced with a new file in it, which is removed; then the FIFO's range begins anew without that file."""
     fs, log = begun()
     directory = walk(fs, b"d")
     fs.setattr(directory, mtime_us=5)
 
     async def main() -> None:
-        async with running(fs) as flusher:
+        async with running(fs):
             await fs.sync()
             await fs.fsync(make(fs, directory, JOURNAL, b"x"))
             await fs.fsync(directory)
@@ -599,11 +602,7 @@ def test_the_time_of_a_directory_outlives_the_file_that_moved_it(flush: str) -> 
             promised = directory.data.mtime
             assert walk(after_a_cut(log), b"d").data.mtime == promised
             fs.unlink(directory, JOURNAL)
-            if flush == "of another file":
-                await fs.fsync(make(fs, fs.root, b"other"))
-            else:
-                rootrecords.add_snapshot(fs.ctx, 0, fs.ctx.alloc_tid(), 0, b"label")
-                flusher.settle_now()
+            await a_cycle(fs, cycle)
             assert promised <= walk(after_a_cut(log), b"d").data.mtime <= directory.data.mtime
 
     trio.run(main)
