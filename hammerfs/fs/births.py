@@ -77,7 +77,7 @@ def forget_predecessors(ctx: Context, record: EntryRecord) -> None:
     if together is None:
         return
     for gone in together.pending():
-        if gone.kind is EntryKind.DELETE and gone.promised:
+        if gone.never_on_disk:
             together.records.remove(gone)
             gone.state = RecordState.DONE
             gone.together = None

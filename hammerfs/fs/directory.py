@@ -235,18 +235,18 @@ def remove(ctx: Context, directory: Inode, entry: Entry, target: Inode) -> list[
     ctx.inodes.names.note_absence(directory, entry.name)
     record = directory.adds.get(entry.name)
     left: list[EntryRecord] = []
-    promised = False
+    never_on_disk = False
     if record is not None:
         del directory.adds[entry.name]
         del directory.add_keys[record.key]
         directory.sorted_adds = None
         if record.state is RecordState.SETUP:
             left = _cancel(ctx, record)
-            promised = record.promised
-            if not promised:
+            if not record.promised:
                 return left
+            never_on_disk = True
     deletion = EntryRecord(EntryKind.DELETE, directory, entry.name, entry.key, target)
-    deletion.promised = promised
+    deletion.never_on_disk = never_on_disk
     directory.deletes[entry.key] = deletion
     target.links[deletion] = None
     ctx.space.records += 1

@@ -83,11 +83,12 @@ class EntryRecord:
     directory -- the inode that contains the entry
     target -- the inode that the entry refers to
     together -- the records that must land with it, None when it stands alone
-    promised -- of an addition: what takes it away has to be on record, as it may be durable without a flush, or
-    somebody waits for it to be; of a deletion: that record, for which there is nothing in the B-tree
+    promised -- an addition that may be durable without a flush, or that somebody waits for: what takes it away before
+    a group has it has to be on record
+    never_on_disk -- a deletion that is this record: it binds, and the B-tree has nothing to delete
     """
 
-    __slots__ = ("directory", "key", "kind", "name", "promised", "state", "target", "together")
+    __slots__ = ("directory", "key", "kind", "name", "never_on_disk", "promised", "state", "target", "together")
 
     def __init__(self, kind: EntryKind, directory: Inode, name: bytes, key: int, target: Inode) -> None:
         self.kind = kind
@@ -97,7 +98,7 @@ class EntryRecord:
         self.target = target
         self.state = RecordState.SETUP
         self.together: AtomicSet | None = None
-        self.promised = False
+        self.promised = self.never_on_disk = False
 
 
 def bind(records: list[EntryRecord]) -> None:

@@ -229,7 +229,7 @@ class InodeSync:
             if directory.add_keys.get(record.key) is record:
                 del directory.add_keys[record.key]
         else:
-            if not record.promised:
+            if not record.never_on_disk:
                 self._end_entry(record)
             if directory.deletes.get(record.key) is record:
                 del directory.deletes[record.key]
