@@ -57,14 +57,17 @@ class DirtyInodes:
 
     setup -- these inodes, in the order in which they became dirty
     cut_short -- those of which less than what was captured reached the disk, see `sync_inode`
+    changes -- counts them: whoever changes what an inode shows notes it here in the same step
     """
 
     def __init__(self) -> None:
+        self.changes = 0
         self.setup: dict[Inode, None] = {}
         self.cut_short: set[Inode] = set()
 
     def mark(self, inode: Inode, bits: int) -> None:
         """Note that an inode differs from disk."""
+        self.changes += 1
         inode.dirty |= bits
         if inode.state is FlushState.IDLE:
             inode.state = FlushState.SETUP

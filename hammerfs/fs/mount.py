@@ -274,6 +274,16 @@ class FileSystem:
         """
         return directory.scan(self.ctx, parent, cookie, damaged)
 
+    @property
+    def changes(self) -> int:
+        """A number that moves with each change of anything that the front end shows of the present."""
+        return self.ctx.dirty.changes + self.ctx.inodes.dropped
+
+    def remembers_names(self, directory: Inode) -> bool:
+        """Whether nothing but this front end changes a directory, which is sound as far as is known."""
+        known = self.ctx.inodes.names.of(directory)
+        return known is not None and not known.doubtful
+
     def setattr(
         self,
         inode: Inode,

@@ -53,14 +53,14 @@ from hammerfs.errors import (
     PrunedError,
     ReadOnlyError,
 )
-from hammerfs.fs.directory import Entry
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import OBJTYPE_REGFILE
 from hammerfs.ondisk.direntry import path_text
 from hammerfs.vfs.acl import ACCESS_NAME, DEFAULT_NAME, Acl
-from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, bare_entry, statvfs, stored_time
+from hammerfs.vfs.attributes import TYPE_OF_MODE, Attributes, absent_entry, statvfs, stored_time
 from hammerfs.vfs.complaints import Complaints, shown
+from hammerfs.vfs.listing import Listings
 from hammerfs.vfs.nameless import Nameless
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, NodeIds
 from hammerfs.vfs.presentnames import PresentNames
@@ -74,9 +74,6 @@ _R = TypeVar("_R")
 _Handler = Callable[Concatenate[Any, _P], _R]
 _AsyncHandler = Callable[Concatenate[Any, _P], Coroutine[Any, Any, _R]]
 
-_COOKIE_DOT: Final = 1
-_COOKIE_DOT_DOT: Final = 2
-"""Directory cookies are keys of entries, which are never this small (`name_key`)."""
 _ROOM_TRIES: Final = 2
 """One flush for what was removed, another for what the kernel let go of (FORGET) only during the first."""
 _REQUESTS_BY_NAME: Final = {"lookup", "create", "mknod", "mkdir", "symlink", "unlink", "rmdir", "rename", "readdir"}
@@ -150,10 +147,11 @@ class HammerOperations(pyfuse3.Operations):
         self._nameless = Nameless(fs, self.node_ids)
         self._absent = absent_entry()
         self._complaints = Complaints(logging.getLogger(__name__))
-        # Directories of which a listing that has not come to its end yet left something out.
-        self._incomplete: set[int] = set()
         self._refused_writers = RefusedWriters()
         self._snapdir = Snapdir(fs, self.node_ids, self._attributes)
+        self._listings = Listings(
+            fs, self.node_ids, self._attributes, self._snapdir, functools.partial(self.refusal, "readdir")
+        )
 
     def inode_of(self, node_id: int) -> Inode:
         """What a node id stands for, which is the inode number that stat(2) shows."""
@@ -384,49 +382,7 @@ class HammerOperations(pyfuse3.Operations):
 
     @_request
     def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        """As many entries after the cookie `start_id` as the kernel's buffer takes, each with its attributes.
-
-        An entry whose inode cannot be read is listed all the same; one that cannot be read itself is left out, and
-        whoever has read the rest of the directory learns that at the end.
-        """
-        directory = self.inode_of(fh)
-        is_empty = True
-        if start_id <= _COOKIE_DOT:
-            if not self._reply_dots(directory, fh, start_id, token):
-                return
-            is_empty = False
-
-        if directory.obj_id < OBJ_ID_MIN and not self._snapdir.reply(directory, start_id, token):
-            return
-
-        def damaged(error: CorruptionError) -> None:
-            self.refusal("readdir", (fh,), error)
-            self._incomplete.add(fh)
-
-        for item in self.fs.readdir(directory, 0 if start_id <= _COOKIE_DOT_DOT else start_id, damaged):
-            entry = self._listed(fh, directory, item)
-            if not pyfuse3.readdir_reply(token, FileNameT(item.name), entry, item.key):
-                self.node_ids.forget([(entry.st_ino, 1)])
-                return
-            is_empty = False
-        if is_empty and fh in self._incomplete:
-            self._incomplete.discard(fh)
-            raise FUSEError(errno.EIO)
-
-    def _listed(self, node_id: int, directory: Inode, item: Entry) -> EntryAttributes:
-        try:
-            inode = self.fs.inode(item.localization, item.obj_id, directory.as_of)
-        except HammerError as error:
-            self.refusal("readdir", (node_id, item.name), error)
-            listed = self.node_ids.reference(item.localization, item.obj_id, directory.as_of)
-            return bare_entry(listed, item.obj_type)
-        return self._attributes.referenced(inode)
-
-    def _reply_dots(self, directory: Inode, node_id: int, start_id: int, token: ReaddirToken) -> bool:
-        dot, dot_dot = self._attributes.dots(directory, node_id)
-        if not start_id and not pyfuse3.readdir_reply(token, FileNameT(b"."), dot, _COOKIE_DOT):
-            return False
-        return pyfuse3.readdir_reply(token, FileNameT(b".."), dot_dot, _COOKIE_DOT_DOT)
+        self._listings.reply(self.inode_of(fh), fh, start_id, token)
 
 
 class XattrOperations(HammerOperations):

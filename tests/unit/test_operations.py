@@ -17,12 +17,8 @@ from handlers import USER, call, errno_of
 from small_filesystem import assert_clean, fresh, make, mount, names, read, walk
 
 from hammerfs.errors import CorruptionError, DeviceError, FileOperationError, NoSpaceError, ReadOnlyError
-from hammerfs.fs import directory as names_in_directories
 from hammerfs.fs import unfinished
-from hammerfs.fs.context import Context
-from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
-from hammerfs.ondisk.element import LeafElement
 from hammerfs.vfs.attributes import CACHE_SECONDS, OWNERS_REMEMBERED_MAX, OwnerNumbers
 from hammerfs.vfs.complaints import LINES_PER_PERIOD, PERIOD_SECONDS, Complaints
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, ROOT_NODE_ID
@@ -234,124 +230,6 @@ def test_the_end_of_a_session_closes_what_was_open_and_frees_what_has_no_name(op
     fs.flusher.flush_now()
     assert fs.ctx.root.inode_count == 2
     assert not list(unfinished.scan(fs.ctx))
-
-
-# --- listings -----------------------------------------------------------------------------------
-class Listing:
-    """What readdir_reply was told, up to a number of entries a request."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.entries: list[tuple[bytes, pyfuse3.EntryAttributes, int]] = []
-
-    def reply(self, _token: object, name: bytes, attributes: pyfuse3.EntryAttributes, cookie: int) -> bool:
-        if len(self.entries) == self.room:
-            return False
-        self.entries.append((name, attributes, cookie))
-        return True
-
-
-def listed(
-    operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, node_id: int = ROOT_NODE_ID, room: int = 5
-) -> list[tuple[bytes, pyfuse3.EntryAttributes]]:
-    """A whole directory, read a few entries at a time."""
-    found: list[tuple[bytes, pyfuse3.EntryAttributes]] = []
-    cookie = 0
-    while True:
-        listing = Listing(room)
-        monkeypatch.setattr(pyfuse3, "readdir_reply", listing.reply)
-        token: Any = None
-        call(operations.readdir(pyfuse3.FileHandleT(node_id), cookie, token))
-        if not listing.entries:
-            return found
-        found += [(name, attributes) for name, attributes, _ in listing.entries]
-        cookie = listing.entries[-1][2]
-
-
-@pytest.mark.parametrize("room", [1, 2, 3, 100])
-def test_a_listing_in_pieces_has_everything_once(
-    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
-    directory = make(fs, fs.root, b"d")
-    expected = {b"%d" % number for number in range(20)}
-    for word in expected:
-        make(fs, directory, word, b"")
-    found = listed(operations, monkeypatch, directory.obj_id, room)
-    assert [word for word, _ in found[:2]] == [b".", b".."]
-    assert [entry.st_ino for _, entry in found[:2]] == [directory.obj_id, ROOT_NODE_ID]
-    assert sorted(word for word, _ in found[2:]) == sorted(expected)
-
-
-def test_a_listing_of_the_past_counts_only_what_was_told(
-    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(7):
-        make(fs, fs.root, b"%d" % number, b"")
-    assert fs.flusher is not None
-    fs.flusher.flush_now()
-    past = call(operations.lookup(ROOT, name(b"@@0x%016x" % fs.ctx.root.next_tid), USER)).st_ino
-    found = listed(operations, monkeypatch, past, room=3)
-    assert len(found) == 9
-    told = [entry.st_ino for word, entry in found if word not in (b".", b"..")]
-    assert len(operations.node_ids) == 8
-    call(operations.forget([(node_id, 1) for node_id in [*told, past]]))
-    assert len(operations.node_ids) == 0
-
-
-@pytest.mark.expect_log(r"^readdir\(0x1, b'bad'\) of '/bad': inode record")
-def test_one_unreadable_inode_does_not_hide_the_others(
-    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bad = make(fs, fs.root, b"bad")
-    make(fs, fs.root, b"good", b"")
-    load = fs.inode
-
-    def inode(localization: int, obj_id: int, as_of: int) -> Inode:
-        if obj_id == bad.obj_id:
-            raise CorruptionError("inode record")
-        return load(localization, obj_id, as_of)
-
-    monkeypatch.setattr(fs, "inode", inode)
-    found = dict(listed(operations, monkeypatch))
-    assert set(found) == {b".", b"..", b"bad", b"good"}
-    assert stat.S_ISDIR(found[b"bad"].st_mode)
-    assert found[b"bad"].entry_timeout == found[b"bad"].attr_timeout == 0
-
-
-@pytest.mark.expect_log(r"^readdir\(0x[0-9a-f]+\) of '/d': a damaged entry")
-@pytest.mark.parametrize("room", [1, 3, 100])
-def test_a_damaged_entry_hides_nothing_else_and_is_told_at_the_end(
-    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
-    directory = make(fs, fs.root, b"d")
-    for number in range(5):
-        make(fs, directory, b"%d" % number, b"")
-    assert fs.flusher is not None
-    fs.flusher.flush_now()
-    keys = [entry.key for entry in fs.readdir(directory, 0)]
-    unpack = names_in_directories.read_entry
-
-    def damaged(ctx: Context, element: LeafElement) -> tuple[int, int, bytes]:
-        if element.key == keys[2]:
-            raise CorruptionError("a damaged entry")
-        return unpack(ctx, element)
-
-    monkeypatch.setattr(names_in_directories, "read_entry", damaged)
-    fs.ctx.inodes.names.forget(directory)
-    for _ in range(2):
-        found: list[bytes] = []
-        cookie = 0
-        while True:
-            listing = Listing(room)
-            monkeypatch.setattr(pyfuse3, "readdir_reply", listing.reply)
-            token: Any = None
-            request = operations.readdir(pyfuse3.FileHandleT(directory.obj_id), cookie, token)
-            if len(found) == 6:
-                assert errno_of(request) == errno.EIO
-                break
-            call(request)
-            found += [word for word, _, _ in listing.entries]
-            cookie = listing.entries[-1][2]
 
 
 # --- options and waiting ------------------------------------------------------------------------
