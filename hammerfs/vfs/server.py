@@ -27,7 +27,7 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.vfs import dispatch
 from hammerfs.vfs.control import ControlServer, ControlSocket
 from hammerfs.vfs.daemon import unmount_on_signals
-from hammerfs.vfs.heap import keep_freed_memory
+from hammerfs.vfs.heap import keep_freed_memory, seldom_look_for_cycles
 from hammerfs.vfs.kerneltuning import tune_kernel
 from hammerfs.vfs.mountpoint import unmount
 from hammerfs.vfs.mounttable import mount_at
@@ -60,6 +60,7 @@ def serve(
     """
     fs = operations.fs
     keep_freed_memory()
+    seldom_look_for_cycles()
     if dispatch.install(lambda: fs.quiet):
         fs.know_waiting_requests(dispatch.request_waits)
         fs.requests_served = lambda: dispatch.statistics().requests
