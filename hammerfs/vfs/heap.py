@@ -1,8 +1,8 @@
 """How memory is given back: by the C library's allocator, and by Python's collector of cyclic garbage.
 
-**Freed memory.**  Each large READ and WRITE takes buffers of up to 1 MiB and frees them at once.  By default glibc gives such memory
-back to the kernel, which clears 256 pages and maps them in again for the next one: 480 page faults and 1.7 of the
-2.0 ms of CPU time of a 1 MiB READ.  Kept in the heap, the same buffers go round.
+**Freed memory.**  Each large READ and WRITE takes buffers of up to 1 MiB and frees them at once.  By default glibc
+gives such memory back to the kernel, which clears 256 pages and maps them in again for the next one: 480 page faults
+and 1.7 of the 2.0 ms of CPU time of a 1 MiB READ.  Kept in the heap, the same buffers go round.
 
 **Cyclic garbage.**  Nothing that requests and flushes leave behind is a cycle, so counting references frees all of it.
 Looking for cycles all the same, after each 700 new objects, took 9 to 14 % of the CPU of creating, looking up and
