@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hammerfs.cli.verb import split_specials
 from hammerfs.errors import UsageError
 
 SHORT_OPTIONS = "b:c:de:hf:i:m:p:qrt:v2yABC:FR:S:T:X"
@@ -128,7 +129,7 @@ def _take(options: HammerOptions, name: str, value: str) -> None:
     elif name == "-d":
         options.debug += 1
     elif name == "-f":
-        volumes = [path for path in value.split(":") if path]
+        volumes = split_specials([value])
         options.specials += volumes
         options.volume_sets.append(volumes)
     elif name == "-b":

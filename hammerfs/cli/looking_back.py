@@ -13,6 +13,7 @@ from typing import Any
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.past import READ_SIZE, Past, Status
 from hammerfs.cli.reach import reaching, watching
+from hammerfs.cli.verb import split_specials
 
 
 class MountedPast:
@@ -75,8 +76,7 @@ def looking_back(args: argparse.Namespace) -> Iterator[Past]:
     if not args.specials:
         yield MountedPast()
         return
-    specials = [path for word in args.specials for path in word.split(":") if path]
-    with volumes(HammerOptions(specials=specials)) as past:
+    with volumes(HammerOptions(specials=split_specials(args.specials))) as past:
         yield past
 
 

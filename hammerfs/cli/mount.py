@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from hammerfs.cli.mount_options import MountRequest, parse_mount_options
-from hammerfs.cli.verb import Subparsers
+from hammerfs.cli.verb import Subparsers, split_specials
 from hammerfs.device.file import FileDevice
 from hammerfs.fs.mount import FileSystem
 from hammerfs.vfs.daemon import run_in_background, run_in_foreground
@@ -70,7 +70,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Mount; 0 when it is mounted, or in the foreground, when everything is on disk after unmounting."""
     request = parse_mount_options(args.options, by_root=os.geteuid() == 0)
-    specials = split_specials(args.specials)
+    specials = [os.path.abspath(path) for path in split_specials(args.specials)]
     mountpoint = prepare_mountpoint(args.mountpoint)
     check_fuse()
     server = partial(_serve, specials, request, mountpoint)
@@ -78,12 +78,6 @@ def run(args: argparse.Namespace) -> int:
         return run_in_foreground(server, _announce)
     _announce(run_in_background(server))
     return 0
-
-
-def split_specials(words: Sequence[str]) -> list[str]:
-    """Absolute paths of the volumes; `a:b` stands for two, unless a file of that very name exists."""
-    paths = [path for word in words for path in ([word] if os.path.lexists(word) else word.split(":")) if path]
-    return [os.path.abspath(path) for path in paths]
 
 
 def _serve(specials: Sequence[str], request: MountRequest, mountpoint: str, readiness: Readiness) -> int:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from hammerfs.cli.verb import split_specials
 from hammerfs.device.file import FileDevice
 from hammerfs.store.volumes import VolumeSet
 
 
 @contextmanager
 def reading(specials: Sequence[str]) -> Iterator[list[FileDevice]]:
-    """The devices, locked against writers for the time of the `with` block; raises HammerError."""
+    """The devices, locked against writers for the time of the `with` block; raises HammerError.
+
+    Each word may stand for several volumes (`split_specials`).
+    """
     with ExitStack() as stack:
         devices = []
-        for path in specials:
+        for path in split_specials(specials):
             device = FileDevice(path, writable=False)
             stack.callback(device.close)
             devices.append(device)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -21,8 +23,16 @@ class Verb(Protocol):
 def add_specials(parser: argparse.ArgumentParser) -> None:
     """The volumes of one file system, in any order."""
     parser.add_argument(
-        "specials", metavar="SPECIAL", nargs="+", help="image file or block device; all volumes of one file system"
+        "specials",
+        metavar="SPECIAL",
+        nargs="+",
+        help="image file or block device; all volumes of one file system, as words of their own or with ':' in between",
     )
+
+
+def split_specials(words: Sequence[str]) -> list[str]:
+    """Paths of the volumes; `a:b` stands for two, unless a file of that very name exists."""
+    return [path for word in words for path in ([word] if os.path.lexists(word) else word.split(":")) if path]
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`hammer volume-add` and `volume-del` on unmounted images: questions, refusals, output, and what is on the images."""
+"""Which volumes a command works on; `volume-add` and `volume-del` on unmounted images: questions, refusals, output."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from second_opinion import assert_original_agrees
 from small_filesystem import FIFO_SIZE, make, mount, read
 
 from hammerfs.cli import hammer
+from hammerfs.cli.main import main
+from hammerfs.cli.verb import split_specials
 from hammerfs.device.file import FileDevice
 from hammerfs.ops.check import check_devices
 from hammerfs.ops.mkfs import FormatRequest, is_formatted, plan_format, write_file_system
@@ -133,3 +135,23 @@ def test_a_device_with_a_file_system_is_refused(images: list[Path], run: Run, tm
     write_file_system(plan_format(FormatRequest("OTHER", undo_size=FIFO_SIZE, force=True), [SIZE]).layout, [device])
     device.close()
     assert "holds a HAMMER volume already (OTHER)" in run("-f", f"{root}:{second}", "volume-add", third, "/", code=2)
+
+
+def test_specials_are_split_at_colons_unless_a_file_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "with:colon").touch()
+    assert split_specials(["a:b", "c"]) == ["a", "b", "c"]
+    assert split_specials(["with:colon"]) == ["with:colon"]
+
+
+@pytest.mark.parametrize("command", ["check", "show", "blockmap", "checkmap"])
+def test_volumes_are_words_of_their_own_or_joined_by_colons(
+    images: list[Path], capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    root, second, _ = map(str, images)
+    assert main([command, root, second]) == 0
+    apart = capsys.readouterr().out
+    assert main([command, f"{root}:{second}"]) == 0
+    assert capsys.readouterr().out == apart

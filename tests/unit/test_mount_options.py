@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from hammerfs.cli.mount import split_specials
 from hammerfs.cli.mount_options import MountRequest, parse_mount_options
 from hammerfs.errors import UsageError
 from hammerfs.fs.options import MountOptions
@@ -127,14 +124,3 @@ def test_what_is_wrong_is_named(text: str, named: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_mount_options([text])
     assert named in str(caught.value)
-
-
-def test_specials_are_split_at_colons_unless_a_file_has_that_name(
-    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with open("with:colon", "wb"):
-        pass
-    folder = os.path.realpath(tmp_path)
-    assert split_specials(["a:b", "c"]) == [f"{folder}/a", f"{folder}/b", f"{folder}/c"]
-    assert split_specials(["with:colon"]) == [f"{folder}/with:colon"]
