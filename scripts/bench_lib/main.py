@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench_lib import chart, data, durable, growth, guard, history, metadata, programs
+from bench_lib import aged, chart, data, durable, growth, guard, history, metadata, programs
 from bench_lib.measure import MIB, Bench
 from bench_lib.peers import BASE, EXAMPLE_VARIABLE, HAMMERFS, KINDS, BenchError, Kind, Peer
 from bench_lib.report import Repetition, Report
@@ -33,8 +33,9 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "sqlite": durable.sqlite,
     "history": history.history,
     "growth": growth.growth,
+    "aged": aged.aged,
 }
-BY_NAME = {"history": 4 * 3600, "growth": 2 * 3600}
+BY_NAME = {"history": 4 * 3600, "growth": 2 * 3600, "aged": 2 * 3600}
 """Workloads that run when they are named only, and how many seconds more a round with them may take."""
 QUICK_SCALE = 0.1
 SECONDS_MAX = 15.0
@@ -49,9 +50,9 @@ emptied kernel caches. Ratios are to {BASE}. Without --peers, all that are insta
 {", ".join(name for name in KINDS if not KINDS[name].only_by_name)} (Debian packages fuse2fs, ntfs-3g and
 e2fsprogs; ext4 on a loop device is the kernel's own and needs root). hammerfs-pure is hammerfs that does not run
 compiled modules, passthrough is pyfuse3's example of that name, whose file the environment's {EXAMPLE_VARIABLE} names.
-The workload history measures those that keep one; it and growth run when they are named. With --quick, what hammerfs'
-operations cost is compared with scripts/bench_lib/recorded.json: CPU by wide bounds, requests by narrow ones; exit
-status 1 when one costs much more.
+The workload history measures those that keep one; it, growth and aged, which fills the image, run when they are named.
+With --quick, what hammerfs' operations cost is compared with scripts/bench_lib/recorded.json: CPU by wide bounds,
+requests by narrow ones; exit status 1 when one costs much more.
 """
 
 

@@ -185,6 +185,10 @@ class Bench:
         self.put(f"{name}, memory", mib, "MiB", 1)
         self._mount()
 
+    def tidy(self) -> None:
+        """Give back the space of what was removed, as a nightly job does."""
+        self._peer.tidy()
+
     @property
     def recovers(self) -> bool:
         """Whether the server may be killed."""

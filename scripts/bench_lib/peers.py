@@ -39,6 +39,7 @@ class Kind:
     keeps_history -- what was there before can be looked at
     stays -- the mount command is the server, and ends with the mount
     check -- verifies an unmounted image, "" where nothing does
+    tidy -- commands that give space back on a mounted one
     recovers -- what was acknowledged is there again when the server was killed and the image is mounted again
     """
 
@@ -52,6 +53,7 @@ class Kind:
     keeps_history: bool = False
     stays: bool = False
     check: str = ""
+    tidy: tuple[str, ...] = ()
     recovers: bool = False
 
     def missing(self) -> list[str]:
@@ -67,6 +69,7 @@ HAMMERFS = Kind(
     counts=True,
     keeps_history=True,
     check=f"{BIN}/hammerfs check {{img}}",
+    tidy=(f"{BIN}/hammer prune-everything {{mnt}}", f"{BIN}/hammer reblock {{mnt}}"),
     recovers=True,
 )
 HAMMERFS_PURE = replace(
@@ -213,6 +216,11 @@ class Peer:
         if checker.returncode:
             raise BenchError(f"{self.kind.check}: exit status {checker.returncode}")
         return time.monotonic() - began, usage.ru_maxrss / 1024
+
+    def tidy(self) -> None:
+        """Give space back, where that is not done at once."""
+        for command in self.kind.tidy:
+            run(self._command(command))
 
     def kill(self) -> None:
         """End the server at once, as a crash would, and clear the dead mount away."""
