@@ -40,14 +40,14 @@ class InodeCache:
 
     read_only_pfs -- PFSs that became slaves: whoever still knows an inode of their present must not change it
     frozen_pfs -- PFSs of which nothing may change for a while, and which inodes that stopped
+    thaws -- how often one of these was let go again
     names -- what the directories among them are known to hold
-    dropped -- how often inodes were given up for what may be others by now
     """
 
     def __init__(self, limit: int, names: NameCache) -> None:
         self._limit = limit
         self.names = names
-        self.dropped = 0
+        self.thaws = 0
         self._inodes: dict[tuple[Localization, ObjId, Tid], Inode] = {}
         self._let_go: WeakValueDictionary[tuple[Localization, ObjId, Tid], Inode] = WeakValueDictionary()
         self._held_views: dict[tuple[Localization, ObjId], list[Inode]] = {}
@@ -79,7 +79,6 @@ class InodeCache:
 
     def forget(self, inode: Inode) -> None:
         """Drop an inode that was deleted."""
-        self.dropped += 1
         key = inode.localization, inode.obj_id, inode.as_of
         self._inodes.pop(key, None)
         self._let_go.pop(key, None)
@@ -87,7 +86,6 @@ class InodeCache:
 
     def forget_past(self) -> None:
         """Drop all views of the past that nobody holds open: what they show may have been pruned."""
-        self.dropped += 1
         for key in [key for key, inode in self._inodes.items() if not inode.live and not inode.opens]:
             del self._inodes[key]
         for key in [key for key in self._let_go if key[2] != MAX_TID]:
@@ -138,7 +136,7 @@ class InodeCache:
 
     def thaw(self, localization: Localization) -> None:
         """A frozen PFS may change again.  Its inodes are forgotten, as on disk they may be others now."""
-        self.dropped += 1
+        self.thaws += 1
         stopped = self.frozen_pfs.pop(localization)
         for inode in self._of(localization):
             self.names.forget(inode)

@@ -277,7 +277,7 @@ class FileSystem:
     @property
     def changes(self) -> int:
         """A number that moves with each change of anything that the front end shows of the present."""
-        return self.ctx.dirty.changes + self.ctx.inodes.dropped
+        return self.ctx.dirty.changes + self.ctx.inodes.thaws
 
     def remembers_names(self, directory: Inode) -> bool:
         """Whether nothing but this front end changes a directory, which is sound as far as is known."""
