@@ -1,7 +1,8 @@
 """What stat(2) shows of an inode.
 
 Nearly every request is answered with attributes, so they are built afresh each time from the inode's own fields: that
-takes about a microsecond, and there is no second copy that could be out of date.
+takes a microsecond or two, and no second copy could be out of date.  Only listings keep some, until anything changes
+(`listing.py`).
 
 The kernel may keep what it is told for a day.  Nobody else changes the mounted view, so what it caches can only become
 wrong by changes that went through it.
