@@ -12,7 +12,7 @@ import random
 import statistics
 from collections.abc import Callable
 
-from bench_lib.measure import KIB, MIB, Bench
+from bench_lib.measure import KIB, MIB, Bench, opened
 from bench_lib.metadata import read_whole, write_new
 
 FULL = 0.99
@@ -43,16 +43,17 @@ class Tree:
     def grow(self) -> bool:
         """One more file; False when it finds no space."""
         folder = self._bench.folder / f"{self._made // FILES_PER_DIRECTORY:05}"
-        path = f"{folder}/{self._made % FILES_PER_DIRECTORY:02}"
+        path = folder / f"{self._made % FILES_PER_DIRECTORY:02}"
+        self._made += 1
         try:
             folder.mkdir(exist_ok=True)
             write_new(path, self._bench.block(self._choose.choice(SIZES)))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+            path.unlink(missing_ok=True)
             return False
-        self._made += 1
-        self.paths.append(path)
+        self.paths.append(str(path))
         return True
 
     def fill(self) -> None:
@@ -85,7 +86,6 @@ def aged(bench: Bench) -> None:
         tree.thin_out(REPLACED_EACH_DAY)
         bench.tidy()
         tree.fill()
-    bench.put("files in the full image", len(tree.paths), "files", 1)
     old = [_probe(bench, tree, "old") for _ in range(PROBES)]
     for name in young[0]:
         ratio = statistics.median(each[name] for each in old) / statistics.median(each[name] for each in young)
@@ -101,8 +101,9 @@ def _probe(bench: Bench, tree: Tree, age: str) -> dict[str, float]:
     names = [f"{folder}/{number:04}" for number in range(count)]
     rates = {}
 
-    def measured(what: str, items: list[str], action: Callable[[str], object]) -> None:
-        finish = None if what == "read cold" else os.sync
+    def measured(
+        what: str, items: list[str], action: Callable[[str], object], finish: Callable[[], object] | None = os.sync
+    ) -> None:
         bench.loop(f"{what}, {age}", items, action, finish=finish, bounded=False)
         rates[what] = bench.rows[-1].value
 
@@ -112,11 +113,10 @@ def _probe(bench: Bench, tree: Tree, age: str) -> dict[str, float]:
     folder.rmdir()
     some = tree.sample(count)
     bench.cold()
-    measured("read cold", some, read_whole)
+    measured("read cold", some, read_whole, finish=None)
     return rates
 
 
 def _overwrite(path: str, data: memoryview) -> None:
-    fd = os.open(path, os.O_WRONLY)
-    os.pwrite(fd, data, 0)
-    os.close(fd)
+    with opened(path, os.O_WRONLY) as fd:
+        os.pwrite(fd, data, 0)

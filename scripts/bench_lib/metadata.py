@@ -21,8 +21,10 @@ CREATORS = 4
 def write_new(path: Path | str, data: bytes | memoryview) -> None:
     """Create a file with these contents."""
     fd = os.open(path, NEW, 0o644)
-    os.write(fd, data)
-    os.close(fd)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
 
 
 def read_whole(path: str) -> None:
