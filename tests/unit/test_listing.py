@@ -28,6 +28,16 @@ ROOT = pyfuse3.InodeT(ROOT_NODE_ID)
 ATTRIBUTES = ("st_ino", "st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
+@pytest.fixture
+def fs() -> FileSystem:
+    return mount(fresh())
+
+
+@pytest.fixture
+def operations(fs: FileSystem) -> HammerOperations:
+    return operations_for(fs)
+
+
 class Listing:
     """What readdir_reply was told, up to a number of entries a request."""
 

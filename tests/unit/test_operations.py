@@ -43,6 +43,16 @@ def name(text: bytes) -> pyfuse3.FileNameT:
 ROOT = node(ROOT_NODE_ID)
 
 
+@pytest.fixture
+def fs() -> FileSystem:
+    return mount(fresh())
+
+
+@pytest.fixture
+def operations(fs: FileSystem) -> HammerOperations:
+    return operations_for(fs)
+
+
 # --- errors -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("error", "number"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from small_filesystem import make, walk
+from small_filesystem import fresh, make, mount, walk
 
 from hammerfs.errors import DeviceError, HammerError
 from hammerfs.fs import directory as names_in_directories
@@ -12,6 +12,11 @@ from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import MAX_TID
 from hammerfs.ondisk.direntry import PATH_MAX, path_text
+
+
+@pytest.fixture
+def fs() -> FileSystem:
+    return mount(fresh())
 
 
 def path(fs: FileSystem, inode: Inode) -> tuple[bytes, ...] | None:
