@@ -9,6 +9,10 @@ everything is trivially complete.  A group for one fsync takes the closure of it
 - whatever the record is bound to (both halves of a rename, the entry it replaces, moves above a directory's new place);
 - for a directory that goes away, the pending removals inside it.
 
+And every group takes whatever got another name since the last one.  Programs replace files by renaming, one after the
+other, and what the later ones say is true only with the earlier ones: git's branch names a commit, which is a file that
+was renamed before.  So after a crash a move is never seen without those before it, whoever asked for the flush.
+
 Closures follow a visited set, so cycles between directories moved into each other end like any other walk.
 Sources: `hammer_inode.c: hammer_setup_parent_inodes`, `hammer.h: struct hammer_flush_group`.
 """
@@ -56,6 +60,7 @@ class DirtyInodes:
     """All inodes with changes that no group has captured: what the next group to run will find.
 
     setup -- these inodes, in the order in which they became dirty
+    moved -- those of them that got another name; the next group takes them, whatever it is for
     cut_short -- those of which less than what was captured reached the disk, see `sync_inode`
     changes -- counts them: whoever changes what an inode shows notes it here in the same step
     """
@@ -63,6 +68,7 @@ class DirtyInodes:
     def __init__(self) -> None:
         self.changes = 0
         self.setup: dict[Inode, None] = {}
+        self.moved: dict[Inode, None] = {}
         self.cut_short: set[Inode] = set()
 
     def mark(self, inode: Inode, bits: int) -> None:
@@ -76,9 +82,23 @@ class DirtyInodes:
             # In FLUSH: the running group has its capture, this change belongs to the next one.
             self.setup[inode] = None
 
+    def mark_moved(self, inode: Inode) -> None:
+        """Note that an inode got another name."""
+        self.mark(inode, Dirty.INODE)
+        self.moved[inode] = None
+
+    def take(self, inode: Inode) -> bool:
+        """A group captures an inode; False when it has no changes."""
+        if inode not in self.setup:
+            return False
+        del self.setup[inode]
+        self.moved.pop(inode, None)
+        return True
+
     def discard(self, inode: Inode) -> None:
         """Forget the pending changes of an inode that never needed the disk."""
         self.setup.pop(inode, None)
+        self.moved.pop(inode, None)
         inode.dirty = 0
         if inode.state is FlushState.SETUP:
             inode.state = FlushState.IDLE

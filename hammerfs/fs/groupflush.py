@@ -98,15 +98,14 @@ class GroupFlusher:
         if self.fill_group is group:
             self.fill_group = None
         group.closed = group.running = True
-        setup, redo = self._ctx.dirty.setup, self._ctx.redo
-        seeds = group.inodes if redo is None else group.inodes | redo.holders
-        wanted: Iterable[Inode] = setup
+        dirty, redo = self._ctx.dirty, self._ctx.redo
+        wanted: Iterable[Inode] = dirty.setup
         if not group.everything:
-            wanted = closure(seeds)
+            seeds = group.inodes | dirty.moved
+            wanted = closure(seeds if redo is None else seeds | redo.holders)
             wanted = {*wanted, *touched_directories(wanted)}
-        chosen = [inode for inode in wanted if inode in setup]
+        chosen = [inode for inode in list(wanted) if dirty.take(inode)]
         for inode in chosen:
-            del setup[inode]
             capture(inode, group.seq)
             if redo is not None:
                 redo.capture(inode, group.seq)

@@ -202,7 +202,7 @@ def link(ctx: Context, inode: Inode, directory: Inode, name: bytes) -> None:
     names.add(ctx, directory, name, key, inode)
     inode.data.nlinks += 1
     inode.data.ctime = now
-    ctx.dirty.mark(inode, Dirty.INODE)
+    ctx.dirty.mark_moved(inode)
     _touch_directory(ctx, directory, now)
 
 
@@ -403,4 +403,4 @@ def _exchange(
 def _settle_moved(ctx: Context, inode: Inode, parent: Inode, now: int) -> None:
     inode.data.parent_obj_id = parent.obj_id
     inode.data.ctime = now
-    ctx.dirty.mark(inode, Dirty.INODE)
+    ctx.dirty.mark_moved(inode)

@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick, pick_node, random_step
-from crash_lib.promises import Promises
+from crash_lib.promises import NOTHING_LOST, Lost, Promises
 from crash_lib.small import VOLUME_SIZE, fresh, mount, recorded
 from crash_lib.twin import Twin
 from crash_lib.verdict import Further, Tree, snapshots_of
@@ -187,7 +187,9 @@ class _Run:
                 number = source.randrange(1 << 12)
                 node = pick(files, number) if files else pick_node(self.twin, number)
                 inode = self.twin.inode(node)
-                await self.promised(lambda: self.fs.fsync(inode), self.promises.floors_of(node))  # noqa: B023
+                self.promises.ask(node)
+                floors, lost = self.promises.floors_of(node), self.promises.lost_by(node)
+                await self.promised(lambda: self.fs.fsync(inode), floors, lost)  # noqa: B023
             elif (choice := choice - self.plan.fsyncs) < self.plan.syncs:
                 await self.promised(self.fs.sync, self.promises.floors_of_everything())
             elif choice - self.plan.syncs < self.plan.flushes:
@@ -215,10 +217,10 @@ class _Run:
                 self.promises.note()
                 self.promises.keep(len(self.log.entries), self.promises.floors_of_slave())
 
-    async def promised(self, wait: Callable[[], Any], floors: dict[Any, int]) -> None:
+    async def promised(self, wait: Callable[[], Any], floors: dict[Any, int], lost: Lost = NOTHING_LOST) -> None:
         """Wait for durability, and note from when on it is promised."""
         await wait()
-        self.promises.keep(len(self.log.entries), floors)
+        self.promises.keep(len(self.log.entries), floors, lost)
 
 
 class _Silent:

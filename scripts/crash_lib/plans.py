@@ -117,6 +117,20 @@ def births(seed: int) -> Plan:
     )
 
 
+def moves(seed: int) -> Plan:
+    """Names that are given to other objects, one after the other, with fsyncs of what has little to do with most."""
+    return Plan(
+        tasks=1 + seed % TASKS_MAX,
+        steps=_steps(seed, 40, 80),
+        weights={"create_file": 4, "move": 12, "rename": 6, "link": 1, "write": 2, "chmod": 2},
+        fsyncs=0.12,
+        syncs=0.01,
+        flushes=0.0,
+        contents=1,
+        prepare=two_directories,
+    )
+
+
 def attributes(seed: int) -> Plan:
     """Attributes and extended attributes."""
     return Plan(tasks=1 + seed % TASKS_MAX, steps=_steps(seed, 30, 60), weights=ATTRIBUTES)
@@ -297,7 +311,23 @@ def live(seed: int) -> Plan:
 PLANS: dict[str, Callable[[int], Plan]] = {
     plan.__name__: plan
     for plan in (
-        *(mixed, tasks, names, data, redo, births, attributes, versions, volumes, early, wrap, reuse, recycle, full),
+        *(
+            mixed,
+            tasks,
+            names,
+            moves,
+            data,
+            redo,
+            births,
+            attributes,
+            versions,
+            volumes,
+            early,
+            wrap,
+            reuse,
+            recycle,
+            full,
+        ),
         *(prune, reblock, dedup, regain, revolume, live, mirror),
     )
 }

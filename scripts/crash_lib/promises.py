@@ -16,8 +16,9 @@ if any do.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from crash_lib.mirroring import SLAVE
@@ -31,6 +32,11 @@ Chain = tuple[Any, ...]
 
 ("slave", PFS) has for its versions all that readers of a slave ever saw.
 """
+Lost = Mapping[tuple[Chain, int], int]
+"""Names with objects that they may not lead to, and up to which version."""
+NOTHING_LOST: Lost = MappingProxyType({})
+Tie = tuple[list[tuple[Chain, int]], bool]
+"""What changed in one step, and whether that came with all such steps before it."""
 REDONE = ("mtime", "ctime")
 """What a recovery that redoes writes moves to its own time."""
 
@@ -41,10 +47,12 @@ class Floors:
 
     chains -- of a chain, the second version or a newer one, or from the first one on what looks the same: a name that
     came and went before anything was promised may as well never have come
+    lost -- a name and an object, which it may not lead to by this version or an older one
     objects -- those that anything was ever promised about; others may never have been created
     """
 
     chains: dict[Chain, tuple[int, int]] = field(default_factory=dict)
+    lost: Lost = field(default_factory=lambda: NOTHING_LOST)
     objects: frozenset[int] = frozenset()
 
 
@@ -54,6 +62,7 @@ class Promises:
 
     versions -- per chain, every value it had, in order; names begin as None
     ties -- chains and their versions that became true in one step
+    asked -- per object, how many ties there were when an fsync of it was last begun
     kept -- (log position, floors), from which on no crash may bring back anything older
     past -- what snapshots show that were there before anything was recorded: for ever the same
     """
@@ -61,6 +70,7 @@ class Promises:
     twin: Twin
     versions: dict[Chain, list[Any]] = field(default_factory=dict)
     ties: list[list[tuple[Chain, int]]] = field(default_factory=list)
+    asked: dict[int, int] = field(default_factory=dict)
     kept: list[tuple[int, Floors]] = field(default_factory=list)
     past: dict[Tid, State] = field(default_factory=dict)
 
@@ -83,12 +93,17 @@ class Promises:
         if len(changed) > 1:
             self.ties.append(changed)
 
+    def ask(self, node: Node) -> None:
+        """An fsync of this object begins."""
+        self.asked[node.obj_id] = len(self.ties)
+
     def floors_of(self, node: Node) -> dict[Chain, int]:
         """What an fsync of this object promises now: itself, and every name that it gained or lost.
 
         For a directory, all of its entries.  The result says which version of which chains.
         """
         floors = {chain: self._latest(chain) for chain, _ in self.values_of(node)}
+        promised = self.kept[-1][1].chains
         for chain, versions in self.versions.items():
             if chain[0] != "name":
                 continue
@@ -96,8 +111,18 @@ class Promises:
                 floors[chain] = len(versions) - 1
             elif node.obj_id in versions:
                 last = max(at for at, value in enumerate(versions) if value == node.obj_id)
-                floors[chain] = min(last + 1, len(versions) - 1)
+                # Of a name that it had meanwhile, without any promise, it matters only that it has it no longer.
+                if last == len(versions) - 1 or promised.get(chain, (0, 0))[1] >= versions.index(node.obj_id):
+                    floors[chain] = min(last + 1, len(versions) - 1)
         return floors
+
+    def lost_by(self, node: Node) -> Lost:
+        """The names that an object had and has no longer, each with the last version that led to it."""
+        return {
+            (chain, node.obj_id): max(at for at, value in enumerate(versions) if value == node.obj_id)
+            for chain, versions in self.versions.items()
+            if chain[0] == "name" and node.obj_id in versions and versions[-1] != node.obj_id
+        }
 
     def floors_of_slave(self) -> dict[Chain, int]:
         """What mirroring to a slave promises, once it is done."""
@@ -107,8 +132,8 @@ class Promises:
         """What sync and unmount promise."""
         return {chain: len(versions) - 1 for chain, versions in self.versions.items()}
 
-    def keep(self, position: int, promised: dict[Chain, int]) -> None:
-        """From this place in the log on, these versions are promised."""
+    def keep(self, position: int, promised: dict[Chain, int], lost: Lost = NOTHING_LOST) -> None:
+        """From this place in the log on, these versions are promised, and that these names do not come back."""
         before = self.kept[-1][1] if self.kept else Floors()
         chains, objects = dict(before.chains), set(before.objects)
         for chain, version in promised.items():
@@ -118,7 +143,7 @@ class Promises:
             alike, floor = chains.get(chain, (0, 0))
             if version >= floor:
                 chains[chain] = versions.index(versions[version], alike), version
-        self.kept.append((position, Floors(chains, frozenset(objects))))
+        self.kept.append((position, Floors(chains, {**before.lost, **lost}, frozenset(objects))))
 
     def broken_by(self, tree: Tree, floors: Floors) -> list[str]:
         """What a recovered file system has lost, invented or torn; empty when all is well."""
@@ -127,12 +152,15 @@ class Promises:
         domains, complaints = self._domains(tree, floors)
         return complaints or _torn(domains, self._binding_ties(tree, floors))
 
-    def _binding_ties(self, tree: Tree, floors: Floors) -> Iterator[list[tuple[Chain, int]]]:
-        """All ties but those of objects that are not there and need not be: they may never have been created."""
-        for tie in self.ties:
+    def _binding_ties(self, tree: Tree, floors: Floors) -> Iterator[Tie]:
+        """All ties but those of objects that are not there and need not be: they may never have been created.
+
+        With each comes whether it is not seen without those before it.
+        """
+        for at, tie in enumerate(self.ties):
             moved = {self.versions[chain][version] for chain, version in tie} - {None}
             if not moved or any(number in tree.objects or number in floors.objects for number in moved):
-                yield tie
+                yield tie, all(self.asked.get(number, 0) <= at for number in moved)
 
     def _domains(self, tree: Tree, floors: Floors) -> tuple[dict[Chain, list[int]], list[str]]:
         """For names, the versions that look like what was recovered and are not too old; and complaints."""
@@ -152,7 +180,8 @@ class Promises:
             lowest = first if found == versions[floor] else floor
             alike = [at for at, value in enumerate(versions) if value == found and at >= lowest]
             if chain[0] == "name":
-                domains[chain] = alike
+                gone = floors.lost.get((chain, found), -1)
+                alike = domains[chain] = [at for at in alike if at > gone]
             if found == RECOVERY_US and chain[0] in REDONE and tree.objects[chain[1]].kind == FILE:
                 continue
             if not alike:
@@ -177,25 +206,30 @@ class Promises:
         return len(self.versions[chain]) - 1
 
 
-def _torn(domains: dict[Chain, list[int]], ties: Iterable[list[tuple[Chain, int]]]) -> list[str]:
+def _torn(domains: dict[Chain, list[int]], ties: Iterable[Tie]) -> list[str]:
     """Raise versions until all ties hold; a chain that cannot be raised far enough was torn from the others."""
     chosen = {chain: domain[0] for chain, domain in domains.items()}
     tied: dict[Chain, list[list[tuple[Chain, int]]]] = defaultdict(list)
-    for tie in ties:
+    needed: dict[int, list[tuple[Chain, int]]] = {}
+    earlier: list[tuple[Chain, int]] = []
+    for tie, in_order in ties:
         for chain, _ in tie:
             tied[chain].append(tie)
+        if in_order:
+            needed[id(tie)], earlier = earlier, []
+        earlier = earlier + tie
     waiting = [chain for chain in tied if chosen[chain]]
     while waiting:
         chain = waiting.pop()
         for tie in tied[chain]:
             if not any(chosen[other] >= version for other, version in tie):
                 continue
-            for other, version in tie:
+            for other, version in tie + needed.get(id(tie), []):
                 if chosen[other] >= version:
                     continue
                 higher = [at for at in domains[other] if at >= version]
                 if not higher:
-                    return [f"torn: {_named(other)} is old, and what changed in one step with it is new"]
+                    return [f"torn: {_named(other)} is old, and what changed in one step with it, or later, is new"]
                 chosen[other] = higher[0]
                 waiting.append(other)
     return []

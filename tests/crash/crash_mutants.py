@@ -12,8 +12,9 @@ from hammerfs.fs import births, directory
 from hammerfs.fs.context import Context
 from hammerfs.fs.cycle import Cycle, Step, UndoMode
 from hammerfs.fs.directory import Entry
+from hammerfs.fs.flushgroup import DirtyInodes
 from hammerfs.fs.fsync import FastFsync
-from hammerfs.fs.inode import Inode
+from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid
 from hammerfs.fs.records import EntryRecord
 from hammerfs.fs.redolog import RedoJournal, RedoLog
@@ -61,6 +62,11 @@ def without_the_last_barrier(cycle: Cycle) -> Iterator[Step]:
     for number, step in enumerate(_close(cycle)):
         if not number:
             yield step
+
+
+def marked_as_changed(dirty: DirtyInodes, inode: Inode) -> None:
+    """A group for one fsync leaves behind what got another name before."""
+    dirty.mark(inode, Dirty.INODE)
 
 
 def giving_up_at_once(cycle: Cycle, *, final: bool) -> Iterator[Step]:
@@ -199,6 +205,7 @@ MUTANTS: dict[str, tuple[str, AbstractContextManager[object]]] = {
         mock.patch.object(births, "newest_laying", whatever_else_changed),
     ),
     "a new file that leaves no trace": ("births", mock.patch.object(directory, "remove", removed_without_a_trace)),
+    "moves that overtake each other": ("moves", mock.patch.object(DirtyInodes, "mark_moved", marked_as_changed)),
     "what is freed in memory reused": (
         "recycle",
         mock.patch.object(Blockmap, "settle", released_with_what_is_freed_in_memory),

@@ -557,6 +557,37 @@ def test_a_name_that_a_rename_gave_and_another_took_away_does_not_come_without_t
     assert names(fs, walk(fs, b"a")) == [b"d"]
 
 
+@pytest.mark.parametrize("way", ["rename", "link"])
+def test_a_move_is_never_seen_without_one_before_it_whatever_was_fsynced(way: str) -> None:
+    """git: an object that was fsynced gets its name, then a branch that leads to it does."""
+    recording, log = recorded(fresh())
+    fs = mount(recording)
+    assert fs.flusher is not None
+    objects, heads = make(fs, fs.root, b"objects"), make(fs, fs.root, b"heads")
+    make(fs, heads, b"main", b"old")
+    bystander = make(fs, fs.root, b"bystander", b"")
+    made = make(fs, objects, b"tmp", b"commit")
+    fs.flusher.flush_now()
+    start = len(log.entries)
+    if way == "rename":
+        fs.rename(objects, b"tmp", objects, b"commit")
+    else:
+        fs.link(made, objects, b"commit")
+        fs.unlink(objects, b"tmp")
+    new = make(fs, heads, b"main.lock", b"new")
+    fs.rename(heads, b"main.lock", heads, b"main")
+    fs.write(bystander, 0, b"of no concern")
+    make(fs, fs.root, b"later", b"")
+    flush_closure(fs, new)
+    seen = []
+    for recovered in map(checked, every_power_cut(log, start)):
+        seen.append((names(recovered, walk(recovered, b"objects")), read(recovered, b"heads", b"main")))
+        assert seen[-1] in (([b"tmp"], b"old"), ([b"commit"], b"new"))
+        assert names(recovered, recovered.root) == [b"bystander", b"heads", b"objects"]
+    assert seen[-1][1] == b"new"
+    assert not fs.ctx.dirty.moved
+
+
 def test_names_that_came_and_went_are_not_remembered_longer_than_their_changes_wait() -> None:
     fs = mount(fresh())
     assert fs.flusher is not None
@@ -570,7 +601,10 @@ def test_names_that_came_and_went_are_not_remembered_longer_than_their_changes_w
 
 
 def test_a_name_that_came_and_went_is_remembered_by_a_directory_that_nobody_uses() -> None:
-    """`mv b/d a/x; mv a/x c/c`, and `a`, which has nothing pending, leaves the cache: a new `a/x` comes with them."""
+    """`mv b/d a/x; mv a/x c/c`, and `a`, which has nothing pending, leaves the cache: a new `a/x` comes with them.
+
+    Also if a group left moves to the next one.
+    """
     recording, log = recorded(fresh())
     fs = mount(recording)
     assert fs.flusher is not None
@@ -579,6 +613,7 @@ def test_a_name_that_came_and_went_is_remembered_by_a_directory_that_nobody_uses
     fs.flusher.flush_now()
     fs.rename(b, b"d", a, b"x")
     fs.rename(a, b"x", c, b"c")
+    fs.ctx.dirty.moved.clear()
     flush_closure(fs, a)
     start = len(log.entries)
     assert not a.evictable
