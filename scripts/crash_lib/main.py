@@ -141,7 +141,7 @@ def workload_of(kind: str, seed: int | str) -> Workload:
     if isinstance(seed, str):
         return kept_program(kind, Path(seed))
     with tempfile.TemporaryDirectory(prefix="crashtest-") as folder:
-        return record_program(kind, Path(folder))
+        return record_program(kind, Path(folder), busy=bool(seed % 2))
 
 
 def explore(run: Run, kind: str, seed: int, effort: Effort, seconds: float, states: float = float("inf")) -> None:
@@ -196,6 +196,8 @@ def try_again(words: str, original: Original | None = None) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try states until the budget is spent; 1 when one of them came back wrong."""
     options = parse_arguments(arguments)
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     with judge(options.judge, options.work) as original:
         if options.replay is not None:
             return try_again(options.replay, original)
