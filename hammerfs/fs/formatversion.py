@@ -3,8 +3,6 @@
 Later versions read everything that earlier ones wrote, so nothing is converted, with one exception: from version 4 on
 the UNDO FIFO is a ring of numbered records.  The new version has to be durable before anything is written that only it
 can read.  It stands in the header beside what UNDO covers, so no recovery takes it back.
-
-A mount that was below version 4 keeps flushing at each fsync; REDO is used from the next mount on.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hammerfs.errors import UsageError
+from hammerfs.fs.redolog import RedoJournal
 from hammerfs.ondisk import crc
 from hammerfs.ondisk.constants import VERSION_UNDO_SEQUENCED, VOLUME_VERSION_MAX, VOLUME_VERSION_MIN
 
@@ -87,3 +86,5 @@ def raise_version(ctx: Context, version: int, layout: FifoLayout | None = None) 
     ctx.volumes.version = ctx.version = version
     ctx.checksum = crc.function_for(version)
     undo.adopt_version()
+    if layout is not None:
+        ctx.redo = RedoJournal(undo)

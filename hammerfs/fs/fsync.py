@@ -33,20 +33,24 @@ _GATHER_SECONDS = 0.002
 
 
 class Fsync:
-    """What fsync does on one mount.
-
-    fast -- the way by REDO, None before version 4
-    """
+    """What fsync does on one mount."""
 
     def __init__(self, ctx: Context, flusher: Flusher) -> None:
         self._ctx = ctx
         self._flusher = flusher
-        self.fast = None if ctx.redo is None else FastFsync(ctx, ctx.redo, flusher)
+        self._fast: FastFsync | None = None
+
+    @property
+    def fast(self) -> FastFsync | None:
+        """The way by REDO; None before version 4, to which a mounted file system may be raised."""
+        if self._fast is None and self._ctx.redo is not None:
+            self._fast = FastFsync(self._ctx, self._ctx.redo, self._flusher)
+        return self._fast
 
     @property
     def quiet(self) -> bool:
         """Whether no fast fsync waits for its barrier."""
-        return self.fast is None or not self.fast.leading
+        return self._fast is None or not self._fast.leading
 
     async def run(self, inode: Inode, mode: int) -> None:
         """Do what fsync mode `mode` promises; raises what stopped the flusher."""
@@ -104,8 +108,8 @@ class Fsync:
         return seq
 
     def _begin_log(self, inode: Inode, seq: int) -> None:
-        if self.fast is not None:
-            self.fast.begin(inode, seq)
+        if (fast := self.fast) is not None:
+            fast.begin(inode, seq)
 
 
 class FastFsync:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from unittest import mock
 
 import pytest
 from administration import ask, steps_of
-from small_filesystem import FIFO_SIZE, assert_clean, fresh, make, mount, names, read, recorded
+from flusher_control import running
+from small_filesystem import FIFO_SIZE, assert_clean, fresh, make, mount, names, read, recorded, walk
 
 from hammerfs.device.recording import Write, drop_all, keep_all
 from hammerfs.errors import UsageError
-from hammerfs.fs.work import Aside, Want
+from hammerfs.fs.work import Aside, Want, carry_out
 from hammerfs.ondisk.constants import (
     CAP_DIRHASH_ALG1,
     UNDO_ALIGN,
@@ -18,6 +20,8 @@ from hammerfs.ondisk.constants import (
     VERSION_UNDO_SEQUENCED,
     VOLUME_VERSION_MAX,
 )
+from hammerfs.ops.operation import Call
+from hammerfs.ops.registry import begin, find
 
 
 @pytest.mark.parametrize("before", range(1, VOLUME_VERSION_MAX))
@@ -85,6 +89,35 @@ def test_the_fifo_becomes_a_ring_of_numbered_records() -> None:
     fs.close_now()
     assert_clean(devices)
     assert len(names(mount(devices, read_only=True), mount(devices, read_only=True).root)) == 50
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("before", [1, 3])
+async def test_fsync_is_fast_from_then_on(before: int) -> None:
+    devices = fresh(before)
+    fs = mount(devices)
+    make(fs, fs.root, b"old", b"content")
+    fs.close_now()
+    recording, log = recorded(devices)
+    fs = mount(recording)
+    old = walk(fs, b"old")
+    async with running(fs) as flusher:
+        assert fs._fsync is not None
+        await fs.fsync(old)
+        assert fs._fsync.fast is None
+        raised = Call(fs, fs.root, {"version": VOLUME_VERSION_MAX})
+        await carry_out(fs, begin(find("version-upgrade"), raised), mock.AsyncMock())
+        fs.write(old, 0, b"C")
+        await fs.fsync(old)  # notes operations from here on
+        groups = flusher.statistics_groups
+        fs.write(old, 1, b"O")
+        await fs.fsync(old)
+        await fs.fsync(make(fs, fs.root, b"new", b"content"))
+        assert (fs._fsync.fast.count, flusher.statistics_groups) == (2, groups)
+        position = len(log.entries)
+    for choose in (drop_all, keep_all):
+        again = mount(log.power_cut(position, choose))
+        assert (read(again, b"old"), read(again, b"new")) == (b"COntent", b"content")
 
 
 def test_there_is_no_way_back() -> None:
