@@ -1,8 +1,9 @@
 """POSIX access control lists as extended attributes hold them (acl(5), the xattr format of Linux).
 
-The kernel checks permissions by them once FUSE is told that we understand them, and leaves three things to the server:
+The kernel checks permissions by them once FUSE is told that we understand them, and leaves four things to the server:
 an access ACL and the mode of a file say the same about owner, group and others; chmod changes both; what is created in
-a directory with a default ACL inherits it.  These are pure functions on the attribute's bytes.
+a directory with a default ACL inherits it; setting an ACL takes the sgid bit where chmod would.  These are pure
+functions on the attribute's bytes.
 
 One thing cannot be had: pyfuse3 does not tell the kernel to leave the umask to us, so the umask applies even where a
 default ACL should take its place.

@@ -404,7 +404,7 @@ class XattrOperations(HammerOperations):
         check_name(name)
         target = self.inode_of(inode)
         if name == ACCESS_NAME:
-            self._set_access_acl(target, Acl.unpack(value))
+            self._set_access_acl(target, Acl.unpack(value), drop=0 if self._keeps_sgid(target, ctx) else stat.S_ISGID)
             return
         if name == DEFAULT_NAME:
             Acl.unpack(value)
@@ -426,13 +426,29 @@ class XattrOperations(HammerOperations):
                 return None
             raise
 
-    def _set_access_acl(self, inode: Inode, acl: Acl) -> None:
-        """Mode and access ACL always say the same; an ACL that says no more than the mode is not kept."""
+    def _keeps_sgid(self, inode: Inode, ctx: RequestContext) -> bool:
+        """Whether the sgid bit, if set, may stay: it goes where the caller is neither root nor of the file's group.
+
+        With chmod(2) the kernel sees to that.  An ACL sets a mode as well, and there the kernel leaves it to us.
+        """
+        gid = self._attributes.of(inode, 0).st_gid
+        if ctx.uid == 0 or ctx.gid == gid or not inode.data.mode & stat.S_ISGID:
+            return True
+        try:
+            return gid in pyfuse3.get_sup_groups(ctx.pid)
+        except OSError:  # of a PID namespace that is not ours
+            return False
+
+    def _set_access_acl(self, inode: Inode, acl: Acl, *, drop: int = 0) -> None:
+        """Mode and access ACL always say the same; an ACL that says no more than the mode is not kept.
+
+        drop -- bits that the mode loses
+        """
         if not acl.is_minimal:
             self.fs.setxattr(inode, ACCESS_NAME, acl.pack())
         elif self._acl(inode, ACCESS_NAME) is not None:
             self.fs.removexattr(inode, ACCESS_NAME)
-        self.fs.setattr(inode, mode=acl.mode(inode.data.mode))
+        self.fs.setattr(inode, mode=acl.mode(inode.data.mode & ~drop))
 
     def _set_attributes(self, target: Inode, attr: EntryAttributes, fields: SetattrFields) -> None:
         super()._set_attributes(target, attr, fields)

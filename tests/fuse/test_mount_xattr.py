@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +136,42 @@ def test_an_acl_lets_its_user_in(here: Path) -> None:
     assert as_nobody('cat "$1"', path).returncode != 0
     os.setxattr(path, ACCESS, FOR_NOBODY)
     assert as_nobody('cat "$1"', path).stdout == "secret"
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("user", "group", "more", "keeps"),
+    [
+        (0, 0, "--clear-groups", True),
+        (NOBODY, NOBODY, "--groups=4242", True),
+        (NOBODY, 4242, "--clear-groups", True),
+        (NOBODY, NOBODY, "--clear-groups", False),
+    ],
+)
+@pytest.mark.parametrize("value", [FOR_NOBODY, acl((USER_OBJ, 7), (GROUP_OBJ, 7), (OTHER, 0))], ids=["long", "minimal"])
+def test_an_acl_takes_the_sgid_bit_as_chmod_does(
+    here: Path, user: int, group: int, more: str, keeps: bool, value: bytes
+) -> None:
+    """From whoever is not of the file's group: the bit would let others act for a group that its owner is not of."""
+    path = here / "file"
+    path.touch()
+    os.chown(path, NOBODY, 4242)
+    path.chmod(0o2755)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o2755
+    script = f"import os; os.setxattr({os.fspath(path)!r}, {ACCESS!r}, {value!r})"
+    command = ["setpriv", f"--reuid={user}", f"--regid={group}", more, sys.executable, "-I", "-c", script]
+    subprocess.run(command, check=True, timeout=60, cwd="/")
+    assert stat.S_IMODE(path.stat().st_mode) == (0o2770 if keeps else 0o770)
+
+
+@needs_root
+def test_an_acl_that_is_inherited_leaves_the_sgid_bit(here: Path) -> None:
+    os.chown(here, NOBODY, 4242)
+    here.chmod(0o2777)
+    os.setxattr(here, DEFAULT, FOR_NOBODY)
+    assert as_nobody('mkdir "$1/folder"', here).returncode == 0
+    assert (here / "folder").stat().st_gid == 4242
+    assert (here / "folder").stat().st_mode & stat.S_ISGID
 
 
 def test_a_default_acl_is_inherited(here: Path, module_mount: HammerMount) -> None:
