@@ -54,12 +54,18 @@ def setattr_(
     mtime_us: int | None = None,
     ctime_us: int | None = None,
 ) -> None:
-    """Change attributes; times in microseconds.  ctime moves to now unless it is given."""
+    """Change attributes; times in microseconds.  ctime moves to now unless it is given.
+
+    A size that the file has already is no change.  Whoever wants times to move by it tells them: ftruncate(2) and
+    O_TRUNC do, truncate(2) does not, and the kernel then goes on showing the times it knows.
+    """
     writable(ctx, inode)
     data = inode.data
     if size is not None:
         if data.obj_type != OBJTYPE_REGFILE:
             raise FileOperationError(errno.EISDIR if inode.is_directory else errno.EINVAL)
+        if size == data.size and all(value is None for value in (mode, uid, gid, atime_us, mtime_us, ctime_us)):
+            return
         if size > data.size:
             ctx.space.check_write(BUFSIZE)
     if not inode.dirty & Dirty.INODE:

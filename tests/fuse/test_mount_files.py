@@ -9,6 +9,7 @@ import random
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,34 @@ def test_writing_moves_mtime_and_ctime_and_chmod_moves_ctime(here: Path, module_
     module_mount.remount()
     assert path.stat().st_mtime_ns == seen.st_mtime_ns // 1000 * 1000
     assert path.stat().st_ctime_ns // 10**9 == seen.st_ctime_ns // 10**9
+
+
+@pytest.mark.parametrize("content", [b"", b"hello"])
+@pytest.mark.parametrize("how", ["truncate", "ftruncate", "O_TRUNC"])
+def test_times_after_a_truncation_stay_what_was_shown(
+    here: Path, module_mount: HammerMount, how: str, content: bytes
+) -> None:
+    """By truncate(2) to the size that the file has, no time moves; the server must not know better than the kernel."""
+    path = here / "file"
+    path.write_bytes(content)
+    os.sync()
+    before = path.stat()
+    time.sleep(0.03)
+    if how == "truncate":
+        os.truncate(path, len(content))
+    else:
+        with open(path, "wb" if how == "O_TRUNC" else "r+b") as file:
+            if how == "ftruncate":
+                file.truncate(len(content))
+    shown = path.stat()
+    assert (shown.st_ctime_ns > before.st_ctime_ns) == (shown.st_mtime_ns > before.st_mtime_ns) == (how != "truncate")
+    module_mount.remount()
+    again = path.stat()
+    assert (again.st_mtime_ns // 1000, again.st_ctime_ns // 1000, again.st_size) == (
+        shown.st_mtime_ns // 1000,
+        shown.st_ctime_ns // 1000,
+        0 if how == "O_TRUNC" else len(content),
+    )
 
 
 def test_changes_in_a_directory_move_its_mtime(here: Path) -> None:

@@ -101,6 +101,18 @@ def replaced(scarce: Exhausted, records: int) -> tuple[list[MemoryDevice], FileS
     return devices, fs
 
 
+def test_a_truncation_to_the_size_there_is_changes_nothing() -> None:
+    fs = mount(fresh())
+    inode = make(fs, fs.root, b"f", b"x" * 100)
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    before = inode.data.mtime, inode.data.ctime
+    fs.setattr(inode, size=100)
+    assert (inode.data.mtime, inode.data.ctime, inode.dirty) == (*before, 0)
+    fs.setattr(inode, size=100, mtime_us=5, ctime_us=6)
+    assert (inode.data.mtime, inode.data.ctime) == (5, 6)
+
+
 @pytest.mark.parametrize("records", range(9))
 def test_what_is_written_after_a_truncation_survives_that_the_truncation_is_cut_short(
     scarce: Exhausted, records: int
