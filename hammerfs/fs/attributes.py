@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from hammerfs.fs.context import Context
 
 
+RELATIME_US = 24 * 3600 * 1_000_000
+
+
 class StatFs(NamedTuple):
     """Sizes in blocks of `block_size` bytes; `blocks_available` leaves out what is kept for removals and meta-data."""
 
@@ -87,6 +90,21 @@ def setattr_(
     # Redoing that write moves the times, too; what else they may be set to only a flush makes durable.
     beyond = mode is not None or uid is not None or gid is not None or atime_us is not None or mtime_us != ctime_us
     ctx.dirty.mark(inode, Dirty.WRITTEN if inode.dirty & Dirty.DATA and not beyond else Dirty.INODE)
+
+
+def accessed(ctx: Context, inode: Inode) -> None:
+    """Move atime as `relatime` does, when it is not later than the other times or a day old; in place, without history.
+
+    What has lost its last name is left alone, for its record may be about to go.
+    """
+    data = inode.data
+    if ctx.read_only or inode.read_only or not data.nlinks:
+        return
+    now = ctx.clock()
+    if data.mtime < data.atime > data.ctime and now - data.atime < RELATIME_US:
+        return
+    data.atime = now
+    ctx.dirty.mark(inode, Dirty.TIMES)
 
 
 def readlink(ctx: Context, inode: Inode) -> bytes:

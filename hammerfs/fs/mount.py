@@ -316,6 +316,12 @@ class FileSystem:
         self.bytes_read += len(data)
         return data
 
+    def accessed(self, inode: Inode) -> None:
+        """Note that somebody read an object; not worth waiting for a flusher that has too much to do."""
+        if not self.options.noatime and not self.congested:
+            attributes.accessed(self.ctx, inode)
+            self._relieve()
+
     def write(self, inode: Inode, offset: int, data: bytes) -> int:
         """Write at `offset`; everything or an error."""
         namespace.writable(self.ctx, inode)

@@ -8,7 +8,8 @@ leaves no state here but the count that keeps an unlinked file alive.
 **What the kernel does for us**, with the write-back cache that is always on, and `default_permissions`, which is on
 except where only root gets in (`private`):
 - permissions, umask, sticky directories, O_APPEND, O_DIRECT, locks, and `..` of what it has in its cache;
-- it owns size, mtime and ctime of regular files while it caches their pages, and tells them by SETATTR;
+- it owns size, mtime and ctime of regular files while it caches their pages, and tells them by SETATTR; atime it leaves
+  to us, who see a READ only of what is not in its cache;
 - suid and sgid bits: cleared by a SETATTR of its own before a write, truncate or chown reaches us.  The one exception
   is O_TRUNC, which comes as a flag of OPEN, so `open` clears them.
 
@@ -298,7 +299,10 @@ class HammerOperations(pyfuse3.Operations):
 
     @_request
     def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        return FileNameT(self.fs.readlink(self.inode_of(inode)))
+        link = self.inode_of(inode)
+        target = self.fs.readlink(link)
+        self.fs.accessed(link)
+        return FileNameT(target)
 
     # --- attributes -----------------------------------------------------------------------------
     @_request
@@ -355,7 +359,10 @@ class HammerOperations(pyfuse3.Operations):
 
     @_request
     def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return self.fs.read(self.inode_of(fh), off, size)
+        inode = self.inode_of(fh)
+        data = self.fs.read(inode, off, size)
+        self.fs.accessed(inode)
+        return data
 
     @_change
     def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
@@ -382,7 +389,10 @@ class HammerOperations(pyfuse3.Operations):
 
     @_request
     def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        self._listings.reply(self.inode_of(fh), fh, start_id, token)
+        directory = self.inode_of(fh)
+        if not start_id:
+            self.fs.accessed(directory)
+        self._listings.reply(directory, fh, start_id, token)
 
 
 class XattrOperations(HammerOperations):

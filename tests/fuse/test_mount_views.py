@@ -64,6 +64,32 @@ def test_a_read_only_mount_writes_nothing_and_says_so(hammer_mount: Maker) -> No
     assert digest(mount.image) == before
 
 
+@pytest.mark.parametrize("option", ["atime", "noatime"])
+def test_reading_moves_atime_where_it_is_asked_for(hammer_mount: Maker, option: str) -> None:
+    mount = hammer_mount()
+    mount.mount(option)
+    (mount.path / "folder").mkdir()
+    (mount.path / "folder" / "file").write_bytes(b"contents")
+    (mount.path / "folder" / "link").symlink_to("file")
+    mount.umount()
+    mount.mount(option)
+    paths = [mount.path / "folder", mount.path / "folder" / "file", mount.path / "folder" / "link"]
+    before = [path.lstat() for path in paths]
+    assert sorted(os.listdir(paths[0])) == ["file", "link"]
+    assert paths[1].read_bytes() == b"contents"
+    assert os.readlink(paths[2]) == "file"
+    after = [path.lstat() for path in paths]
+    assert {now.st_atime_ns > then.st_atime_ns for then, now in zip(before, after, strict=True)} == {option == "atime"}
+    mount.umount()
+    mount.mount(option)
+    again = [path.lstat() for path in paths]
+    for then, now, later in zip(before, after, again, strict=True):
+        assert later.st_atime_ns == now.st_atime_ns
+        assert (now.st_mtime_ns, now.st_ctime_ns) == (then.st_mtime_ns, then.st_ctime_ns)
+        assert (later.st_mtime_ns, later.st_ctime_ns) == (then.st_mtime_ns, then.st_ctime_ns)
+    mount.umount()
+
+
 def two_moments(mount: HammerMount) -> int:
     """Make a tree, change it after a moment in between; returns that moment's TID."""
     mount.mount()

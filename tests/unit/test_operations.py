@@ -216,6 +216,45 @@ def test_truncating_at_open_clears_suid_for_ordinary_users(fs: FileSystem, opera
     assert inode.opens == 0
 
 
+def test_reading_moves_atime_when_it_is_not_later_than_the_other_times_or_a_day_old() -> None:
+    fs = mount(fresh(), noatime=False)
+    operations = operations_for(fs)
+    inode = make(fs, fs.root, b"f", b"content")
+    assert fs.flusher is not None
+    handle = call(operations.open(node(inode.obj_id), pyfuse3.FlagT(os.O_RDONLY), USER)).fh
+
+    def moved() -> bool:
+        before = inode.data.atime, inode.data.mtime, inode.data.ctime
+        assert call(operations.read(handle, 0, 100)) == b"content"
+        assert (inode.data.mtime, inode.data.ctime) == before[1:]
+        return inode.data.atime > before[0]
+
+    assert [moved(), moved()] == [True, False]
+    fs.setattr(inode, mode=0o600)
+    assert [moved(), moved()] == [True, False]
+    fs.flusher.flush_now()
+    day = 24 * 3600 * 1_000_000
+    fs.setattr(inode, atime_us=inode.data.ctime - day, mtime_us=5, ctime_us=6)
+    assert [moved(), moved()] == [True, False]
+
+
+def test_reading_what_has_no_name_leaves_its_record_to_go() -> None:
+    devices = fresh()
+    fs = mount(devices, noatime=False)
+    operations = operations_for(fs)
+    inode = make(fs, fs.root, b"f", b"content")
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    handle = call(operations.open(node(inode.obj_id), pyfuse3.FlagT(os.O_RDONLY), USER)).fh
+    call(operations.unlink(ROOT, name(b"f"), USER))
+    fs.flusher.flush_now()
+    assert call(operations.read(handle, 0, 100)) == b"content"
+    assert not inode.dirty
+    operations.session_ended()
+    fs.close_now()
+    assert_clean(devices)
+
+
 def test_the_end_of_a_session_closes_what_was_open_and_frees_what_has_no_name(operations: HammerOperations) -> None:
     """After a lazy unmount the last RELEASE is one that the kernel never sends."""
     fs = operations.fs
