@@ -430,7 +430,7 @@ async def test_what_redo_cannot_say_is_flushed() -> None:
         {"mtime_us": 5, "ctime_us": START_US + 5},
         {"mtime_us": START_US + 5, "ctime_us": START_US + 5},
         {"atime_us": 5},
-        {"size": 3},
+        {"size": 3, "mtime_us": START_US + 5, "ctime_us": START_US + 5},
     ],
 )
 @pytest.mark.trio
