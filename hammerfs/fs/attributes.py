@@ -92,6 +92,16 @@ def setattr_(
     ctx.dirty.mark(inode, Dirty.WRITTEN if inode.dirty & Dirty.DATA and not beyond else Dirty.INODE)
 
 
+def correct_times(ctx: Context, inode: Inode, mtime_us: int, ctime_us: int) -> None:
+    """Have mtime and ctime be these, as long as the change that moved them waits to be written.
+
+    Not later: a record of its own in the history for some milliseconds, or a flush instead of REDO, is not worth it.
+    """
+    if inode.dirty & Dirty.WRITTEN:
+        inode.data.mtime, inode.data.ctime = mtime_us, ctime_us
+        ctx.dirty.mark(inode, Dirty.WRITTEN)
+
+
 def accessed(ctx: Context, inode: Inode) -> None:
     """Move atime as `relatime` does, when it is not later than the other times or a day old; in place, without history.
 

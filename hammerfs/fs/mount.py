@@ -316,6 +316,10 @@ class FileSystem:
         self.bytes_read += len(data)
         return data
 
+    def correct_times(self, inode: Inode, mtime_us: int, ctime_us: int) -> None:
+        """Have the times of the last change be these, unless they are on disk already."""
+        attributes.correct_times(self.ctx, inode, mtime_us, ctime_us)
+
     def accessed(self, inode: Inode) -> None:
         """Note that somebody read an object; not worth waiting for a flusher that has too much to do."""
         if not self.options.noatime and not self.congested:

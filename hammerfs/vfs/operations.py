@@ -68,6 +68,7 @@ from hammerfs.vfs.presentnames import PresentNames
 from hammerfs.vfs.refusedwriters import RefusedWriters
 from hammerfs.vfs.snapdir import NO_MOMENT, SNAPDIR_NAME, Snapdir
 from hammerfs.vfs.strangers import is_guarded, refuse_strangers
+from hammerfs.vfs.toldtimes import ToldTimes
 from hammerfs.vfs.xattrnames import check_name, is_listed
 
 _P = ParamSpec("_P")
@@ -149,6 +150,7 @@ class HammerOperations(pyfuse3.Operations):
         self._absent = absent_entry()
         self._complaints = Complaints(logging.getLogger(__name__))
         self._refused_writers = RefusedWriters()
+        self._told_times = ToldTimes()
         self._snapdir = Snapdir(fs, self.node_ids, self._attributes)
         self._listings = Listings(
             fs, self.node_ids, self._attributes, self._snapdir, functools.partial(self.refusal, "readdir")
@@ -322,6 +324,8 @@ class HammerOperations(pyfuse3.Operations):
     ) -> EntryAttributes:
         target = self.inode_of(inode)
         self._set_attributes(target, attr, fields)
+        if fields.update_mtime:
+            self._told_times.told(target)
         return self._attributes.of(target, inode)
 
     def _set_attributes(self, target: Inode, attr: EntryAttributes, fields: SetattrFields) -> None:
@@ -355,7 +359,10 @@ class HammerOperations(pyfuse3.Operations):
     @_request
     def release(self, fh: FileHandleT) -> None:
         self._refused_writers.take(fh)
-        self.fs.released(self.inode_of(fh))
+        inode = self.inode_of(fh)
+        self.fs.released(inode)
+        if (shown := self._told_times.closed(inode)) is not None:
+            self.fs.correct_times(inode, *shown)
 
     @_request
     def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -366,7 +373,9 @@ class HammerOperations(pyfuse3.Operations):
 
     @_change
     def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return self.fs.write(self.inode_of(fh), off, buf)
+        inode = self.inode_of(fh)
+        self._told_times.writing(inode)
+        return self.fs.write(inode, off, buf)
 
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:
         """Return when file and contents are as durable as the `fsync` option says."""

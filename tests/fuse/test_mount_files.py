@@ -258,6 +258,23 @@ def test_writing_moves_mtime_and_ctime_and_chmod_moves_ctime(here: Path, module_
     assert path.stat().st_ctime_ns // 10**9 == seen.st_ctime_ns // 10**9
 
 
+def test_times_of_files_written_twice_in_one_tick_stay_what_was_shown(here: Path, module_mount: HammerMount) -> None:
+    """The kernel tells no time of the second write, as it shows the same one as after the first."""
+    paths = [here / f"{number}" for number in range(400)]
+    for path in paths:
+        path.write_bytes(b"1")
+        with path.open("ab") as file:
+            file.write(b"2")
+    shown = [path.stat() for path in paths]
+    module_mount.remount()
+    for path, before in zip(paths, shown, strict=True):
+        after = path.stat()
+        assert (after.st_mtime_ns // 1000, after.st_ctime_ns // 1000) == (
+            before.st_mtime_ns // 1000,
+            before.st_ctime_ns // 1000,
+        )
+
+
 @pytest.mark.parametrize("content", [b"", b"hello"])
 @pytest.mark.parametrize("how", ["truncate", "ftruncate", "O_TRUNC"])
 def test_times_after_a_truncation_stay_what_was_shown(

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pyfuse3
@@ -205,6 +206,46 @@ def test_a_refused_removal_holds_nothing(fs: FileSystem, operations: HammerOpera
     assert errno_of(operations.rmdir(ROOT, name(b"d"), USER)) == errno.ENOTEMPTY
     assert errno_of(operations.unlink(ROOT, name(b"absent"), USER)) == errno.ENOENT
     assert directory.opens == 0
+
+
+def times_told(mtime: int) -> tuple[pyfuse3.EntryAttributes, Any]:
+    """What the kernel tells after a write."""
+    attributes = pyfuse3.EntryAttributes()
+    attributes.st_mtime_ns = attributes.st_ctime_ns = mtime * 1000
+    untold = dict.fromkeys(("update_mode", "update_uid", "update_gid", "update_size", "update_atime"), False)
+    return attributes, SimpleNamespace(**untold, update_mtime=True, update_ctime=True)
+
+
+def test_a_write_of_which_the_kernel_tells_no_time_leaves_the_time_that_it_shows(
+    fs: FileSystem, operations: HammerOperations
+) -> None:
+    file, entry = call(operations.create(ROOT, name(b"f"), pyfuse3.ModeT(0o100644), pyfuse3.FlagT(os.O_RDWR), USER))
+    inode = walk(fs, b"f")
+
+    def write_and_close(*told: int) -> None:
+        again = call(operations.open(entry.st_ino, pyfuse3.FlagT(os.O_RDWR), USER))
+        call(operations.write(again.fh, 0, b"content"))
+        for mtime in told:
+            call(operations.setattr(entry.st_ino, *times_told(mtime), again.fh, USER))
+        call(operations.release(again.fh))
+
+    write_and_close(5_000_000)
+    write_and_close()
+    assert inode.data.mtime > 5_000_000, "another handle is open, and who holds it may have written, too"
+    call(operations.release(file.fh))
+    assert (inode.data.mtime, inode.data.ctime) == (5_000_000, 5_000_000)
+    write_and_close(6_000_000)
+    write_and_close()
+    assert (inode.data.mtime, inode.data.ctime) == (6_000_000, 6_000_000)
+    write_and_close(7_000_000, 8_000_000)
+    assert (inode.data.mtime, inode.data.ctime) == (8_000_000, 8_000_000)
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    again = call(operations.open(entry.st_ino, pyfuse3.FlagT(os.O_RDWR), USER))
+    call(operations.write(again.fh, 0, b"content"))
+    fs.flusher.flush_now()
+    call(operations.release(again.fh))
+    assert not inode.dirty, "what is on disk is not written again for that"
 
 
 def test_truncating_at_open_clears_suid_for_ordinary_users(fs: FileSystem, operations: HammerOperations) -> None:
