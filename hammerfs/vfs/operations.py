@@ -323,9 +323,8 @@ class HammerOperations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         target = self.inode_of(inode)
+        self._told_times.told(target)
         self._set_attributes(target, attr, fields)
-        if fields.update_mtime:
-            self._told_times.told(target)
         return self._attributes.of(target, inode)
 
     def _set_attributes(self, target: Inode, attr: EntryAttributes, fields: SetattrFields) -> None:

@@ -21,7 +21,7 @@ import trio.testing
 from crash_lib.operations import OPERATIONS, WEIGHTS, carry_out, pick, pick_node, random_step
 from crash_lib.promises import NOTHING_LOST, Lost, Promises
 from crash_lib.small import VOLUME_SIZE, fresh, mount, recorded
-from crash_lib.twin import Twin
+from crash_lib.twin import Node, Twin
 from crash_lib.verdict import Further, Tree, snapshots_of
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import RecordingDevice, RecordingLog, Write
@@ -186,10 +186,7 @@ class _Run:
                 files = self.twin.files() if self._wants_a_file(source) else []
                 number = source.randrange(1 << 12)
                 node = pick(files, number) if files else pick_node(self.twin, number)
-                inode = self.twin.inode(node)
-                self.promises.ask(node)
-                floors, lost = self.promises.floors_of(node), self.promises.lost_by(node)
-                await self.promised(lambda: self.fs.fsync(inode), floors, lost)  # noqa: B023
+                await self.fsync(node)
             elif (choice := choice - self.plan.fsyncs) < self.plan.syncs:
                 await self.promised(self.fs.sync, self.promises.floors_of_everything())
             elif choice - self.plan.syncs < self.plan.flushes:
@@ -216,6 +213,13 @@ class _Run:
             if self.twin.slave is not None:
                 self.promises.note()
                 self.promises.keep(len(self.log.entries), self.promises.floors_of_slave())
+
+    async def fsync(self, node: Node) -> None:
+        """Make an object durable, and note what that promises."""
+        inode, promises = self.twin.inode(node), self.promises
+        promises.asked(len(self.log.entries), node)
+        await self.promised(lambda: self.fs.fsync(inode), promises.floors_of(node), promises.lost_by(node))
+        promises.answered(len(self.log.entries), node)
 
     async def promised(self, wait: Callable[[], Any], floors: dict[Any, int], lost: Lost = NOTHING_LOST) -> None:
         """Wait for durability, and note from when on it is promised."""

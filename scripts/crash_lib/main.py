@@ -141,7 +141,7 @@ def workload_of(kind: str, seed: int | str) -> Workload:
     if isinstance(seed, str):
         return kept_program(kind, Path(seed))
     with tempfile.TemporaryDirectory(prefix="crashtest-") as folder:
-        return record_program(kind, Path(folder), busy=bool(seed % 2))
+        return record_program(kind, Path(folder), seed if seed % 2 else None)
 
 
 def explore(run: Run, kind: str, seed: int, effort: Effort, seconds: float, states: float = float("inf")) -> None:

@@ -15,9 +15,9 @@ if any do.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +34,7 @@ Chain = tuple[Any, ...]
 """
 Lost = Mapping[tuple[Chain, int], int]
 """Names with objects that they may not lead to, and up to which version."""
+ALL_TIES = 1 << 62
 NOTHING_LOST: Lost = MappingProxyType({})
 Tie = tuple[list[tuple[Chain, int]], bool]
 """What changed in one step, and whether that came with all such steps before it."""
@@ -49,11 +50,13 @@ class Floors:
     came and went before anything was promised may as well never have come
     lost -- a name and an object, which it may not lead to by this version or an older one
     objects -- those that anything was ever promised about; others may never have been created
+    asked -- per object, how many ties there were when an fsync of it last ended; ALL_TIES while one goes on
     """
 
     chains: dict[Chain, tuple[int, int]] = field(default_factory=dict)
     lost: Lost = field(default_factory=lambda: NOTHING_LOST)
     objects: frozenset[int] = frozenset()
+    asked: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Promises:
 
     versions -- per chain, every value it had, in order; names begin as None
     ties -- chains and their versions that became true in one step
-    asked -- per object, how many ties there were when an fsync of it was last begun
+    asking -- per object, how many fsyncs of it go on
     kept -- (log position, floors), from which on no crash may bring back anything older
     past -- what snapshots show that were there before anything was recorded: for ever the same
     """
@@ -70,7 +73,7 @@ class Promises:
     twin: Twin
     versions: dict[Chain, list[Any]] = field(default_factory=dict)
     ties: list[list[tuple[Chain, int]]] = field(default_factory=list)
-    asked: dict[int, int] = field(default_factory=dict)
+    asking: Counter[int] = field(default_factory=Counter)
     kept: list[tuple[int, Floors]] = field(default_factory=list)
     past: dict[Tid, State] = field(default_factory=dict)
 
@@ -93,9 +96,20 @@ class Promises:
         if len(changed) > 1:
             self.ties.append(changed)
 
-    def ask(self, node: Node) -> None:
-        """An fsync of this object begins."""
-        self.asked[node.obj_id] = len(self.ties)
+    def asked(self, position: int, node: Node) -> None:
+        """At this place in the log, an fsync of an object begins: it may tell of all that happens until it ends."""
+        self.asking[node.obj_id] += 1
+        self._excuse(position, node)
+
+    def answered(self, position: int, node: Node) -> None:
+        """It has ended there."""
+        self.asking[node.obj_id] -= 1
+        self._excuse(position, node)
+
+    def _excuse(self, position: int, node: Node) -> None:
+        before = self.kept[-1][1]
+        told = ALL_TIES if self.asking[node.obj_id] else len(self.ties)
+        self.kept.append((position, replace(before, asked={**before.asked, node.obj_id: told})))
 
     def floors_of(self, node: Node) -> dict[Chain, int]:
         """What an fsync of this object promises now: itself, and every name that it gained or lost.
@@ -143,7 +157,8 @@ class Promises:
             alike, floor = chains.get(chain, (0, 0))
             if version >= floor:
                 chains[chain] = versions.index(versions[version], alike), version
-        self.kept.append((position, Floors(chains, {**before.lost, **lost}, frozenset(objects))))
+        gone = {**before.lost, **{pair: max(at, before.lost.get(pair, -1)) for pair, at in lost.items()}}
+        self.kept.append((position, Floors(chains, gone, frozenset(objects), before.asked)))
 
     def broken_by(self, tree: Tree, floors: Floors) -> list[str]:
         """What a recovered file system has lost, invented or torn; empty when all is well."""
@@ -160,7 +175,7 @@ class Promises:
         for at, tie in enumerate(self.ties):
             moved = {self.versions[chain][version] for chain, version in tie} - {None}
             if not moved or any(number in tree.objects or number in floors.objects for number in moved):
-                yield tie, all(self.asked.get(number, 0) <= at for number in moved)
+                yield tie, all(floors.asked.get(number, 0) <= at for number in moved)
 
     def _domains(self, tree: Tree, floors: Floors) -> tuple[dict[Chain, list[int]], list[str]]:
         """For names, the versions that look like what was recovered and are not too old; and complaints."""

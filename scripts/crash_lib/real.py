@@ -201,8 +201,11 @@ PROGRAMS: dict[str, tuple[Callable[[Path, Acknowledge], None], Judge]] = {
 
 
 # --- recording ----------------------------------------------------------------------------------
-def record_program(kind: str, folder: Path, *, busy: bool = False) -> Workload:
-    """Run a program on a mount of its own below `folder`, and return what was recorded; `busy`: as if beside others."""
+def record_program(kind: str, folder: Path, busy: int | None = None) -> Workload:
+    """Run a program on a mount of its own below `folder` and return what was recorded.
+
+    busy -- as if beside others, at moments that this number seeds
+    """
     program, judge = PROGRAMS[kind]
     [base] = fresh()
     image, spool, mountpoint = folder / "image", folder / "spool", folder / "mnt"
@@ -213,7 +216,7 @@ def record_program(kind: str, folder: Path, *, busy: bool = False) -> Workload:
             file.write(content)
     mountpoint.mkdir()
     acknowledged: list[tuple[int, int]] = []
-    with mounted(image, spool, mountpoint, busy=busy):
+    with mounted(image, spool, mountpoint, busy):
         program(mountpoint, lambda number: acknowledged.append((spool.stat().st_size, number)))
     promises = ProgramPromises(judge, [(0, 0)])
     log = RecordingLog()
@@ -237,10 +240,18 @@ def kept_program(kind: str, folder: Path) -> Workload:
 
 
 @contextmanager
-def mounted(image: Path, spool: Path, mountpoint: Path, *, busy: bool) -> Iterator[None]:
+def mounted(image: Path, spool: Path, mountpoint: Path, busy: int | None) -> Iterator[None]:
     """A recorded mount, unmounted and everything flushed when the context is left."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "crash_lib.recording_server", image, spool, mountpoint, *(["busy"] if busy else [])],
+        [
+            sys.executable,
+            "-m",
+            "crash_lib.recording_server",
+            image,
+            spool,
+            mountpoint,
+            *([] if busy is None else [str(busy)]),
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])},
         stdout=subprocess.PIPE,
     )

@@ -1,10 +1,10 @@
-"""A mount whose writes are recorded: `python -m crash_lib.recording_server IMAGE SPOOL MOUNTPOINT [busy]`.
+"""A mount whose writes are recorded: `python -m crash_lib.recording_server IMAGE SPOOL MOUNTPOINT [SEED]`.
 
 The same server as that of `hammerfs mount -f`, on a device that notes what is asked of it.  Says "ready" on standard
 output when the mount can be used.
 
-A `busy` one takes it, more often than not, that other requests wait, as they do where several programs are at work: an
-fsync leaves the flush to the flusher's tasks then, which flush what it is about and little else.
+With a seed, it takes it, more often than not, that other requests wait, as they do where several programs are at work:
+an fsync leaves the flush to the flusher's tasks then, which flush what it is about and little else.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def answer(image: str, spool: str, mountpoint: str, readiness: Readiness) -> int
 
 def main() -> int:
     """Serve the image named on the command line."""
-    image, spool, mountpoint, *words = sys.argv[1:]
-    if "busy" in words:
-        company = random.Random(mountpoint)
+    image, spool, mountpoint, *seeds = sys.argv[1:]
+    if seeds:
+        company = random.Random(*seeds)
         dispatch.request_waits = lambda: company.random() < COMPANY
     serving = partial(answer, image, spool, prepare_mountpoint(mountpoint))
     log_file = Path(spool).with_suffix(".log")

@@ -275,6 +275,20 @@ def test_times_of_files_written_twice_in_one_tick_stay_what_was_shown(here: Path
         )
 
 
+def test_a_chmod_of_an_open_file_keeps_its_time(here: Path, module_mount: HammerMount) -> None:
+    paths = [here / f"{number}" for number in range(20)]
+    for path in paths:
+        path.write_bytes(b"1")
+        with path.open("ab") as file:
+            file.write(b"2")
+            file.flush()
+            time.sleep(0.012)
+            os.fchmod(file.fileno(), 0o600)
+    shown = [path.stat().st_ctime_ns // 1000 for path in paths]
+    module_mount.remount()
+    assert all(path.stat().st_ctime_ns // 1000 >= before for path, before in zip(paths, shown, strict=True))
+
+
 @pytest.mark.parametrize("content", [b"", b"hello"])
 @pytest.mark.parametrize("how", ["truncate", "ftruncate", "O_TRUNC"])
 def test_times_after_a_truncation_stay_what_was_shown(

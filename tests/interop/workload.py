@@ -234,8 +234,8 @@ class Workload:
             old = len(node.data)
             size = self.random.choice([self.random.randrange(old + 1), *(edge for edge in EDGES if edge <= LARGEST)])
             self.fs.setattr(find(self.fs, f"{path}/{text(name)}"), size=size)
-            node.ctime = self.clock.now
             if size != old:
+                node.ctime = self.clock.now
                 node.put(node.data[:size].ljust(size, b"\0"), self.clock.now)
 
     def unlink(self) -> None:

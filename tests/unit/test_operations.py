@@ -208,12 +208,18 @@ def test_a_refused_removal_holds_nothing(fs: FileSystem, operations: HammerOpera
     assert directory.opens == 0
 
 
-def times_told(mtime: int) -> tuple[pyfuse3.EntryAttributes, Any]:
-    """What the kernel tells after a write."""
+def told(**values: int) -> tuple[pyfuse3.EntryAttributes, Any]:
+    """What the kernel tells: `mode`, or times in microseconds."""
     attributes = pyfuse3.EntryAttributes()
-    attributes.st_mtime_ns = attributes.st_ctime_ns = mtime * 1000
-    untold = dict.fromkeys(("update_mode", "update_uid", "update_gid", "update_size", "update_atime"), False)
-    return attributes, SimpleNamespace(**untold, update_mtime=True, update_ctime=True)
+    names = ("mode", "uid", "gid", "size", "atime", "mtime", "ctime")
+    for field, value in values.items():
+        setattr(attributes, f"st_{field}" if field == "mode" else f"st_{field}_ns", value * (field == "mode" or 1000))
+    return attributes, SimpleNamespace(**{f"update_{field}": field in values for field in names})
+
+
+def times_told(time_us: int) -> tuple[pyfuse3.EntryAttributes, Any]:
+    """What the kernel tells after a write."""
+    return told(mtime=time_us, ctime=time_us)
 
 
 def test_a_write_of_which_the_kernel_tells_no_time_leaves_the_time_that_it_shows(
@@ -246,6 +252,42 @@ def test_a_write_of_which_the_kernel_tells_no_time_leaves_the_time_that_it_shows
     fs.flusher.flush_now()
     call(operations.release(again.fh))
     assert not inode.dirty, "what is on disk is not written again for that"
+
+
+def test_a_change_between_a_write_and_the_close_keeps_its_time(fs: FileSystem, operations: HammerOperations) -> None:
+    file, entry = call(operations.create(ROOT, name(b"f"), pyfuse3.ModeT(0o100644), pyfuse3.FlagT(os.O_RDWR), USER))
+    call(operations.setattr(entry.st_ino, *times_told(5_000_000), file.fh, USER))
+    call(operations.write(file.fh, 0, b"content"))
+    call(operations.setattr(entry.st_ino, *told(mode=0o100600, ctime=9_000_000), file.fh, USER))
+    call(operations.release(file.fh))
+    assert walk(fs, b"f").data.ctime == 9_000_000
+
+
+def test_a_time_that_finds_no_space_leaves_that_of_the_write(
+    fs: FileSystem, operations: HammerOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, entry = call(operations.create(ROOT, name(b"f"), pyfuse3.ModeT(0o100644), pyfuse3.FlagT(os.O_RDWR), USER))
+    call(operations.setattr(entry.st_ino, *times_told(5_000_000), file.fh, USER))
+    call(operations.write(file.fh, 0, b"content"))
+
+    async def no_room() -> bool:
+        return False
+
+    with monkeypatch.context() as full:
+        full.setattr(fs, "make_room", no_room)
+        full.setattr(fs, "setattr", failing(NoSpaceError()))
+        assert errno_of(operations.setattr(entry.st_ino, *times_told(7_000_000), file.fh, USER)) == errno.ENOSPC
+    call(operations.release(file.fh))
+    assert walk(fs, b"f").data.mtime > 7_000_000
+
+
+def test_the_times_of_what_lost_its_name_while_open_are_not_remembered(operations: HammerOperations) -> None:
+    file, entry = call(operations.create(ROOT, name(b"f"), pyfuse3.ModeT(0o100644), pyfuse3.FlagT(os.O_RDWR), USER))
+    call(operations.write(file.fh, 0, b"content"))
+    call(operations.unlink(ROOT, name(b"f"), USER))
+    call(operations.release(file.fh))
+    call(operations.forget([(entry.st_ino, 1)]))
+    assert not operations._told_times._shown
 
 
 def test_truncating_at_open_clears_suid_for_ordinary_users(fs: FileSystem, operations: HammerOperations) -> None:
