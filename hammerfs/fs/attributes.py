@@ -29,8 +29,8 @@ from hammerfs.ondisk.inode import id_to_uuid
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
 
-
 RELATIME_US = 24 * 3600 * 1_000_000
+"""An access time as old as this moves with the next access, whatever the other times are."""
 
 
 class StatFs(NamedTuple):
