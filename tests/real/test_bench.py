@@ -16,16 +16,13 @@ BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 def test_bench_measures_hammerfs(tmp_path: Path) -> None:
     numbers, work = tmp_path / "numbers.json", tmp_path / "work"
     workloads = "small,directories,parallel,sequential,fsync,sqlite"
-
-    command = [BENCH, "--quick", "--peers", "hammerfs", "--workloads", workloads, "--size", "2048", "--work", work]
-    try:
-        text = run(*command, "--json", numbers)
-    except AssertionError as error:
-        if "dearer than recorded" not in str(error):
-            raise
-        # A machine that is shared may have been slow in one row's moment; what has become dear is so again.
-        text = run(*command, "--json", numbers)
-    (repetition,) = json.loads(numbers.read_text())
+    # Three rounds, whose medians are compared with what was recorded: beside other tests a single one is no measure.
+    text = run(
+        BENCH, "--quick", "--peers", "hammerfs", "--workloads", workloads, "--size", "2048", "--work", work,
+        "--reps", "3", "--json", numbers,
+    )  # fmt: skip
+    repetition, *others = json.loads(numbers.read_text())
+    assert len(others) == 2
     rows = {row["name"]: row for row in repetition["rows"]}
     assert {"mkdir", "mkdir, until unmounted", "create 4 KiB by 4 processes", "fsync append, p99"} <= rows.keys()
     assert {"bare fdatasync, p50", "fsync append, 16 threads to one"} <= rows.keys()
@@ -35,6 +32,6 @@ def test_bench_measures_hammerfs(tmp_path: Path) -> None:
     assert 5 < rows["create 4 KiB"]["requests"] < 7
     assert "No operation costs much more CPU or more requests than was recorded." in text, text
     assert repetition["peak_kib"] > 0
-    assert repetition["failures"] == []
+    assert all(each["failures"] == [] for each in (repetition, *others))
     assert "| SQLite WAL (tx/s) |" in text
     assert list(work.iterdir()) == []
