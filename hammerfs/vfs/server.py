@@ -172,8 +172,9 @@ async def _answer_requests(
             nursery.start_soon(server.serve, control)
         if operations.fs.keep_free and not operations.fs.read_only:
             nursery.start_soon(SpaceKeeper(operations.fs, operations.present_names.forget).run)
-        await nursery.start(unmount_on_signals, partial(unmount, mountpoint))
-        nursery.start_soon(_report_readiness, mountpoint, readiness)
+        leaving = trio.Event()
+        await nursery.start(unmount_on_signals, partial(_leave, mountpoint, leaving))
+        nursery.start_soon(_report_readiness, mountpoint, readiness, leaving)
         await _answer_until_the_end()
         nursery.cancel_scope.cancel()
 
@@ -192,9 +193,23 @@ async def _answer_until_the_end() -> None:
             raise others from None
 
 
-async def _report_readiness(mountpoint: str, readiness: Readiness) -> None:
-    """Ask for the root directory as any user would; in a thread, since the answer has to come from this one."""
-    await trio.to_thread.run_sync(verify_root_answers, mountpoint, abandon_on_cancel=True)
+async def _leave(mountpoint: str, leaving: trio.Event) -> None:
+    leaving.set()
+    await unmount(mountpoint)
+
+
+async def _report_readiness(mountpoint: str, readiness: Readiness, leaving: trio.Event) -> None:
+    """Ask for the root directory as any user would; in a thread, since the answer has to come from this one.
+
+    A root that does not answer ends the server as failed, but not where a signal has unmounted it meanwhile.
+    """
+    try:
+        await trio.to_thread.run_sync(verify_root_answers, mountpoint, abandon_on_cancel=True)
+    except HammerError as failure:
+        if not leaving.is_set():
+            raise
+        log.info("unmounted before it was ready: %s", failure)
+        return
     tune_kernel(mountpoint)
     readiness.ready()
 

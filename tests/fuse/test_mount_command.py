@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,35 @@ HAMMERFS = Path(sys.executable).with_name("hammerfs")
 MKFS = Path(sys.executable).with_name("mkfs_hammer.py")
 SECONDS_MAX = 60
 
+LATE_READINESS = """
+import sys, threading, time, trio
+from hammerfs.cli.main import main
+from hammerfs.errors import HammerError
+from hammerfs.vfs import server
+from hammerfs.vfs.mounttable import mount_at
+
+has_failed = threading.Event()
+
+def verify_too_late(mountpoint, verify=server.verify_root_answers):
+    while mount_at(mountpoint):
+        time.sleep(0.01)
+    try:
+        verify(mountpoint)
+    except HammerError:
+        has_failed.set()
+        raise
+
+async def answer_until_it_failed(answer=server._answer_until_the_end):
+    await answer()
+    while not has_failed.is_set():
+        await trio.sleep(0.01)
+    await trio.sleep(0.1)
+
+server.verify_root_answers = verify_too_late
+server._answer_until_the_end = answer_until_it_failed
+sys.exit(main(sys.argv[1:]))
+"""
+
 Maker = Callable[[], HammerMount]
 
 
@@ -42,9 +71,11 @@ def refusal(*arguments: str | Path, code: int = 2) -> str:
 
 
 @contextmanager
-def foreground(mount: HammerMount, *options: str) -> Iterator[subprocess.Popen[str]]:
+def foreground(
+    mount: HammerMount, *options: str, program: Sequence[str | Path] = (HAMMERFS,)
+) -> Iterator[subprocess.Popen[str]]:
     """A server in the foreground, usable within the block."""
-    command = [HAMMERFS, "mount", "-f", *(("-o", ",".join(options)) if options else ()), mount.image, mount.path]
+    command = [*program, "mount", "-f", *(("-o", ",".join(options)) if options else ()), mount.image, mount.path]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             wait_until_usable(mount, server)
@@ -131,6 +162,16 @@ def test_a_signal_unmounts_cleanly(hammer_mount: Maker, number: int) -> None:
         assert server.wait(SECONDS_MAX) == 0
         assert not mount.is_mounted
     mount.check()
+    mount.mount()
+    assert (mount.path / "file").read_bytes() == b"written " * 10_000
+
+
+def test_a_signal_before_readiness_was_told_unmounts_cleanly_too(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    with foreground(mount, program=[sys.executable, "-c", LATE_READINESS]) as server:
+        (mount.path / "file").write_bytes(b"written " * 10_000)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(SECONDS_MAX) == 0
     mount.mount()
     assert (mount.path / "file").read_bytes() == b"written " * 10_000
 
