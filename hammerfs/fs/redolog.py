@@ -14,9 +14,8 @@ that the state recovered by UNDO lacks.  Four rules see to it:
   written.  The state before must not see it twice: the copy hides behind a jump of the sequence numbers, which ends the
   range for a recovery that starts at the old first_offset.
 
-So no REDO_SYNC ever points in front of the range it stands in.  TERM records are of use only there, to tell what in
-the extension was committed; none is written, and none could confuse a reader that matches them as the original does
-(docs/recovery.md).
+So no REDO_SYNC ever points in front of the range it stands in.  TERM records tell what was committed of REDO there;
+a flush lays them down as the original does, for whoever reads the FIFO, and no recovery ever depends on one of ours.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import NamedTuple
 from hammerfs.fs.births import creation_of, tell
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.records import EntryRecord
-from hammerfs.ondisk.constants import REDO_CREATE, REDO_TOUCH, REDO_WRITE
+from hammerfs.ondisk.constants import REDO_CREATE, REDO_TERM_TRUNC, REDO_TERM_WRITE, REDO_TOUCH, REDO_WRITE
 from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX, RedoBody
 from hammerfs.store.undo import UndoFifo, redo_write_size
 
@@ -219,6 +218,14 @@ class RedoJournal:
         self.holders.pop(inode, None)
         if log.captured:
             self._in_group.append(log)
+
+    def note_written(self, inode: Inode, offset: int, size: int) -> None:
+        """A flush commits a data record of a file with REDO in the FIFO (`hammer_inode.c: TERM_WRITE`)."""
+        self._undo.append_redo(RedoBody(inode.obj_id, offset, size, REDO_TERM_WRITE, inode.localization, b""))
+
+    def note_truncated(self, inode: Inode, offset: int) -> None:
+        """A flush has ended all data records from `offset` on of such a file (`hammer_inode.c: TERM_TRUNC`)."""
+        self._undo.append_redo(RedoBody(inode.obj_id, offset, 0, REDO_TERM_TRUNC, inode.localization, b""))
 
     def forget(self, inode: Inode) -> None:
         """What the FIFO says of an inode is of no more use: it never reached the disk, and another one has its name."""

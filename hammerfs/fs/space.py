@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from hammerfs.errors import NoSpaceError
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, NODE_SIZE, RECORD_ZONES
+from hammerfs.ondisk.fifo import REDO_OVERHEAD
 from hammerfs.store.blockmap import Blockmap
 from hammerfs.store.rootvolume import RootVolume
 
-_UNDO_PER_RECORD = NODE_SIZE + 10 * 40
-"""UNDO bytes of a record that dirties a node of its own: the node, in records of one sector each."""
+_UNDO_PER_RECORD = NODE_SIZE + 10 * 40 + REDO_OVERHEAD
+"""FIFO bytes of a record that dirties a node of its own: the node, in records of one sector each, and a TERM."""
 _RECORDS_MAX = 4096
 """Bound of one flush group: what is captured at one go must not hold up the event loop."""
 _RECORDS_MIN = 128

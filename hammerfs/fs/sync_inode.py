@@ -59,6 +59,7 @@ class InodeSync:
         self._inode = inode
         self._taken: InodeCapture = inode.capture
         self._exhausted = exhausted
+        self._journal = ctx.redo if inode.capture.promised else None
         self._nohistory = ctx.options.nohistory or inode.nohistory
         self._time = ctx.clock() // 1_000_000
         self.records = 0
@@ -71,6 +72,8 @@ class InodeSync:
         cut = 0 if taken.delete else taken.truncate_at
         if cut is not None:
             yield from self._delete_from(cut)
+            if self._journal is not None and not (taken.delete or self.would_block):
+                self._journal.note_truncated(inode, cut)
         if not taken.delete:
             yield from self._sync_data()
             for (rec_type, key), data in taken.general.items():
@@ -180,6 +183,8 @@ class InodeSync:
             for raw in list(self._data_records(record.start, stop)):
                 end_record(ctx, self._tid, raw, nohistory=self._nohistory)
         length = record.end - record.start
+        if self._journal is not None:
+            self._journal.note_written(inode, record.start, length)
         ctx.blockmap.finalize(record.data_offset, length)
         localization = inode.localization | LOCALIZE_MISC
         element = record_element(

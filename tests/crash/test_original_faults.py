@@ -70,7 +70,7 @@ def test_point_2_a_rename_whose_halves_land_one_by_one_tears() -> None:
 
 
 def test_point_3_redo_in_front_of_the_range_runs_old_writes_again() -> None:
-    """Each range leads back to the oldest REDO there is, and nothing tells what was committed meanwhile."""
+    """Each range leads back to the oldest REDO there is, and a TERM is matched by the exact offset alone."""
     syncs: list[Offset] = []
     original = UndoFifo.append_redo_sync
 
@@ -87,6 +87,7 @@ def test_point_3_redo_in_front_of_the_range_runs_old_writes_again() -> None:
         redo_points.test_point_3_an_old_write_does_not_run_over_a_newer_one,
         mock.patch.object(UndoFifo, "append_redo_sync", append_redo_sync),
         mock.patch.object(RedoJournal, "carry_over", carry_over),
+        mock.patch("hammerfs.fs.redo._covers", lambda term, write: term.offset == write.offset),
     )
 
 
