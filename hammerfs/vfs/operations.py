@@ -13,7 +13,7 @@ except where only root gets in (`private`):
 - suid and sgid bits: cleared by a SETATTR of its own before a write, truncate or chown reaches us.  The one exception
   is O_TRUNC, which comes as a flag of OPEN, so `open` clears them.
 
-**What the kernel is told not to ask.**  `flush` and `access` are not implemented, `getxattr` and its kin only with the
+**What the kernel is told not to ask.**  `flush` is not implemented, `getxattr` and its kin only with the
 `xattr` option (`XattrOperations`): pyfuse3 answers ENOSYS once and the kernel does not come back.  Names, absent names
 and attributes may be cached for a day (`attributes.CACHE_SECONDS`).
 """
@@ -81,6 +81,7 @@ _ROOM_TRIES: Final = 2
 _REQUESTS_BY_NAME: Final = {"lookup", "create", "mknod", "mkdir", "symlink", "unlink", "rmdir", "rename", "readdir"}
 """Requests about a name in a directory, not about the directory itself."""
 _SUID_SGID: Final = stat.S_ISUID | stat.S_ISGID
+_ANY_EXECUTE: Final = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 
 def _request(handler: _Handler[_P, _R]) -> _AsyncHandler[_P, _R]:
@@ -342,6 +343,15 @@ class HammerOperations(pyfuse3.Operations):
     @_request
     def statfs(self, ctx: RequestContext) -> StatvfsData:
         return statvfs(self.fs.statfs())
+
+    @_request
+    def access(self, inode: InodeT, mode: ModeT, ctx: RequestContext) -> bool:
+        """Comes of access(2) and chdir(2) where the kernel checks nothing: root may all but run what nobody may."""
+        target = self.inode_of(inode)
+        is_file = target.data.obj_type == OBJTYPE_REGFILE
+        if mode & os.W_OK and target.read_only and (is_file or target.is_directory):
+            raise ReadOnlyError("the past is read-only")
+        return not (mode & os.X_OK and is_file and not target.data.mode & _ANY_EXECUTE)
 
     # --- contents -------------------------------------------------------------------------------
     @_request

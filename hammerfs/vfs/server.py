@@ -172,9 +172,8 @@ async def _answer_requests(
             nursery.start_soon(server.serve, control)
         if operations.fs.keep_free and not operations.fs.read_only:
             nursery.start_soon(SpaceKeeper(operations.fs, operations.present_names.forget).run)
-        leaving = trio.Event()
-        await nursery.start(unmount_on_signals, partial(_leave, mountpoint, leaving))
-        nursery.start_soon(_report_readiness, mountpoint, readiness, leaving)
+        await nursery.start(unmount_on_signals, partial(unmount, mountpoint))
+        nursery.start_soon(_report_readiness, mountpoint, readiness)
         await _answer_until_the_end()
         nursery.cancel_scope.cancel()
 
@@ -193,22 +192,18 @@ async def _answer_until_the_end() -> None:
             raise others from None
 
 
-async def _leave(mountpoint: str, leaving: trio.Event) -> None:
-    leaving.set()
-    await unmount(mountpoint)
-
-
-async def _report_readiness(mountpoint: str, readiness: Readiness, leaving: trio.Event) -> None:
+async def _report_readiness(mountpoint: str, readiness: Readiness) -> None:
     """Ask for the root directory as any user would; in a thread, since the answer has to come from this one.
 
-    A root that does not answer ends the server as failed, but not where a signal has unmounted it meanwhile.
+    A root that does not answer ends the server as failed, but not where it is unmounted already: it may have users,
+    whom it serves to the end.
     """
     try:
         await trio.to_thread.run_sync(verify_root_answers, mountpoint, abandon_on_cancel=True)
-    except HammerError as failure:
-        if not leaving.is_set():
+    except HammerError:
+        if mount_at(mountpoint) is not None:
             raise
-        log.info("unmounted before it was ready: %s", failure)
+        readiness.ready(f"{mountpoint}: unmounted again before it could be used")
         return
     tune_kernel(mountpoint)
     readiness.ready()

@@ -176,6 +176,19 @@ def test_a_signal_before_readiness_was_told_unmounts_cleanly_too(hammer_mount: M
     assert (mount.path / "file").read_bytes() == b"written " * 10_000
 
 
+def test_whoever_uses_what_was_unmounted_before_it_was_ready_is_served_to_the_end(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    with foreground(mount, program=[sys.executable, "-c", LATE_READINESS]) as server:
+        with (mount.path / "file").open("wb") as file:
+            run("fusermount3", "-u", "-z", mount.path)
+            assert server.stderr is not None
+            assert any("before it could be used" in line for line in server.stderr), "it was ready too early"
+            file.write(b"written " * 10_000)
+        assert server.wait(SECONDS_MAX) == 0
+    mount.mount()
+    assert (mount.path / "file").read_bytes() == b"written " * 10_000
+
+
 def test_a_signal_while_files_are_open_frees_the_mount_point_and_lets_users_finish(hammer_mount: Maker) -> None:
     mount = hammer_mount()
     with foreground(mount) as server:

@@ -274,6 +274,33 @@ def test_the_past_keeps_the_permissions_it_had_and_cannot_be_changed(history: tu
     assert sorted(os.listdir(past)) == ["all", "file"]
 
 
+@pytest.mark.parametrize("options", [[], ["default_permissions"]])
+def test_access_tells_root_what_it_may(hammer_mount: Callable[[], HammerMount], options: list[str]) -> None:
+    """Nobody runs what no x bit allows to; all else is allowed, but to change the past."""
+    mount = hammer_mount()
+    mount.mount(*options)
+    secret, folder = mount.path / "secret", mount.path / "folder"
+    secret.write_bytes(b"x")
+    secret.chmod(0o000)
+    folder.mkdir(mode=0o000)
+    assert os.access(secret, os.R_OK | os.W_OK)
+    assert not os.access(secret, os.X_OK)
+    secret.chmod(0o001)
+    assert os.access(secret, os.R_OK | os.W_OK | os.X_OK)
+    assert os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+    moment = hammerfs("synctid", mount.path).split()[-1]
+    past = mount.path / f"@@{moment}"
+    secret.chmod(0o600)
+    assert os.access(past / "secret", os.R_OK | os.X_OK)
+    if not options:  # the kernel knows modes, and nothing of the past
+        assert not os.access(past / "secret", os.W_OK)
+        assert not os.access(past / "folder", os.W_OK)
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'cd "$1/folder" && pwd', "sh", mount.path], capture_output=True, check=False
+    )
+    assert done.returncode == 0
+
+
 # --- pseudo file systems ------------------------------------------------------------------------
 def test_there_is_no_way_out_of_a_pfs(golden_image: Callable[[str], Path], open_folder: Path) -> None:
     """Mounted by itself it is a whole tree: its root is the top, and no name leads out or back to it."""
