@@ -115,7 +115,8 @@ def _outcome(words: bytes, child: int) -> str:
         report = json.loads(words)
         if report["ready"]:
             return str(report["sentence"])
-        os.waitpid(child, 0)  # no process of ours is left when the command returns
+        if not report["serves_on"]:
+            os.waitpid(child, 0)  # no process of ours is left when the command returns
         raise StartError(report["sentence"], report["exit_code"])
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -138,19 +139,26 @@ def _be_the_server(serve: Serve, report: int, log_file: Path | None) -> NoReturn
 
 
 def _serve_and_report(serve: Serve, report: int, log_file: Path | None) -> int:
-    def send(*, ready: bool, sentence: str, exit_code: int = 0) -> None:
-        words = json.dumps({"ready": ready, "sentence": sentence, "exit_code": exit_code})
+    def send(*, ready: bool, sentence: str, exit_code: int = 0, serves_on: bool = True) -> None:
+        words = json.dumps({"ready": ready, "sentence": sentence, "exit_code": exit_code, "serves_on": serves_on})
         with suppress(BrokenPipeError):  # the parent was killed, the server need not be
             os.write(report, words.encode())
         os.close(report)
 
-    def announce(message: str) -> None:
-        # First the terminal: whoever reads our parent's output to its end would wait for us otherwise.
+    def leave_terminal() -> None:
+        # Before the report: whoever reads our parent's output to its end would wait for us otherwise.
         _flush_standard_streams()
         _point_at_nothing(1, 2)
+
+    def announce(message: str) -> None:
+        leave_terminal()
         send(ready=True, sentence=message)
 
-    readiness = Readiness(announce)
+    def refuse(sentence: str) -> None:
+        leave_terminal()
+        send(ready=False, sentence=sentence, exit_code=EXIT_FAILURE)
+
+    readiness = Readiness(announce, refuse)
     try:
         configure_log(log_file, SystemLog(SYSLOG_SOCKET))
         with stack_dumps_on_signal():
@@ -164,7 +172,7 @@ def _serve_and_report(serve: Serve, report: int, log_file: Path | None) -> int:
         elif readiness.is_reported:
             log.critical("%s", sentence)
     if not readiness.is_reported:
-        send(ready=False, sentence=sentence, exit_code=exit_code or EXIT_FAILURE)
+        send(ready=False, sentence=sentence, exit_code=exit_code or EXIT_FAILURE, serves_on=False)
     return exit_code
 
 

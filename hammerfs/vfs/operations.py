@@ -351,7 +351,7 @@ class HammerOperations(pyfuse3.Operations):
         is_file = target.data.obj_type == OBJTYPE_REGFILE
         if mode & os.W_OK and target.read_only and (is_file or target.is_directory):
             raise ReadOnlyError("the past is read-only")
-        return not (mode & os.X_OK and is_file and not target.data.mode & _ANY_EXECUTE)
+        return not (mode & os.X_OK and not target.is_directory and not target.data.mode & _ANY_EXECUTE)
 
     # --- contents -------------------------------------------------------------------------------
     @_request

@@ -31,11 +31,12 @@ _DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 class Readiness:
     """Told by the server when the file system can be used; tells whoever waits for it, once.
 
-    is_reported: whether `ready` was called.
+    is_reported: whether `ready` or `missed` was called.
     """
 
-    def __init__(self, announce: Callable[[str], None]) -> None:
+    def __init__(self, announce: Callable[[str], None], refuse: Callable[[str], None] | None = None) -> None:
         self._announce = announce
+        self._refuse = refuse
         self.is_reported = False
 
     def ready(self, message: str = "") -> None:
@@ -43,6 +44,14 @@ class Readiness:
         assert not self.is_reported, "ready was reported twice"
         self.is_reported = True
         self._announce(message)
+
+    def missed(self, sentence: str) -> None:
+        """It will never be, though the server goes on for those who use it already; `sentence` says why."""
+        assert not self.is_reported, "it was ready"
+        self.is_reported = True
+        log.warning("%s", sentence)
+        if self._refuse is not None:
+            self._refuse(sentence)
 
 
 def notify_service_manager(state: str) -> None:

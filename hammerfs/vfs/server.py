@@ -203,7 +203,7 @@ async def _report_readiness(mountpoint: str, readiness: Readiness) -> None:
     except HammerError:
         if mount_at(mountpoint) is not None:
             raise
-        readiness.ready(f"{mountpoint}: unmounted again before it could be used")
+        readiness.missed(f"{mountpoint}: unmounted again before it could be used")
         return
     tune_kernel(mountpoint)
     readiness.ready()

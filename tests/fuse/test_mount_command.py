@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -185,6 +186,26 @@ def test_whoever_uses_what_was_unmounted_before_it_was_ready_is_served_to_the_en
             assert any("before it could be used" in line for line in server.stderr), "it was ready too early"
             file.write(b"written " * 10_000)
         assert server.wait(SECONDS_MAX) == 0
+    mount.mount()
+    assert (mount.path / "file").read_bytes() == b"written " * 10_000
+
+
+def test_a_mount_in_the_background_fails_where_somebody_unmounts_it_before_it_is_ready(hammer_mount: Maker) -> None:
+    """Whoever goes on by its exit code would write below the mount point."""
+    mount = hammer_mount()
+    command = [sys.executable, "-c", LATE_READINESS, "mount", mount.image, mount.path]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as mounting:
+        wait_until_usable(mount, mounting)
+        with (mount.path / "file").open("wb") as file:
+            run("fusermount3", "-u", "-z", mount.path)
+            told = mounting.communicate(timeout=SECONDS_MAX)[1]
+            assert mounting.returncode == 2
+            assert "before it could be used" in told
+            file.write(b"written " * 10_000)
+    deadline = time.monotonic() + SECONDS_MAX
+    while subprocess.run([HAMMERFS, "check", mount.image], capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline, "its server still has the image, or left it damaged"
+        time.sleep(0.1)
     mount.mount()
     assert (mount.path / "file").read_bytes() == b"written " * 10_000
 

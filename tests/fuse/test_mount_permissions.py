@@ -283,6 +283,8 @@ def test_access_tells_root_what_it_may(hammer_mount: Callable[[], HammerMount], 
     secret.write_bytes(b"x")
     secret.chmod(0o000)
     folder.mkdir(mode=0o000)
+    os.mkfifo(mount.path / "fifo", 0o600)
+    assert not os.access(mount.path / "fifo", os.X_OK)
     assert os.access(secret, os.R_OK | os.W_OK)
     assert not os.access(secret, os.X_OK)
     secret.chmod(0o001)
