@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 from small_filesystem import fresh, make, mount, recorded, walk
 from test_filesystem_crash import flush_in_one_cycle
 from test_redo_crash import fast_file, fast_fsync
 
 from hammerfs.device.recording import drop_all, keep_all
+from hammerfs.fs.cycle import Cycle
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import Offset
 from hammerfs.ondisk.constants import (
@@ -69,6 +72,22 @@ def test_a_flush_terminates_what_fsyncs_laid(version: int) -> None:
         (*identity, REDO_TERM_TRUNC, 81_920, 0),
     }
     assert bodies.index(next(body for body in bodies if body.flags == REDO_TERM_TRUNC)) > 2
+
+
+def test_a_truncation_that_is_cut_short_is_not_terminated() -> None:
+    """Its rest is left to later groups, with nothing of it in the FIFO by then."""
+    fs = mount(fresh())
+    fast_file(fs, b"f", b"x" * 100_000)
+    start = laid_until_now(fs)
+    fs.setattr(walk(fs, b"f"), size=0)
+    fast_fsync(fs, b"f")
+    with (
+        mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 1),
+        mock.patch.object(Cycle, "should_cut_short", return_value=True),
+    ):
+        flush_in_one_cycle(fs)
+        assert walk(fs, b"f").disk_end > 0, "it was not cut short"
+    assert not [body for body in redo_since(fs, start) if body.flags in _TERMS]
 
 
 def test_a_removed_file_is_not_terminated() -> None:
