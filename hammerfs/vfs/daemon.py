@@ -66,7 +66,8 @@ class StartError(HammerError):
 def run_in_background(serve: Serve, log_file: Path | None = None) -> str:
     """Run `serve` in a process of its own and return when it is ready, with the message it gave.
 
-    Raises StartError when it did not get that far; nothing of it runs then any more.  Ctrl-C meanwhile ends it, too.
+    Raises StartError when it did not get that far; nothing of it runs then any more, but where the file system was
+    unmounted before it was ready and has users, who are served.  Ctrl-C meanwhile ends it, too.
     Call it while there is one thread and neither trio nor pyfuse3 runs.  `serve` runs in "/": give it absolute paths.
     Its log goes to `log_file`, else to syslog.
     """
