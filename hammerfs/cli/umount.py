@@ -7,10 +7,12 @@ this command waits for the server's end, and tells when that was not a good one.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import select
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -21,6 +23,8 @@ from hammerfs.vfs.mounttable import FILESYSTEM_KIND, Mount, mount_at, mounts
 from hammerfs.vfs.serverfile import ServerNote, note_path, read_note
 
 EXIT_UNFLUSHED: Final = 1
+GLANCE_SECONDS: Final = 1.0
+"""Whoever just looks, as `hammer iostats` does, holds a mount for an instant; busy for longer, it is in use."""
 PATIENCE_SECONDS: Final = 5
 """After this long the user is told what is being waited for."""
 
@@ -103,9 +107,15 @@ def _watch(note: ServerNote) -> int | None:
 
 def _unmount(mounted: Mount) -> None:
     command = [program("fusermount3"), "-u", "--", mounted.path]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0:
-        raise UnmountError(f"cannot unmount {mounted.path}: {complaint(done)}")
+    deadline = time.monotonic() + GLANCE_SECONDS
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode == 0:
+            return
+        reason = complaint(done)
+        if reason != os.strerror(errno.EBUSY) or time.monotonic() >= deadline:
+            raise UnmountError(f"cannot unmount {mounted.path}: {reason}")
+        time.sleep(0.05)
 
 
 def _wait(watch: int, pid: int, mountpoint: str) -> None:

@@ -154,6 +154,18 @@ def test_umount_of_a_busy_mount_leaves_it_alone(hammer_mount: Maker) -> None:
     assert (mount.path / "file").read_bytes() == b"still works"
 
 
+def test_umount_waits_for_who_just_looks(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    with (mount.path / "file").open("wb") as file:
+        unmounting = subprocess.Popen([HAMMERFS, "umount", mount.path])
+        time.sleep(0.3)
+        file.write(b"looked")
+    assert unmounting.wait(SECONDS_MAX) == 0
+    mount.mount()
+    assert (mount.path / "file").read_bytes() == b"looked"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_unmounts_cleanly(hammer_mount: Maker, number: int) -> None:
     mount = hammer_mount()
