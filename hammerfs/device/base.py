@@ -45,6 +45,9 @@ class Device(Protocol):
     def prefetch(self, offset: int, size: int) -> None:
         """Hint that a range will be read soon; may do nothing and never fails."""
 
+    def begin_writing(self, offset: int, size: int) -> None:
+        """Hint that a range was written for which a barrier will soon be waited; may do nothing and never fails."""
+
     def close(self) -> None:
         """Give the device back; closing twice is allowed.  Closing is no barrier."""
 

@@ -7,12 +7,13 @@ image file keeps its length, and what fdatasync leaves out (its own times) nobod
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hammerfs.device.base import FailureLatch
 from hammerfs.device.locking import lock
@@ -20,7 +21,20 @@ from hammerfs.errors import BusyError, DeviceError, UsageError
 from hammerfs.ondisk.crc import Buffer
 
 _BLKGETSIZE64 = 0x80081272
+_SYNC_FILE_RANGE_WRITE = 2
+"""From fcntl.h.  Python's `os` has no sync_file_range(2)."""
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if os.sysconf("SC_IOV_MAX") > 0 else 16
+
+
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """What starts the writing of a range, as the C library has it: descriptor, offset, size, flags."""
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function
+
+
+_begin_writing = _sync_file_range()
 
 
 class FileDevice:
@@ -100,6 +114,10 @@ class FileDevice:
     def prefetch(self, offset: int, size: int) -> None:
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._fd, self._base + offset, size, os.POSIX_FADV_WILLNEED)
+
+    def begin_writing(self, offset: int, size: int) -> None:
+        if _begin_writing is not None:
+            _begin_writing(self._fd, self._base + offset, size, _SYNC_FILE_RANGE_WRITE)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -80,6 +80,9 @@ class PagedDevice(ABC):
     def prefetch(self, offset: int, size: int) -> None:  # noqa: B027 -- memory has nothing to fetch
         pass
 
+    def begin_writing(self, offset: int, size: int) -> None:  # noqa: B027 -- memory has nowhere to write to
+        pass
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the device holds."""

@@ -42,5 +42,8 @@ class PassingDevice:
     def prefetch(self, offset: int, size: int) -> None:
         self._lower.prefetch(offset, size)
 
+    def begin_writing(self, offset: int, size: int) -> None:
+        self._lower.begin_writing(offset, size)
+
     def close(self) -> None:
         self._lower.close()

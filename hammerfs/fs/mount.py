@@ -336,6 +336,8 @@ class FileSystem:
             raise
         self.bytes_written += written
         self._relieve()
+        if inode.redo is not None and self._fsync is not None:
+            self._fsync.anticipate(inode, self.options.fsync_mode)
         return written
 
     def _judge(self, error: DeviceError) -> None:

@@ -7,8 +7,8 @@ that the state recovered by UNDO lacks.  Four rules see to it:
 
 - Every group captures all files with operations in the FIFO, so a cycle commits whatever was laid before its capture.
 - While a cycle is written but not closed nothing is laid: fsync waits for its end.
-- All operations of one fsync are laid in one step, and each of their records but the last says that more follow.  Those
-  at the end of the range after which nothing follows are the beginning of an fsync that was not acknowledged.
+- What a file lacks is laid in one step, and each of the records but the last says that more follow.  Those at the end
+  of the range after which nothing follows are the beginning of what no fsync was acknowledged for.
 - The header that closes a cycle moves first_offset past all that was laid.  What was laid after the capture is lacked
   by the new state too, so it is laid once more behind the new first_offset, and is durable before that header is
   written.  The state before must not see it twice: the copy hides behind a jump of the sequence numbers, which ends the
@@ -66,9 +66,22 @@ class RedoLog:
     serial -- of the journal's laying that included the newest operation
     birth -- the file's only name, while its creation is among `recent` and laid
     born -- how many operations were laid with that; their times are the creation's, those of later ones are not told
+    writes -- since the last fsync; writes_before -- between that and the one before it
     """
 
-    __slots__ = ("base_seq", "birth", "born", "captured", "laid", "overflowed", "recent", "serial", "unlaid_bytes")
+    __slots__ = (
+        "base_seq",
+        "birth",
+        "born",
+        "captured",
+        "laid",
+        "overflowed",
+        "recent",
+        "serial",
+        "unlaid_bytes",
+        "writes",
+        "writes_before",
+    )
 
     def __init__(self, base_seq: int) -> None:
         self.base_seq = base_seq
@@ -80,6 +93,8 @@ class RedoLog:
         self.serial = 0
         self.birth: EntryRecord | None = None
         self.born = 0
+        self.writes = 0
+        self.writes_before = 0
 
     @classmethod
     def of_new(cls, inode: Inode, base_seq: int, content: bytes) -> RedoLog:
@@ -99,11 +114,21 @@ class RedoLog:
 
         A database writes pages of which little has changed: pieces that were the same are left out.
         """
+        self.writes += 1
         if replaced is None or len(replaced) != len(data) or len(data) <= REDO_PAYLOAD_MAX:
             self.note(offset, data)
             return
         for start, end in _changed_pieces(replaced, data):
             self.note(offset + start, data[start:end])
+
+    def fsynced(self) -> None:
+        """The file is fsynced, now."""
+        self.writes_before = self.writes
+        self.writes = 0
+
+    def is_fsync_next(self) -> bool:
+        """Whether the file has been written as often as it was before the last fsync."""
+        return self.writes == self.writes_before
 
     def note(self, offset: int, data: bytes, flags: int = REDO_WRITE) -> None:
         """An operation of the front end."""

@@ -295,8 +295,10 @@ class UndoFifo:
         self._advance(start, start + len(record))
         return place
 
-    def flush(self) -> int:
+    def flush(self, *, begin: bool = False) -> int:
         """Write what was laid down since the last flush, oldest first; returns the bytes written.  No barrier.
+
+        `begin`: the device is to begin with it before there is one.
 
         The buffer still being filled stays in memory.  Of a buffer written before, only the sectors from the one that
         was then unfinished on are written again.
@@ -307,7 +309,7 @@ class UndoFifo:
         for base, (buffer, start, end) in self._dirty.items():
             place = self._to_zone2(base) + start
             if run and place != run_end:
-                self._volumes.write_vector(run_start, run)
+                self._write(run_start, run_end, run, begin)
                 run = []
             if not run:
                 run_start = run_end = place
@@ -315,9 +317,14 @@ class UndoFifo:
             run_end += end - start
             written += end - start
         if run:
-            self._volumes.write_vector(run_start, run)
+            self._write(run_start, run_end, run, begin)
         self._dirty.clear()
         return written
+
+    def _write(self, start: Offset, end: Offset, run: list[Buffer], begin: bool) -> None:
+        self._volumes.write_vector(start, run)
+        if begin:
+            self._volumes.begin_writing(start, end - start)
 
     def clear_history(self) -> None:
         """Begin a new cycle: from here on every range is logged again."""

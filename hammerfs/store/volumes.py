@@ -219,6 +219,11 @@ class VolumeSet:
         volume, place = self._locate(offset, size)
         volume.device.prefetch(place, size)
 
+    def begin_writing(self, offset: Offset, size: int) -> None:
+        """Hint that a range was written for which a barrier will soon be waited."""
+        volume, place = self._locate(offset, size)
+        volume.device.begin_writing(place, size)
+
     def close(self) -> None:
         """Close every device, whatever happens to one of them.  Closing is no barrier."""
         with contextlib.ExitStack() as stack:

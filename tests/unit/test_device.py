@@ -52,6 +52,7 @@ def test_holes_read_as_zeros_and_writes_read_back(make: Make) -> None:
     device.write(SIZE - 4, b"tail")
     device.barrier()
     device.prefetch(0, SIZE)
+    device.begin_writing(0, SIZE)
     assert device.read(99, 5) == b"\0abc\0"
     assert device.read(16384 - 3, 8) == b"\000123456\0"
     assert device.read(SIZE - 4, 4) == b"tail"

@@ -155,6 +155,7 @@ def test_references_beyond_a_volume_are_corruption(offset: int, size: int) -> No
         lambda: volumes.write(place, bytes(size)),
         lambda: volumes.write_vector(place, [bytes(size)]),
         lambda: volumes.prefetch(place, size),
+        lambda: volumes.begin_writing(place, size),
     ):
         with pytest.raises(CorruptionError, match=f"{place:016x}"):
             action()
