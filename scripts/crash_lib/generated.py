@@ -256,6 +256,7 @@ def deterministic(seed: int) -> Iterator[None]:
             mock.patch("hammerfs.ops.administer_volumes._WRITE_BYTES", BIGBLOCK_SIZE),
             mock.patch("trio.to_thread.run_sync", _aside),
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+            mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
             mock.patch("hammerfs.store.datablocks.SPILL_BYTES", 100_000),
             mock.patch.object(BarrierRunner, "run", _slow_barrier),
             mock.patch.object(BarrierRunner, "run_in_thread", _slow_barrier),

@@ -134,6 +134,7 @@ def full_flush_workload(version: int, count: int, seed: int, steps: int = 90) ->
         mock.patch("hammerfs.fs.flusher._STRETCH_SECONDS", 0.0),
         mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 2),
         mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+        mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
         mock.patch("hammerfs.store.datablocks.SPILL_BYTES", 100_000),
     ):
         trio.run(main)
@@ -433,6 +434,7 @@ def test_point_5_size_and_data_of_a_file_that_was_never_fsynced_become_visible_t
     start = len(log.entries)
     with (
         mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+        mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
         mock.patch("hammerfs.store.datablocks.SPILL_BYTES", 40_000),
     ):
         for number in range(1, 5):

@@ -358,6 +358,7 @@ def small_stretches() -> Iterator[None]:
         mock.patch("hammerfs.fs.flusher._STRETCH_SECONDS", 0.0),
         mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", 2),
         mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+        mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
         mock.patch("hammerfs.store.datablocks.SPILL_BYTES", 100_000),
     ):
         yield

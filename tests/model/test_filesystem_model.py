@@ -37,6 +37,7 @@ class FileSystemAgainstModel(TwinMachine):
             version,
             mock.patch("hammerfs.fs.sync_inode._RECORDS_PER_STRETCH", stretch),
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+            mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
             mock.patch.object(
                 Cycle, "should_cut_short", mock.Mock(side_effect=lambda: stop and exhausted.random() < 0.5)
             ),
@@ -92,7 +93,11 @@ def test_operations_between_any_two_yield_points_of_the_flusher(steps: list[Step
             twin.release_all()
             await fs.close()
 
-    with gated(), mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2):
+    with (
+        gated(),
+        mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+        mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
+    ):
         trio.run(main)
     assert fs.failure is None
     assert_settled(fs)

@@ -51,6 +51,7 @@ class MaintenanceAgainstModel(TwinMachine):
         self.begin(
             version,
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+            mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
             mock.patch("hammerfs.ops.prune._BATCH", self.source.choice([1, 7, 128])),
             mock.patch("hammerfs.ops.dedup._ENTRIES_MIN", 3),
             mock.patch("hammerfs.ops.reblock._BATCH", self.source.choice([1, 7, 64])),
@@ -223,6 +224,7 @@ def test_maintenance_between_any_two_operations_and_steps_of_the_flusher(
         gated(),
         mock.patch("hammerfs.fs.work._STRETCH_SECONDS", 0.0),
         mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+        mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
         mock.patch("hammerfs.ops.prune._BATCH", 3),
         mock.patch("hammerfs.ops.reblock._BATCH", 3),
     ):

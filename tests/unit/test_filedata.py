@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 import trio
+from flusher_control import running
 from small_filesystem import (
     assert_clean,
     assert_settled,
@@ -99,6 +100,25 @@ def replaced(scarce: Exhausted, records: int) -> tuple[list[MemoryDevice], FileS
     fs.write(inode, 0, blocks(6, 2))
     flush_one_group(fs, scarce, records)
     return devices, fs
+
+
+@pytest.mark.trio
+async def test_a_file_that_is_fsynced_keeps_more_of_what_it_writes_over_and_over() -> None:
+    """Laid down would be what soon is written again, and the fsync would wait for it."""
+    fs = mount(fresh())
+    async with running(fs):
+        fsynced, other = make(fs, fs.root, b"f", b"x"), make(fs, fs.root, b"g", b"x")
+        await fs.fsync(fsynced)
+        with (
+            mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+            mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 4),
+        ):
+            laid = []
+            for number in range(5):
+                for inode in (fsynced, other):
+                    fs.write(inode, number * BLOCK, blocks(1, number))
+                laid.append((len(fsynced.records), len(other.records)))
+        assert laid == [(0, 0), (0, 0), (0, 3), (0, 3), (5, 3)]
 
 
 def test_a_truncation_to_the_size_there_is_changes_nothing() -> None:
