@@ -17,7 +17,7 @@ LEFT_OUT = (", until unmounted", ", p50", ", p99", "beyond bare", "longest", "ba
 RATIO_MIN, RATIO_MAX = 0.05, 100.0
 """Ratios beyond are drawn at the edge, with their number."""
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
-COLOURS = {"hammerfs": "#c0392b", "ntfs-3g": "#7f8c8d", "ext4": "#b8c4ce", "passthrough": "#8e7cc3"}
+COLOURS = {"hammerfs": "#c0392b", "ntfs-3g": "#7f8c8d", "ext4": "#b8c4ce", "passthrough": "#8e7cc3", "s3ql": "#16a085"}
 OTHER_COLOUR = "#2c3e50"
 
 

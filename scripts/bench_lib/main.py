@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench_lib import aged, chart, data, durable, growth, guard, history, metadata, programs
 from bench_lib.measure import MIB, Bench
-from bench_lib.peers import BASE, EXAMPLE_VARIABLE, HAMMERFS, KINDS, BenchError, Kind, Peer
+from bench_lib.peers import BASE, EXAMPLE_VARIABLE, HAMMERFS, KINDS, S3QL_VARIABLE, BenchError, Kind, Peer, is_mounted
 from bench_lib.report import Repetition, Report
 
 WORKLOADS: dict[str, Callable[[Bench], None]] = {
@@ -49,7 +49,8 @@ image in each round; files, fsyncs and bytes are the same for all. Rows called c
 emptied kernel caches. Ratios are to {BASE}. Without --peers, all that are installed take part:
 {", ".join(name for name in KINDS if not KINDS[name].only_by_name)} (Debian packages fuse2fs, ntfs-3g and
 e2fsprogs; ext4 on a loop device is the kernel's own and needs root). hammerfs-pure is hammerfs that does not run
-compiled modules, passthrough is pyfuse3's example of that name, whose file the environment's {EXAMPLE_VARIABLE} names.
+compiled modules, passthrough is pyfuse3's example of that name, whose file the environment's {EXAMPLE_VARIABLE} names,
+s3ql keeps its data in a folder of the disk, and its programs are on PATH or in the folder that {S3QL_VARIABLE} names.
 The workload history measures those that keep one; it, growth and aged, which fills the image, run when they are named.
 With --quick, what hammerfs' operations cost is compared with scripts/bench_lib/recorded.json: CPU by wide bounds,
 requests by narrow ones; exit status 1 when one costs much more.
@@ -126,6 +127,9 @@ def run_workloads(bench: Bench, names: Sequence[str], repetition: Repetition) ->
     for name in names:
         bench.folder = top / name
         try:
+            # After one that failed there may be no mount any more, and this would measure the disk below.
+            if not is_mounted(top):
+                raise BenchError("it is not mounted")
             bench.folder.mkdir()
             WORKLOADS[name](bench)
             if name not in BY_NAME:  # removing what they made would take as long as they did

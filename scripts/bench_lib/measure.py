@@ -138,6 +138,11 @@ class Bench:
         """Whether there are moments to look back at."""
         return self._peer.kind.keeps_history
 
+    @property
+    def has_size(self) -> bool:
+        """Whether it is full when its image is, and not when the disk is."""
+        return not self._peer.kind.folders
+
     # --- means ----------------------------------------------------------------------------------
     def count(self, full: int) -> int:
         """A number of operations, scaled for this run."""

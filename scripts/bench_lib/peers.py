@@ -1,6 +1,6 @@
 """The file systems that are compared: making, mounting, unmounting, and finding their servers.
 
-All of them live in image files of one size in one folder, so that they share a disk.
+Most of them live in image files of one size, some in folders that grow; all in one folder, so that they share a disk.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ BIN = PROJECT / ".venv" / "bin"
 COMMAND_SECONDS_MAX = 300
 UNMOUNT_TRIES_MAX = 40
 UMOUNT = "umount {mnt}"
-"""For all alike, and then the server's end is waited for: it comes when everything is written."""
+"""For all without a command of their own; then the server's end is waited for: it comes when everything is written."""
 
 
 class BenchError(Exception):
@@ -33,6 +34,7 @@ class Kind:
     """Commands of one kind of file system, with {img}, {mnt} and {size} (bytes) to be filled in.
 
     programs -- what has to be installed
+    make -- "" where empty folders are all that it takes
     has_server -- whether a process serves it, whose CPU time and memory can be told
     only_by_name -- takes part only when it is asked for
     counts -- the server tells how many requests it has answered
@@ -41,6 +43,8 @@ class Kind:
     check -- verifies an unmounted image, "" where nothing does
     tidy -- commands that give space back on a mounted one
     recovers -- what was acknowledged is there again when the server was killed and the image is mounted again
+    unmount -- its own command where there is one; that may need a server that answers
+    folders -- it lives in {img}.NAME for each of these instead of in an image, and is as large as the disk lets it be
     """
 
     name: str
@@ -55,6 +59,8 @@ class Kind:
     check: str = ""
     tidy: tuple[str, ...] = ()
     recovers: bool = False
+    unmount: str = UMOUNT
+    folders: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
         """The programs that are not there."""
@@ -102,13 +108,42 @@ _EXAMPLE = os.environ.get(EXAMPLE_VARIABLE, "passthroughfs.py")
 PASSTHROUGH = Kind(
     "passthrough",
     (_EXAMPLE,),
-    "mkdir -p {img}.source",
+    "",
     f"{BIN}/python {shlex.quote(_EXAMPLE)} {{img}}.source {{mnt}}",
     only_by_name=True,
     stays=True,
+    folders=("source",),
 )
 
-KINDS = {kind.name: kind for kind in (HAMMERFS, HAMMERFS_PURE, FUSE2FS, NTFS_3G, EXT4, PASSTHROUGH)}
+S3QL_VARIABLE = "S3QL_BIN"
+"""Names the folder of s3ql's programs, which may be that of a virtual environment; without it they are on PATH."""
+
+
+def s3ql(folder: str) -> Kind:
+    """s3ql with its defaults on a folder of the same disk; its programs are in `folder`, or on PATH if that is "".
+
+    Its cache and its log, which would go to the user's home, go beside the images, and no file of the user's that may
+    hold other settings is read. It stays in the foreground: to get into the background, version 6.3 forks while a
+    thread may hold a lock of its event loop, which then nobody releases: of some fifty mounts two hung.
+    """
+    mkfs, mount, umount = programs = tuple(str(Path(folder, f"{name}.s3ql")) for name in ("mkfs", "mount", "umount"))
+    settings = "--authfile /dev/null --cachedir {img}.cache"
+    return Kind(
+        "s3ql",
+        # umount.s3ql asks fuser whether somebody is using the mount.
+        (*programs, "fuser"),
+        f"{shlex.quote(mkfs)} --plain {settings} local://{{img}}.backend",
+        f"{shlex.quote(mount)} --fg --quiet {settings} --log {{img}}.cache/log local://{{img}}.backend {{mnt}}",
+        only_by_name=True,
+        stays=True,
+        unmount=f"{shlex.quote(umount)} {{mnt}}",
+        folders=("backend", "cache"),
+    )
+
+
+S3QL = s3ql(os.environ.get(S3QL_VARIABLE, ""))
+
+KINDS = {kind.name: kind for kind in (HAMMERFS, HAMMERFS_PURE, FUSE2FS, NTFS_3G, EXT4, PASSTHROUGH, S3QL)}
 BASE = FUSE2FS.name
 """The peer that all others are compared with."""
 
@@ -159,7 +194,7 @@ def pids_with_argument(argument: str) -> list[int]:
 
 
 class Peer:
-    """One image of one kind, and its mount point, in a folder.
+    """One image of one kind, or its folders, and its mount point, in a folder.
 
     server -- the pid of the process that serves the mount, None while there is none
     """
@@ -169,19 +204,25 @@ class Peer:
         self.image = folder / f"{kind.name}.img"
         self.mountpoint = folder / f"{kind.name}.mnt"
         self._image_bytes = image_bytes
+        self._folders = [folder / f"{self.image.name}.{name}" for name in kind.folders]
         self.server: int | None = None
+        self._in_foreground: subprocess.Popen[bytes] | None = None
 
     def _command(self, text: str) -> str:
         image, mountpoint = shlex.quote(str(self.image)), shlex.quote(str(self.mountpoint))
         return text.format(img=image, mnt=mountpoint, size=self._image_bytes)
 
     def make(self) -> None:
-        """A fresh file system in a sparse image."""
+        """A fresh file system in a sparse image, or in folders."""
         self.mountpoint.mkdir(exist_ok=True)
-        self.image.unlink(missing_ok=True)
-        with open(self.image, "wb") as file:
-            file.truncate(self._image_bytes)
-        run(self._command(self.kind.make))
+        self._delete()
+        for folder in self._folders:
+            folder.mkdir()
+        if not self._folders:
+            with open(self.image, "wb") as file:
+                file.truncate(self._image_bytes)
+        if self.kind.make:
+            run(self._command(self.kind.make))
 
     def mount(self) -> None:
         """Mount and find the server."""
@@ -198,12 +239,14 @@ class Peer:
             self.server = pids[0]
 
     def _start_server(self) -> None:
-        """Wait until a server that stays in the foreground has mounted, or has ended."""
-        server = subprocess.Popen(
+        """Wait until a server that stays in the foreground has mounted and answers, or has ended."""
+        server = self._in_foreground = subprocess.Popen(
             shlex.split(self._command(self.kind.mount)), stdin=subprocess.DEVNULL, start_new_session=True
         )
         while server.poll() is None and not is_mounted(self.mountpoint):
             time.sleep(0.01)
+        # Until it answers it is still starting up, which is not to be counted as CPU time of what comes first.
+        os.stat(self.mountpoint)
 
     def check(self) -> tuple[float, float]:
         """Verify the unmounted image; returns seconds and peak memory in MiB. BenchError when it is not sound."""
@@ -228,7 +271,7 @@ class Peer:
         os.kill(self.server, signal.SIGKILL)
         while is_alive(self.server):
             time.sleep(0.001)
-        self.server = None
+        self._server_ended()
         run(self._command(f"{UMOUNT} -l"))
 
     def requests(self) -> int | None:
@@ -255,7 +298,7 @@ class Peer:
                 time.sleep(0.25)
 
     def _umount_once(self, watch: Callable[[], None]) -> None:
-        command = self._command(UMOUNT)
+        command = self._command(self.kind.unmount)
         unmounting = subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + COMMAND_SECONDS_MAX
         while unmounting.poll() is None or (not unmounting.returncode and self._has_live_server()):
@@ -267,17 +310,45 @@ class Peer:
         said, _ = unmounting.communicate()
         if unmounting.returncode:
             raise BenchError(f"{command}: {said.decode(errors='replace').strip()}")
-        self.server = None
+        self._server_ended()
 
     def _has_live_server(self) -> bool:
         return self.server is not None and is_alive(self.server)
 
+    def _server_ended(self) -> None:
+        self.server = None
+        if self._in_foreground is not None:
+            # It is a child of this process, and stays a zombie until somebody asks.
+            self._in_foreground.wait()
+            self._in_foreground = None
+
     def remove(self) -> None:
-        """Unmount if need be and delete the image."""
-        if is_mounted(self.mountpoint):
+        """Unmount if need be and delete the image, or the folders."""
+        if self.kind.unmount != UMOUNT:
+            self._give_up()
+        elif is_mounted(self.mountpoint):
             self.server = next(iter(pids_with_argument(str(self.mountpoint))), None)
             self.umount()
-        self.image.unlink(missing_ok=True)
-        shutil.rmtree(f"{self.image}.source", ignore_errors=True)
+        self._delete()
         if self.mountpoint.exists():
             self.mountpoint.rmdir()
+
+    def _give_up(self) -> None:
+        """End at once whatever still works for the mount, also after an unmount that was given up; clear that away.
+
+        To unmount in its own way would fail where its server has died, and could take minutes to store what goes away.
+        """
+        pids = pids_with_argument(str(self.mountpoint))
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        while any(is_alive(pid) for pid in pids):
+            time.sleep(0.001)
+        self._server_ended()
+        if is_mounted(self.mountpoint):
+            run(self._command(f"{UMOUNT} -l"))
+
+    def _delete(self) -> None:
+        self.image.unlink(missing_ok=True)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
