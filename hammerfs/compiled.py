@@ -33,7 +33,7 @@ GROUP: Final = frozenset(
     f"hammerfs.{package}.{module}"
     for package, modules in {
         "ondisk": "address constants crc creation direntry element fifo freemap inode node",
-        "store": "blockmap buffers datablocks fiforeader freemap nodestore recovery rootvolume undo volumes",
+        "store": "blockmap buffers datablocks fiforeader freemap nodestore recovery regions rootvolume undo volumes",
         "btree": "cache changed node nodestore reshape shape tree",
         "fs": "attributes barrier births cycle directory filedata flusher flushgroup fsync groupflush inodecache "
         "knownnames metadata mount namespace pfs records redo redolog space sync_inode writebehind xattr",

@@ -18,7 +18,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from hammerfs.ondisk.address import Offset, to_zone2
+from hammerfs.ondisk.address import Offset, to_zone2, zone_of
+from hammerfs.ondisk.constants import ZONE_SMALL_DATA
+from hammerfs.store.regions import Regions
 from hammerfs.store.volumes import VolumeSet
 
 _RUN_BYTES = 1024 * 1024
@@ -40,6 +42,7 @@ class DataBlocks:
     def __init__(self, volumes: VolumeSet, limit: int = OVERFULL_BYTES) -> None:
         self._volumes = volumes
         self._limit = min(limit, OVERFULL_BYTES)
+        self._regions = Regions(volumes)
         self._queued: dict[int, bytes] = {}
         self.queued_bytes = 0
         self.behind: Callable[[], None] | None = None
@@ -97,6 +100,8 @@ class DataBlocks:
             data = self._queued.get(place) or self._handed.get(place)
             if data is not None:
                 return data[:size]
+        if zone_of(offset) == ZONE_SMALL_DATA:
+            self._regions.note(to_zone2(offset))
         return self._volumes.read(offset, size)
 
     def spill(self) -> None:
