@@ -9,6 +9,7 @@ hammer_vop_write, hammer_vop_strategy_write`, `hammer_object.c: hammer_ip_add_bu
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from hammerfs.errors import CorruptionError, FileOperationError, PrunedError
@@ -237,7 +238,7 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
     if inode.redo is not None:
         inode.redo.note_write(offset, data, replaced)
     if len(inode.blocks) > (_LAY_DOWN_BLOCKS if inode.redo is None else _LAY_DOWN_BLOCKS_FSYNCED):
-        lay_down_full(ctx, inode)
+        lay_down_full(ctx, inode, filling=start if upto < stop else -1)
     return size
 
 
@@ -282,15 +283,18 @@ def _drop_record(ctx: Context, inode: Inode, start: int) -> None:
 
 def give_up(ctx: Context, record: DataRecord) -> None:
     """Take back a block that was laid down and will never be referred to."""
-    ctx.blocks.forget(record.data_offset)
-    ctx.blockmap.release(record.data_offset, record.end - record.start)
+    ctx.blocks.give_up(record.data_offset, partial(ctx.blockmap.release, record.data_offset, record.end - record.start))
     ctx.space.records -= 1
 
 
-def lay_down_full(ctx: Context, inode: Inode) -> None:
-    """Lay the file's whole blocks down; a block still being filled stays in memory."""
+def lay_down_full(ctx: Context, inode: Inode, filling: int = -1) -> None:
+    """Lay the file's whole blocks down.
+
+    A block that a writer has not come to the end of stays in memory: one that is shorter, and the one at `filling`,
+    whose rest is older.
+    """
     for start in sorted(inode.blocks):
-        if len(inode.blocks[start]) < block_size(start):
+        if start == filling or len(inode.blocks[start]) < block_size(start):
             continue
         inode.records[start] = lay_down(ctx, start, inode.blocks[start], block_size(start))
         del inode.blocks[start]

@@ -9,6 +9,7 @@ should have to wait.  What must hold:
 1. One thread at a time, and only what was handed over to it; `flush` waits for it.  So nothing is written out of turn.
    Whoever would wait for a thread that has not begun writes in its stead: it may need him to begin.
 2. A place is not given up while a thread may write there, or it would write into what belongs to somebody else by then.
+   Who gives it up does not wait for that: a writer that comes back to what it just wrote would stop everybody.
 3. A block can be read here until its write has returned without an error.
 4. After `stop` the thread begins no other write, and what it has not written stays readable.
 """
@@ -48,6 +49,7 @@ class DataBlocks:
         self.behind: Callable[[], None] | None = None
         self._handed: dict[int, bytes] = {}
         self._handed_bytes = 0
+        self._given_up: list[Callable[[], None]] = []
         self._written = threading.Event()
         self._claim = threading.Lock()
         self._error: Exception | None = None
@@ -77,8 +79,19 @@ class DataBlocks:
         self._queued[to_zone2(offset)] = data
         self.queued_bytes += len(data)
 
+    def give_up(self, offset: Offset, release: Callable[[], None]) -> None:
+        """Do not write a block any more, and `release` its space: now, or once no thread may write there."""
+        place = to_zone2(offset)
+        data = self._queued.pop(place, None)
+        if data is not None:
+            self.queued_bytes -= len(data)
+        elif place in self._handed:
+            self._given_up.append(release)
+            return
+        release()
+
     def forget(self, offset: Offset) -> None:
-        """Do not write a block whose space was given up: the place may get another owner before the queue is."""
+        """Do not write a block whose space is to be given up next: the place may get another owner before that."""
         place = to_zone2(offset)
         data = self._queued.pop(place, None)
         if data is not None:
@@ -158,6 +171,9 @@ class DataBlocks:
         # They count as unsettled again: a barrier that began meanwhile may have missed them.
         self._volumes.unsettled_bytes += self._handed_bytes
         self._handed, self._handed_bytes = {}, 0
+        given_up, self._given_up = self._given_up, []
+        for release in given_up:
+            release()
 
     def _join(self) -> None:
         if self._claim.acquire(blocking=False):

@@ -95,6 +95,37 @@ def test_a_place_is_not_given_up_while_a_thread_writes_there(monkeypatch: pytest
     other.join()
 
 
+def test_whoever_gives_up_a_place_where_a_thread_may_write_does_not_wait() -> None:
+    blocks, volumes, places = blocks_of()
+    given_up: list[int] = []
+    queued, handed, written = places
+    blocks.put(handed, b"x" * SIZE)
+    write = blocks.hand_over()
+    blocks.put(queued, b"y" * SIZE)
+    for number, place in enumerate((queued, handed, written)):
+        blocks.give_up(place, lambda number=number: given_up.append(number))  # type: ignore[misc]
+    assert given_up == [0, 2], "nobody writes there, or ever will"
+    assert not blocks.holds(queued)
+    in_thread(write).join()
+    assert given_up == [0, 2], "the thread has ended, but that is not known here"
+    blocks.take_back()
+    assert given_up == [0, 2, 1]
+    blocks.put(handed, b"z" * SIZE)
+    blocks.hand_over()()
+    blocks.take_back()
+    assert given_up == [0, 2, 1], "once"
+    assert volumes.read(handed, 1) == b"z"
+
+
+def test_what_is_given_up_to_a_thread_that_fails_stays_reserved() -> None:
+    blocks, _, places = blocks_of(faulty=True)
+    blocks.put(places[0], b"x" * SIZE)
+    in_thread(blocks.hand_over()).join()
+    blocks.give_up(places[0], lambda: pytest.fail("who knows what is there"))
+    with pytest.raises(DeviceError):
+        blocks.take_back()
+
+
 def test_a_failure_in_the_thread_is_told_to_all_who_ask_and_nothing_is_lost() -> None:
     blocks, _, places = blocks_of(faulty=True)
     blocks.put(places[0], b"x" * SIZE)

@@ -121,6 +121,24 @@ async def test_a_file_that_is_fsynced_keeps_more_of_what_it_writes_over_and_over
         assert laid == [(0, 0), (0, 0), (0, 3), (0, 3), (5, 3)]
 
 
+def test_a_block_whose_end_the_writer_has_not_reached_is_not_laid_down() -> None:
+    """Laid down, it would be given up by the next write, and its space be lost."""
+    fs = mount(fresh())
+    inode = make(fs, fs.root, b"f", blocks(8, 1))
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    with (
+        mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
+        mock.patch.object(fs.ctx.blocks, "put", wraps=fs.ctx.blocks.put) as laid,
+    ):
+        new = blocks(8, 2)
+        for start in range(0, len(new), 3 * BLOCK + 4096):
+            fs.write(inode, start, new[start : start + 3 * BLOCK + 4096])
+    assert laid.call_count == len(inode.records) > 0
+    fs.flusher.flush_now()
+    assert read(fs, b"f") == new
+
+
 def test_a_truncation_to_the_size_there_is_changes_nothing() -> None:
     fs = mount(fresh())
     inode = make(fs, fs.root, b"f", b"x" * 100)
