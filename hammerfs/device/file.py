@@ -7,13 +7,13 @@ image file keeps its length, and what fdatasync leaves out (its own times) nobod
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
 import stat
 import struct
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from hammerfs.device.base import FailureLatch
 from hammerfs.device.locking import lock
@@ -26,15 +26,16 @@ _SYNC_FILE_RANGE_WRITE = 2
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if os.sysconf("SC_IOV_MAX") > 0 else 16
 
 
+@cache
 def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """What starts the writing of a range, as the C library has it: descriptor, offset, size, flags."""
-    function = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if function is not None:
+    """What starts the writing of a range, where the C library has it: descriptor, offset, size, flags."""
+    with contextlib.suppress(ImportError, OSError, TypeError, AttributeError):
+        import ctypes
+
+        function = ctypes.CDLL(None).sync_file_range
         function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return function
-
-
-_begin_writing = _sync_file_range()
+        return function
+    return None
 
 
 class FileDevice:
@@ -116,8 +117,9 @@ class FileDevice:
             os.posix_fadvise(self._fd, self._base + offset, size, os.POSIX_FADV_WILLNEED)
 
     def begin_writing(self, offset: int, size: int) -> None:
-        if _begin_writing is not None:
-            _begin_writing(self._fd, self._base + offset, size, _SYNC_FILE_RANGE_WRITE)
+        begin = _sync_file_range()
+        if begin is not None:
+            begin(self._fd, self._base + offset, size, _SYNC_FILE_RANGE_WRITE)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

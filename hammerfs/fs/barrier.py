@@ -10,6 +10,7 @@ without.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import trio
 
@@ -36,6 +37,7 @@ class BarrierRunner:
     def __init__(self, volumes: VolumeSet) -> None:
         self._volumes = volumes
         self._mean_seconds = 0.0
+        self._begun_seconds = 0.0
         self.in_threads = 0
         self.inline = 0
         self.threaded = 0
@@ -45,6 +47,15 @@ class BarrierRunner:
         if self.in_threads:
             return False
         return self._mean_seconds < SHORT_SECONDS and self._volumes.unsettled_bytes + pending_bytes <= SMALL_BYTES
+
+    def begin(self, write: Callable[[], object]) -> None:
+        """Run what writes and has the device begin with that; its time counts as part of the next barrier.
+
+        A device whose queue is full may let wait right here, and then its barrier finds nothing left to do.
+        """
+        began = time.perf_counter()
+        write()
+        self._begun_seconds += time.perf_counter() - began
 
     async def run(self) -> None:
         """Make everything written before the call durable; raises DeviceError."""
@@ -74,4 +85,6 @@ class BarrierRunner:
         self._learn(time.perf_counter() - began)
 
     def _learn(self, seconds: float) -> None:
+        seconds += self._begun_seconds
+        self._begun_seconds = 0.0
         self._mean_seconds += _WEIGHT * (min(seconds, _SLOWEST_SECONDS) - self._mean_seconds)

@@ -237,7 +237,8 @@ def write(ctx: Context, inode: Inode, offset: int, data: bytes) -> int:
         inode.data.size = end
     if inode.redo is not None:
         inode.redo.note_write(offset, data, replaced)
-    if len(inode.blocks) > (_LAY_DOWN_BLOCKS if inode.redo is None else _LAY_DOWN_BLOCKS_FSYNCED):
+    by_redo = inode.redo is not None and not inode.redo.overflowed
+    if len(inode.blocks) > (_LAY_DOWN_BLOCKS_FSYNCED if by_redo else _LAY_DOWN_BLOCKS):
         lay_down_full(ctx, inode, filling=start if upto < stop else -1)
     return size
 

@@ -12,6 +12,7 @@ flush that nobody could share is carried out at once, without the flusher's task
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -208,7 +209,10 @@ class FastFsync:
     def lay(self, inode: Inode, *, begin: bool = False) -> None:
         """Write operations to the FIFO, without a barrier; `begin`: the disk need not wait for one to begin."""
         self._lay(inode)
-        self._undo.flush(begin=begin)
+        if begin:
+            self._flusher.barriers.begin(partial(self._undo.flush, begin=True))
+        else:
+            self._undo.flush()
 
     async def commit(self, inode: Inode) -> None:
         """Make operations durable; raises what stopped the flusher."""

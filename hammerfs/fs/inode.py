@@ -68,7 +68,7 @@ class InodeCapture:
     links -- entry records of this group that refer to the inode
     general -- other records to replace, (rec_type, key) -> data, None to delete
     delete -- the inode goes away altogether
-    promised -- fast fsyncs acknowledged part of it: it must not be left half done
+    promised -- part of it is in the FIFO, where fast fsyncs may have acknowledged it: it must not be left half done
     """
 
     __slots__ = (

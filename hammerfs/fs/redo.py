@@ -7,8 +7,8 @@ mount stops before the flush.
 
 A file that no flush had written is created again, as the object that it was, for the records behind that are about it.
 
-The records of one of our fsyncs are executed together or, where the range ends before the last of them, not at all:
-such an fsync was not acknowledged.  A record of DragonFly's says all by itself.
+What we laid in one step is executed together or, where the range ends before the last record of it, not at all: no
+fsync was acknowledged that needs it.  A record of DragonFly's says all by itself.
 
 Ours lies within the range (`redolog.py`); what DragonFly wrote may begin in front of it.  A TERM record says that the
 flush in which it stands committed what it names.  In front of the range such flushes stay, so a TERM there cancels the
@@ -93,7 +93,7 @@ def replay(ctx: Context, recovered: RecoveryResult) -> None:
 
 
 def _applicable(reader: FifoReader, fifo: FifoRange, start: Offset) -> Iterator[list[RedoBody]]:
-    """The records to run, in order, those of one fsync together."""
+    """The records to run, in order, those laid in one step together."""
     inside = reader.distance(fifo.first, start) <= fifo.length
     before: list[_Numbered] = []
     if inside:
@@ -108,7 +108,7 @@ def _applicable(reader: FifoReader, fifo: FifoRange, start: Offset) -> Iterator[
 
 
 def _whole(bodies: Iterable[RedoBody]) -> Iterator[list[RedoBody]]:
-    """All but the last ones if their fsync's further records are not there: a crash cut it short."""
+    """All but the last ones if those laid in one step with them are not there: a crash cut it short."""
     begun: list[RedoBody] = []
     for body in bodies:
         begun.append(body)
@@ -160,7 +160,7 @@ def _covers(term: RedoBody, write: RedoBody) -> bool:
 
 
 def _execute_together(ctx: Context, bodies: list[RedoBody]) -> int:
-    """Run the records of one fsync; returns how many did something.
+    """Run records that were laid in one step; returns how many did something.
 
     A record that creates a file tells its times as they were when all of them had been laid.
     """

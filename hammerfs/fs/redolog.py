@@ -1,4 +1,4 @@
-"""What fast fsyncs wrote to the FIFO and no flush has committed yet (`hammer_redo.c`).
+"""What was written to the FIFO for fast fsyncs and no flush has committed yet (`hammer_redo.c`).
 
 From its first fsync on, the writes and truncations of a file are noted as REDO operations; a new file's creation and
 content are, by that fsync.  It, and later ones, lay those that the FIFO does not hold yet into it, behind one barrier;
@@ -31,7 +31,7 @@ from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX, RedoBody
 from hammerfs.store.undo import UndoFifo, redo_write_size
 
 UNLAID_BYTES_MAX = 64 * 1024
-"""Bytes written to one file between two fsyncs beyond which a flush is cheaper than so many records."""
+"""Bytes of one file that the FIFO lacks beyond which a flush is cheaper than so many records."""
 UNLAID_OPERATIONS_MAX = 256
 LAID_BYTES_MAX = 4 * 1024 * 1024
 """Bytes of all files that are kept in memory to be laid again; also at most a sixteenth of the FIFO."""

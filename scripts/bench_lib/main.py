@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench_lib import aged, chart, data, durable, growth, guard, history, metadata, programs
+from bench_lib import aged, chart, data, durable, growth, guard, history, metadata, programs, wide
 from bench_lib.measure import MIB, Bench
 from bench_lib.peers import BASE, EXAMPLE_VARIABLE, HAMMERFS, KINDS, S3QL_VARIABLE, BenchError, Kind, Peer, is_mounted
 from bench_lib.report import Repetition, Report
@@ -34,8 +34,9 @@ WORKLOADS: dict[str, Callable[[Bench], None]] = {
     "history": history.history,
     "growth": growth.growth,
     "aged": aged.aged,
+    "wide": wide.wide,
 }
-BY_NAME = {"history": 4 * 3600, "growth": 2 * 3600, "aged": 2 * 3600}
+BY_NAME = {"history": 4 * 3600, "growth": 2 * 3600, "aged": 2 * 3600, "wide": 2 * 3600}
 """Workloads that run when they are named only, and how many seconds more a round with them may take."""
 QUICK_SCALE = 0.1
 SECONDS_MAX = 15.0
@@ -51,7 +52,8 @@ emptied kernel caches. Ratios are to {BASE}. Without --peers, all that are insta
 e2fsprogs; ext4 on a loop device is the kernel's own and needs root). hammerfs-pure is hammerfs that does not run
 compiled modules, passthrough is pyfuse3's example of that name, whose file the environment's {EXAMPLE_VARIABLE} names,
 s3ql keeps its data in a folder of the disk, and its programs are on PATH or in the folder that {S3QL_VARIABLE} names.
-The workload history measures those that keep one; it, growth and aged, which fills the image, run when they are named.
+The workload history measures those that keep one; it, growth, wide and aged, which fills the image, run when they are
+named.
 With --quick, what hammerfs' operations cost is compared with scripts/bench_lib/recorded.json: CPU by wide bounds,
 requests by narrow ones; exit status 1 when one costs much more.
 """

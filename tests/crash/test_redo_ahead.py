@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -13,19 +15,19 @@ from test_filesystem_crash import checked, every_power_cut
 
 from hammerfs.device.recording import RecordingLog, Write, drop_all
 from hammerfs.errors import DeviceError, FlushFailedError
-from hammerfs.fs.barrier import BarrierRunner
-from hammerfs.fs.fsync import FastFsync
+from hammerfs.fs.barrier import SHORT_SECONDS, BarrierRunner
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
+from hammerfs.fs.options import FSYNC_DURABLE
 from hammerfs.store.volumes import VolumeSet
 
 
 class Regular:
     """A mount, and a file on it that has been written `writes` times before each of its last two fsyncs."""
 
-    def __init__(self, writes: int = 1, fsync_mode: int = 2) -> None:
+    def __init__(self, writes: int = 1) -> None:
         recording, self.log = recorded(fresh())
-        self.fs = mount(recording, fsync_mode=fsync_mode)
+        self.fs = mount(recording)
         self.inode = make(self.fs, self.fs.root, b"f", b"old")
         self.writes = writes
 
@@ -101,11 +103,47 @@ def test_nothing_is_laid_while_others_wait_or_lead() -> None:
         assert regular.logged(regular.write) == []
 
     def test_leading(regular: Regular) -> None:
-        with mock.patch.object(FastFsync, "undisturbed", return_value=False):
-            assert regular.logged(regular.write) == []
+        assert regular.fs._fsync is not None
+        fast = regular.fs._fsync.fast
+        assert fast is not None
+        fast.leading = True
+        assert regular.logged(regular.write) == []
+        fast.leading = False
 
     under_way(test, Regular())
     under_way(test_leading, Regular())
+
+
+@pytest.mark.trio
+async def test_a_disk_that_lets_wait_when_it_is_to_begin_counts_as_slow() -> None:
+    """What the barrier behind it no longer takes must not look like a short one."""
+    regular = Regular()
+    async with running(regular.fs) as flusher:
+        await regular.settle()
+        barriers = flusher.barriers
+        assert barriers.is_short()
+        plain = regular.fs.ctx.volumes.barrier
+        begun: list[bool] = []
+
+        def begin_writing(*_range: object) -> None:
+            begun.append(True)
+            time.sleep(2 * SHORT_SECONDS)
+
+        def barrier() -> None:
+            if not begun or not begun[-1]:
+                time.sleep(2 * SHORT_SECONDS)
+            begun.append(False)
+            plain()
+
+        with (
+            mock.patch.object(regular.fs.ctx.volumes, "begin_writing", begin_writing),
+            mock.patch.object(regular.fs.ctx.volumes, "barrier", barrier),
+        ):
+            for _ in range(12):
+                regular.write()
+                await regular.fs.fsync(regular.inode)
+        assert 3 <= begun.count(True) < 12, "it is learned, and then nothing is laid ahead any more"
+        assert not barriers.is_short()
 
 
 def test_nothing_is_laid_where_barriers_are_long() -> None:
@@ -119,9 +157,14 @@ def test_nothing_is_laid_where_barriers_are_long() -> None:
 @pytest.mark.parametrize("mode", [0, 1, 3, 4])
 def test_the_other_modes_lay_nothing_ahead(mode: int) -> None:
     def test(regular: Regular) -> None:
+        fs = regular.fs
+        fs.options = replace(fs.options, fsync_mode=mode)
         assert regular.logged(regular.write) == []
+        fs.options = replace(fs.options, fsync_mode=FSYNC_DURABLE)
+        regular.inode.redo.writes = 0
+        assert regular.logged(regular.write) == [Write]
 
-    under_way(test, Regular(fsync_mode=mode))
+    under_way(test, Regular())
 
 
 def test_nothing_is_laid_while_a_cycle_is_written_but_not_closed() -> None:
@@ -179,6 +222,29 @@ def test_a_power_cut_leaves_what_was_laid_ahead_as_a_whole_or_not_at_all() -> No
         assert seen == {old, new}
         assert read(checked(regular.log.power_cut(acknowledged, drop_all)), b"f") == new
         assert fs.read(inode, 0, 10_000) == new
+
+
+def test_of_an_fsync_that_was_laid_in_two_steps_the_first_may_come_back_alone() -> None:
+    """One write where the habit is one, then another: as of any two writes that nobody has fsynced yet."""
+    regular = Regular()
+    old, new = b"o" * 4096, b"N" * 4096
+    start = 0
+
+    async def main() -> None:
+        nonlocal start
+        async with running(regular.fs):
+            await regular.settle()
+            regular.fs.write(regular.inode, 0, old + old)
+            await regular.fs.fsync(regular.inode)
+            start = len(regular.log.entries)
+            regular.fs.write(regular.inode, 0, new)
+            regular.fs.write(regular.inode, 4096, new)
+            await regular.fs.fsync(regular.inode)
+
+    trio.run(main)
+    contents = {read(checked(image), b"f") for image in every_power_cut(regular.log, start)}
+    assert contents == {old + old, new + old, new + new}
+    assert read(checked(regular.log.power_cut(len(regular.log.entries), drop_all)), b"f") == new + new
 
 
 @pytest.mark.expect_log("read-only from now on")

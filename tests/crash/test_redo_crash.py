@@ -494,8 +494,11 @@ def test_of_a_page_only_the_pieces_that_changed_are_laid(
     assert contents_around_an_fsync(old, change) == {old, bytes(page) + old[4096:]}
 
 
-def test_what_was_written_between_two_fsyncs_comes_back_as_a_whole_or_not_at_all() -> None:
-    """Two long writes, a truncation and a short write; a cut while their records go out leaves a part of these."""
+def test_what_is_laid_in_one_step_comes_back_as_a_whole_or_not_at_all() -> None:
+    """All that changes a file without a habit between two fsyncs: long writes, a truncation and a short write.
+
+    A cut while their records go out leaves a part of these.
+    """
     old = random.Random(1).randbytes(8192)
 
     def change(fs: FileSystem, inode: Inode) -> None:
