@@ -20,6 +20,8 @@ from test_filesystem_crash import flush_in_one_cycle
 
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.device.recording import keep_all
+from hammerfs.fs.inode import Inode
+from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.address import short_of
 from hammerfs.ondisk.constants import HEAD_TYPE_REDO
 from hammerfs.ondisk.fifo import RedoBody, redo_body
@@ -32,7 +34,10 @@ FSYNCS = 6
 
 
 class Crashed(NamedTuple):
-    """The volumes, the model of what they hold, and its states behind each fsync, from the one before the first on."""
+    """The volumes, the model of what they hold, and its states, from the one before the first fsync on.
+
+    They are those behind each fsync, and behind each write that was laid ahead of one.
+    """
 
     devices: list[MemoryDevice]
     root: Node
@@ -60,6 +65,8 @@ def crashed(base: tuple[MemoryDevice, ...], root: Node, *, cycle: bool = True) -
             for number in range(FSYNCS):
                 node = files[number % FILES]
                 twin.write(node, source.randrange(20_000), source.randbytes(source.choice((30, 700, 3000))))
+                if twin.inode(node) in laid_ahead(fs):
+                    states.append(twin.root.state())
                 if number % 3 == 2:
                     twin.truncate(node, len(node.content) // 2 + 1)
                 await fs.fsync(twin.inode(node))
@@ -74,6 +81,12 @@ def crashed(base: tuple[MemoryDevice, ...], root: Node, *, cycle: bool = True) -
     assert span.redo_sync is not None, "no REDO"
     assert bool(span.records) == cycle, "UNDO"
     return Crashed(found, twin.root, states)
+
+
+def laid_ahead(fs: FileSystem) -> list[Inode]:
+    """Files of which the FIFO holds all that was written since their last fsync."""
+    assert fs.ctx.redo is not None
+    return [inode for inode in fs.ctx.redo.holders if inode.redo and inode.redo.writes and not inode.redo.unlaid()]
 
 
 class RedoRecord(NamedTuple):

@@ -357,7 +357,7 @@ def test_a_flip_in_redo_is_refused_or_makes_no_difference(cycle: bool) -> None:
     """What fsync acknowledged is there to the byte, or nothing is.
 
     Of a REDO record in the last sector of a range whose end no header knows nobody can tell whether a power cut tore
-    it. Then all of its fsync, and those behind it, may be missing, but never a part of one.
+    it. Then all that was laid with it, and what is behind that, may be missing, but never a part of one laying.
     """
     [image], root, states = crashed_base.crashed((tree()[0],), tree()[1], cycle=cycle)
     source = random.Random(9)
