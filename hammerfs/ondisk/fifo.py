@@ -42,6 +42,9 @@ REDO_OVERHEAD = REDO_HEAD_SIZE + TAIL_SIZE
 REDO_PAYLOAD_MAX = UNDO_ALIGN - REDO_OVERHEAD
 DUMMY_SIZE_MIN = HEAD_SIZE + TAIL_SIZE
 CRC_OFFSET = 12
+REDO_SECTOR_BODY = struct.Struct(f"{REDO_BODY.format}{REDO_PAYLOAD_MAX}s{TAIL.size}s")
+REDO_SECTOR = struct.Struct(f"<{FRONT.size}sI{REDO_SECTOR_BODY.size}s")
+"""A REDO record that fills a sector: what its checksum covers behind the head, and the front, the checksum and that."""
 MORE_FOLLOWS = 0x65726F4D6F646552
 """Ours, in `redo_reserved02`, exclusive or the record's number: see `RedoBody.more`.
 

@@ -40,9 +40,10 @@ from hammerfs.ondisk.fifo import (
     DUMMY_SIZE_MIN,
     FRONT,
     MORE_FOLLOWS,
-    REDO_BODY,
     REDO_OVERHEAD,
     REDO_PAYLOAD_MAX,
+    REDO_SECTOR,
+    REDO_SECTOR_BODY,
     TAIL,
     UNDO_OVERHEAD,
     UNDO_TARGET,
@@ -215,7 +216,7 @@ class UndoFifo:
         """Lay down a REDO record of at most REDO_PAYLOAD_MAX bytes of payload; returns where it begins."""
         return self._append(redo_record(self._version, self.seq, body))
 
-    def append_redo_write(self, obj_id: int, localization: int, offset: int, data: Buffer, *, more: bool) -> None:
+    def append_redo_write(self, obj_id: int, localization: int, offset: int, data: bytes, *, more: bool) -> None:
         """Lay down what a write to a file did, in as many REDO_WRITE records as it takes; `more`: as in `RedoBody`.
 
         Ten records for 4 KiB each time a database commits: so whole sectors are made in one go, which takes a third of
@@ -229,10 +230,10 @@ class UndoFifo:
             self._sector_room(UNDO_ALIGN)
             done += self._lay_redo_sectors(obj_id, localization, offset + done, data[done:])
         if done < size:
-            rest = bytes(data[done:])
+            rest = data[done:]
             self.append_redo(RedoBody(obj_id, offset + done, len(rest), REDO_WRITE, localization, rest, more))
 
-    def _lay_redo_sectors(self, obj_id: int, localization: int, offset: int, data: Buffer) -> int:
+    def _lay_redo_sectors(self, obj_id: int, localization: int, offset: int, data: bytes) -> int:
         """Fill whole sectors of the current buffer with a record each, but for the last of `data`.
 
         Returns the bytes that they took.
@@ -243,12 +244,12 @@ class UndoFifo:
         start = first
         for done in range(0, count * REDO_PAYLOAD_MAX, REDO_PAYLOAD_MAX):
             front = FRONT.pack(HEAD_SIGNATURE, HEAD_TYPE_REDO, UNDO_ALIGN, seq)
-            body = REDO_BODY.pack(
-                obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, MORE_FOLLOWS ^ seq
+            piece = data[done : done + REDO_PAYLOAD_MAX]
+            mark = MORE_FOLLOWS ^ seq
+            covered = REDO_SECTOR_BODY.pack(
+                obj_id, offset + done, REDO_PAYLOAD_MAX, REDO_WRITE, localization, 0, mark, piece, _REDO_SECTOR_TAIL
             )
-            covered = b"".join((body, data[done : done + REDO_PAYLOAD_MAX], _REDO_SECTOR_TAIL))
-            checksum = (function(front) ^ function(covered)).to_bytes(4, "little")
-            buffer[start : start + UNDO_ALIGN] = b"".join((front, checksum, covered))
+            REDO_SECTOR.pack_into(buffer, start, front, function(front) ^ function(covered), covered)
             seq = (seq + 1) & _SEQ_MASK
             start += UNDO_ALIGN
         end = first + count * UNDO_ALIGN

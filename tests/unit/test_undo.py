@@ -33,7 +33,7 @@ from hammerfs.ondisk.constants import (
     ZONE_RAW_VOLUME,
     ZONE_UNDO,
 )
-from hammerfs.ondisk.fifo import RedoBody, redo_body, undo_body
+from hammerfs.ondisk.fifo import REDO_PAYLOAD_MAX, RedoBody, redo_body, redo_record, undo_body
 from hammerfs.store.fiforeader import FifoReader, Place
 from hammerfs.store.recovery import find_range, recover_stage1
 from hammerfs.store.undo import UndoFifo
@@ -292,6 +292,21 @@ def test_a_redo_sync_points_to_itself_and_never_to_first_offset() -> None:
     assert b"".join(body.data[: body.size] for body in pieces) == b"0123456789" * 100
     assert [body.offset for body in pieces] == [1000, 1448, 1896]
     assert {(body.obj_id, body.localization, body.flags) for body in pieces} == {(7, 0x20000, REDO_WRITE)}
+
+
+def test_sectors_made_in_one_go_are_the_records_made_one_by_one() -> None:
+    volumes, fifo = open_fifo(make_device())
+    content = random.Random(5).randbytes(4096)
+    fifo.append_redo_write(7, 0x20000, 1000, content, more=False)
+    fifo.flush()
+    found = [place for place in places(volumes, FIFO_START, fifo.next_offset) if place.kind == HEAD_TYPE_REDO]
+    assert len(found) == 10
+    for number, place in enumerate(found):
+        start = number * REDO_PAYLOAD_MAX
+        data = content[start : start + REDO_PAYLOAD_MAX]
+        body = RedoBody(7, 1000 + start, len(data), REDO_WRITE, 0x20000, data, more=number < 9)
+        record = redo_record(volumes.root.header.vol_version, place.seq, body)
+        assert place.chunk[place.start : place.start + place.size] == record
 
 
 def test_only_what_is_new_is_written() -> None:
