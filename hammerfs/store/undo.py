@@ -219,8 +219,8 @@ class UndoFifo:
     def append_redo_write(self, obj_id: int, localization: int, offset: int, data: bytes, *, more: bool) -> None:
         """Lay down what a write to a file did, in as many REDO_WRITE records as it takes; `more`: as in `RedoBody`.
 
-        Ten records for 4 KiB each time a database commits: so whole sectors are made in one go, which takes a third of
-        the time.
+        Ten records for 4 KiB each time a database commits: so whole sectors are made in one go, which takes half of the
+        time, 15 us instead of 29 with compiled modules, 19 instead of 40 without.
         """
         size = len(data)
         self._require(redo_write_size(size))
