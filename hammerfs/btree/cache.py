@@ -135,9 +135,9 @@ class NodeCache:
         self.change(path[-1][0])
         return path
 
-    def new_node(self, parent: Offset) -> Node:
+    def new_node(self, parent: Offset, *, internal: bool) -> Node:
         """An empty node that is not on disk yet."""
-        node = Node(self.store.alloc_node(), parent, 0)
+        node = Node(self.store.alloc_node(internal=internal), parent, 0)
         node.fresh = True
         self.fresh += 1
         self.change(node)

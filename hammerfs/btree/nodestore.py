@@ -24,8 +24,11 @@ class NodeStore(Protocol):
     def write_node(self, offset: Offset, raw: bytes, fresh: bool) -> None:
         """Replace the 4096 bytes at `offset`; a fresh node was in no synced state before and needs no UNDO."""
 
-    def alloc_node(self) -> Offset:
-        """Space for one more node, as a zone-8 offset aligned to 4096; NoSpaceError when there is none."""
+    def alloc_node(self, *, internal: bool) -> Offset:
+        """Space for one more node, as a zone-8 offset aligned to 4096; NoSpaceError when there is none.
+
+        `internal` says of which kind it is going to be, so that those that lead to many leaves may lie together.
+        """
 
     def free_node(self, offset: Offset) -> None:
         """Give the space of a node back."""

@@ -77,7 +77,7 @@ def _move(cache: NodeCache, path: Path, level: int, key: Key) -> None:
     if cache.mirror:
         for above, _ in path[:level]:
             cache.pin(above)
-    place = cache.store.alloc_node()
+    place = cache.store.alloc_node(internal=bool(node.children))
     # From here on nothing is read or allocated, so nothing can fail half way.
     if level:
         parent, index = path[level - 1]

@@ -56,7 +56,7 @@ def _split(cache: NodeCache, path: Path, level: int, key: Key) -> None:
     at = _split_point(node, position)
     # Read before anything changes, since any of them may turn out to be damaged.
     moved = [cache.child(node, child) for child in range(at, len(node.children))]
-    right = cache.new_node(node.parent)
+    right = cache.new_node(node.parent, internal=bool(node.children))
     try:
         parent, place = path[level - 1] if level else (_new_root(cache, node), 0)
     except BaseException:
@@ -110,7 +110,7 @@ def _divide(cache: NodeCache, node: Node, right: Node, at: int, position: int, k
 
 def _new_root(cache: NodeCache, old: Node) -> Node:
     """Put an internal node of one child above the root."""
-    root = cache.new_node(0)
+    root = cache.new_node(0, internal=True)
     root.mirror_tid = old.mirror_tid
     root.keys, root.right_key = [ROOT_LEFT], ROOT_RIGHT
     root.elements = [child_element(ROOT_LEFT_BOUNDARY, old.kind, old.mirror_tid, old.offset)]

@@ -4,6 +4,11 @@ Each zone fills one big-block after the other from its append point.  The front 
 any meta-data; when the flusher inserts the record it finalizes the reservation in the freemap.  A reservation that is
 never finalized leaves a gap; when nothing behind it was finalized either, the zone fills the place when it comes round.
 
+The volume header knows one append point for each zone.  While there is room, internal B-tree nodes get another one, in
+memory only: among the leaves of a large tree they would lie one here and one there, and whoever looks for files in
+random order would wait for the disk twice.  With them side by side, 1000 files with 1000 versions each were looked up
+cold in 78 to 91 us instead of 161 to 197.
+
 A big-block that became entirely free may still be needed: a crash can bring back the state before the cycle that freed
 it, until the header written in the cycle after that has become durable.  So it waits for DELAY_CYCLES more cycles,
 or until a cycle was closed (INV-1).  Source: `hammer_blockmap.c: hammer_blockmap_reserve, _finalize, _free,
@@ -34,6 +39,8 @@ from hammerfs.store.rootvolume import RootVolume
 
 log = logging.getLogger(__name__)
 
+APART_BIGBLOCKS_MIN = 64
+"""Free big-blocks without which nothing is allocated apart: each zone with a second append point may withhold one."""
 DELAY_CYCLES = 2
 """Cycles after the one that freed a big-block before it may be written again."""
 
@@ -42,13 +49,13 @@ DELAY_CYCLES = 2
 class _Claim:
     """What keeps a big-block from being handed out: outstanding reservations, a delay, or being a zone's append point.
 
-    zone -- the zone that may still append to it
+    point -- the append point that is, or was, in it: the zone, or minus the zone where that allocates apart
     append_off -- first byte not yet reserved; BIGBLOCK_SIZE when nothing may be appended
     pending -- bytes reserved and neither finalized nor released
     release_cycle -- cycle at whose end a freed big-block may be reused; 0 when it is not waiting
     """
 
-    zone: int
+    point: int
     append_off: int
     pending: int = 0
     release_cycle: int = 0
@@ -91,14 +98,7 @@ class Blockmap:
         bigblock = self._current.get(zone)
         if bigblock is None:
             bigblock = self._enter_first(zone)
-        claim = self._claims[bigblock]
-        start = self._fit(claim.append_off, size)
-        if start + size > BIGBLOCK_SIZE:
-            bigblock, claim, start = self._advance(zone, bigblock, size)
-        claim.append_off = start + size
-        claim.pending += size
-        self.reserved_bytes += size
-        offset = to_zone(zone, bigblock + start)
+        offset = self._append(zone, bigblock, size)
         self._root.next_offset[zone] = offset + size
         return offset
 
@@ -144,6 +144,21 @@ class Blockmap:
         self.finalize(offset, size)
         return offset
 
+    def alloc_apart(self, zone: int, size: int, home: Offset) -> Offset:
+        """Like `alloc`, but side by side with all others that are allocated so, as long as there is room enough.
+
+        home -- where one of these lies; the first one after mounting goes there, or behind it
+        """
+        if self.allocatable_bigblocks < APART_BIGBLOCKS_MIN:
+            self._end_apart(zone)
+            return self.alloc(zone, size)
+        bigblock = self._current.get(-zone)
+        if bigblock is None:
+            bigblock = self._enter_apart(zone, home)
+        offset = self._append(-zone, bigblock, aligned(size))
+        self.finalize(offset, size)
+        return offset
+
     def free(self, offset: Offset, size: int) -> None:
         """Give allocated bytes back; a big-block that becomes free waits before it is reused."""
         bigblock = bigblock_of(offset)
@@ -165,8 +180,11 @@ class Blockmap:
     def is_append_point(self, offset: Offset) -> bool:
         """Whether the zone of `offset` is going to append to the big-block that `offset` is in."""
         zone = zone_of(offset)
+        bigblock = bigblock_of(offset)
         current = self._current.get(zone)
-        return bigblock_of(offset) == (bigblock_of(self._root.next_offset[zone]) if current is None else current)
+        if current is None:
+            current = bigblock_of(self._root.next_offset[zone])
+        return bigblock in (current, self._current.get(-zone))
 
     def share(self, offset: Offset, size: int) -> None:
         """Account for one more record that refers to allocated bytes; CorruptionError when there are too many."""
@@ -192,7 +210,7 @@ class Blockmap:
             del self._delayed[bigblock]
             claim = self._claims[bigblock]
             claim.release_cycle = 0
-            if self._current.get(claim.zone) == bigblock:
+            if self._current.get(claim.point) == bigblock:
                 continue
             self._drop_if_idle(bigblock, claim)
 
@@ -213,13 +231,11 @@ class Blockmap:
         self._freemap.withheld = volume
         for zone in RECORD_ZONES:
             bigblock = self._current.get(zone)
-            if volume_of(self._root.next_offset[zone] if bigblock is None else bigblock) != volume:
-                continue
-            self._root.next_offset[zone] = encode(zone, 0, 0)
-            if bigblock is not None:
-                del self._current[zone]
-                self._claims[bigblock].append_off = BIGBLOCK_SIZE
-                self._drop_if_idle(bigblock, self._claims[bigblock])
+            if volume_of(self._root.next_offset[zone] if bigblock is None else bigblock) == volume:
+                self._root.next_offset[zone] = encode(zone, 0, 0)
+        for point, bigblock in list(self._current.items()):
+            if volume_of(bigblock) == volume:
+                self._leave(point, bigblock)
         claimed = [bigblock for bigblock in self._claims if volume_of(bigblock) == volume]
         spoken_for = sum(self._freemap.layer2(bigblock).zone == 0 for bigblock in claimed)
         self._withheld_bigblocks = self._freemap.free_bigblocks(volume) - spoken_for
@@ -243,6 +259,17 @@ class Blockmap:
             return start
         return (start + BUFMASK) & ~BUFMASK
 
+    def _append(self, point: int, bigblock: Offset, size: int) -> Offset:
+        """Reserve the next `size` bytes, a multiple of the allocation unit, at an append point."""
+        claim = self._claims[bigblock]
+        start = self._fit(claim.append_off, size)
+        if start + size > BIGBLOCK_SIZE:
+            bigblock, claim, start = self._advance(point, bigblock, size)
+        claim.append_off = start + size
+        claim.pending += size
+        self.reserved_bytes += size
+        return to_zone(abs(point), bigblock + start)
+
     def _enter_first(self, zone: int) -> Offset:
         """Take up a zone where the volume header says that it stopped."""
         start = self._root.next_offset[zone]
@@ -256,33 +283,58 @@ class Blockmap:
                 continue
             floor = wanted if candidate == bigblock else 0
             return self._adopt(zone, candidate, floor)
+        if self._end_apart(zone):
+            return self._enter_first(zone)
         raise NoSpaceError(f"no big-block left for zone {zone}")
 
-    def _adopt(self, zone: int, bigblock: Offset, floor: int) -> Offset:
+    def _enter_apart(self, zone: int, home: Offset) -> Offset:
+        if zone not in self._current:
+            self._enter_first(zone)  # otherwise this one might go where that stopped
+        for candidate in self._freemap.candidates(bigblock_of(home), zone):
+            if candidate not in self._claims:
+                return self._adopt(-zone, candidate, 0)
+        raise NoSpaceError(f"no big-block left for zone {zone}")
+
+    def _adopt(self, point: int, bigblock: Offset, floor: int) -> Offset:
         entry = self._freemap.layer2(bigblock)
         append_off = entry.append_off
-        if entry.zone == zone:
+        if entry.zone == abs(point):
             append_off = max(append_off, floor)
         else:
             self._unowned += 1
-        self._claims[bigblock] = _Claim(zone, append_off)
-        self._current[zone] = bigblock
+        self._claims[bigblock] = _Claim(point, append_off)
+        self._current[point] = bigblock
         return bigblock
 
-    def _advance(self, zone: int, full: Offset, size: int) -> tuple[Offset, _Claim, int]:
-        """Move a zone's append point to the next big-block with room for `size` bytes."""
+    def _end_apart(self, zone: int) -> bool:
+        """Give up a zone's second append point, whose big-block the first one needs; whether there was one."""
+        bigblock = self._current.get(-zone)
+        if bigblock is None:
+            return False
+        self._leave(-zone, bigblock)
+        return True
+
+    def _leave(self, point: int, bigblock: Offset) -> None:
+        """Append nothing more there; the big-block may be taken up again."""
+        del self._current[point]
+        claim = self._claims[bigblock]
+        claim.append_off = BIGBLOCK_SIZE
+        self._drop_if_idle(bigblock, claim)
+
+    def _advance(self, point: int, full: Offset, size: int) -> tuple[Offset, _Claim, int]:
+        """Move an append point to the next big-block with room for `size` bytes."""
+        zone = abs(point)
         for candidate in self._freemap.candidates(full + BIGBLOCK_SIZE, zone):
             if candidate in self._claims:
                 continue
             start = self._fit(self._freemap.layer2(candidate).append_off, size)
             if start + size > BIGBLOCK_SIZE:
                 continue
-            del self._current[zone]
-            claim = self._claims[full]
-            claim.append_off = BIGBLOCK_SIZE
-            self._adopt(zone, candidate, 0)
-            self._drop_if_idle(full, claim)
+            self._leave(point, full)
+            self._adopt(point, candidate, 0)
             return candidate, self._claims[candidate], start
+        if point == zone and self._end_apart(zone):
+            return self._advance(point, full, size)
         raise NoSpaceError(f"no big-block left for zone {zone}")
 
     # --- claims ---------------------------------------------------------------------------------
@@ -291,7 +343,7 @@ class Blockmap:
         claim.pending -= size
         self.reserved_bytes -= size
         assert claim.pending >= 0
-        if not claim.pending and self._current.get(claim.zone) != bigblock:
+        if not claim.pending and self._current.get(claim.point) != bigblock:
             self._drop_if_idle(bigblock, claim)
 
     def _drop_if_idle(self, bigblock: Offset, claim: _Claim) -> None:

@@ -17,6 +17,7 @@ from typing import Protocol
 from hammerfs.ondisk.address import Offset, to_zone2, volume_of
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFMASK, BUFSIZE, NODE_SIZE
 from hammerfs.ondisk.crc import Buffer
+from hammerfs.store.regions import Regions
 from hammerfs.store.volumes import VolumeSet
 
 _DIFF_CHUNK = 512
@@ -50,6 +51,7 @@ class MetaBuffers:
         self._volumes = volumes
         self._undo = undo
         self._limit = max(limit, 8)
+        self._regions = Regions(volumes)
         self._clean: OrderedDict[int, bytearray] = OrderedDict()
         self._dirty: dict[int, bytearray] = {}
         self._spans: dict[int, tuple[int, int]] = {}
@@ -153,7 +155,7 @@ class MetaBuffers:
 
     def _load(self, base: int) -> bytearray:
         neighbourhood = base & -_NEIGHBOURHOOD
-        if self._volumes.covers(neighbourhood, _NEIGHBOURHOOD):
+        if not self._regions.note(base) and self._volumes.covers(neighbourhood, _NEIGHBOURHOOD):
             self._volumes.prefetch(neighbourhood, _NEIGHBOURHOOD)
         buffer = bytearray(self._volumes.read(base, BUFSIZE))
         self._clean[base] = buffer

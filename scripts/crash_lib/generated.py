@@ -260,6 +260,7 @@ def deterministic(seed: int) -> Iterator[None]:
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS", 2),
             mock.patch("hammerfs.fs.filedata._LAY_DOWN_BLOCKS_FSYNCED", 2),
             mock.patch("hammerfs.store.datablocks.SPILL_BYTES", 100_000),
+            mock.patch("hammerfs.store.blockmap.APART_BIGBLOCKS_MIN", 8),
             # Too few files are fsynced often enough for a habit; what is laid ahead must never matter.
             mock.patch.object(RedoLog, "is_fsync_next", side_effect=partial(_by_chance, chance)),
             mock.patch.object(BarrierRunner, "run", _slow_barrier),

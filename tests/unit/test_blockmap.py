@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from unittest import mock
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from hammerfs.ondisk.constants import (
     BIGBLOCK_SIZE,
     BUFMASK,
     BUFSIZE,
+    NODE_SIZE,
     XBUFSIZE,
     ZONE_BTREE,
     ZONE_LARGE_DATA,
@@ -48,8 +50,10 @@ class Block:
 class SpaceAgainstModel(RuleBasedStateMachine):
     """`reserved` and `allocated` map offsets to sizes."""
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(apart_min=st.sampled_from([1, 5]))
+    def start(self, apart_min: int) -> None:
+        self.apart_min = mock.patch("hammerfs.store.blockmap.APART_BIGBLOCKS_MIN", apart_min)
+        self.apart_min.start()
         fs = mount(fresh())
         self.blockmap: Blockmap = fs.ctx.blockmap
         self.freemap, self.root = fs.ctx.freemap, fs.ctx.root
@@ -81,6 +85,19 @@ class SpaceAgainstModel(RuleBasedStateMachine):
                 return
             self._accept(zone, offset, aligned(size))
             self.reserved[offset] = size
+
+    @rule(count=st.sampled_from([1, 3, 2500]), first=st.booleans())
+    def allocate_apart(self, count: int, first: bool) -> None:
+        nodes = [offset for offset in self.allocated if zone_of(offset) == ZONE_BTREE]
+        home = nodes[0 if first else -1] if nodes else encode(ZONE_BTREE, 0, 0)
+        for _ in range(count):
+            try:
+                offset = self.blockmap.alloc_apart(ZONE_BTREE, NODE_SIZE, home)
+            except NoSpaceError:
+                return
+            self._accept(ZONE_BTREE, offset, NODE_SIZE)
+            self.allocated[offset] = NODE_SIZE
+            self.blocks[bigblock_of(offset)].allocated += NODE_SIZE
 
     def _accept(self, zone: int, offset: Offset, size: int) -> None:
         assert zone_of(offset) == zone
@@ -151,6 +168,10 @@ class SpaceAgainstModel(RuleBasedStateMachine):
     def _draw(data: st.DataObject, where: dict[Offset, int], count: int) -> list[Offset]:
         first = data.draw(st.integers(0, len(where) - 1))
         return list(where)[first : first + count]
+
+    def teardown(self) -> None:
+        if hasattr(self, "apart_min"):
+            self.apart_min.stop()
 
     # --- what always holds ----------------------------------------------------------------------
     @invariant()
