@@ -43,6 +43,8 @@ options (-o), separated by commas:
   dedup             do not store again what is known to lie on disk (version 5 and up)
   keepfree=SIZE|N%  when less than this can be written, prune, and remove the oldest
                     snapshots; off by default
+  powersave         let processors sleep between two requests: slower; without this, and
+                    where root mounts, they stay awake as long as requests come quickly
   offset=BYTES      where the volume begins in each special
   nosuid, nodev, noexec, suid, dev, exec, sync, dirsync   as in mount(8); nosuid and
                     nodev are the default
@@ -90,7 +92,8 @@ def _serve(specials: Sequence[str], request: MountRequest, mountpoint: str, read
             devices.append(device)
         fs = FileSystem.open(devices, request.filesystem)
         fs.open_device = partial(FileDevice, writable=True, offset=request.offset, exclusive=True)
-        serve(operations_for(fs, private=request.private), mountpoint, fs.source, request.kernel, readiness)
+        operations = operations_for(fs, private=request.private)
+        serve(operations, mountpoint, fs.source, request.kernel, readiness, powersave=request.powersave)
     return 0
 
 

@@ -32,8 +32,9 @@ _FLAGS: Final[dict[str, dict[str, bool]]] = {
     "atime": {"noatime": False},
     "xattr": {"xattr": True},
     "dedup": {"dedup": True},
+    "powersave": {"powersave": True},
 }
-"""Options without a value, and the MountOptions fields they set."""
+"""Options without a value, and the fields of MountOptions or MountRequest they set."""
 
 _KERNEL: Final = frozenset(
     {
@@ -96,12 +97,14 @@ class MountRequest:
     kernel -- mount options to hand to FUSE
     offset -- where the volume begins in each special, bytes
     private -- whether only root can get at the mount, so that the kernel need not check permissions
+    powersave -- whether processors may sleep between two requests
     """
 
     filesystem: MountOptions
     kernel: frozenset[str]
     offset: int
     private: bool = False
+    powersave: bool = False
 
 
 def parse_mount_options(texts: Iterable[str], *, by_root: bool = False) -> MountRequest:
@@ -130,6 +133,7 @@ def parse_mount_options(texts: Iterable[str], *, by_root: bool = False) -> Mount
         elif word and word not in _DROPPED and not word.startswith(_DROPPED_PREFIXES):
             raise UsageError(f"unknown mount option '{word}'")
     offset = fields.pop("offset", 0)
+    powersave = fields.pop("powersave", False)
     options = dataclasses.replace(MountOptions(), **fields)
     if options.as_of is not None:
         options = dataclasses.replace(options, read_only=True)
@@ -140,7 +144,7 @@ def parse_mount_options(texts: Iterable[str], *, by_root: bool = False) -> Mount
     private = by_root and kernel.isdisjoint({"allow_other", "default_permissions"})
     if not private:
         kernel.add("default_permissions")
-    return MountRequest(options, frozenset(kernel), offset, private)
+    return MountRequest(options, frozenset(kernel), offset, private, powersave)
 
 
 def _whole_number(name: str, value: str, lowest: int, highest: int) -> int:

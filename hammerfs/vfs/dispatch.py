@@ -54,6 +54,8 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
+from hammerfs.vfs.wakefulness import BURST_REQUESTS
+
 log = logging.getLogger(__name__)
 
 STREAK_REQUESTS_MAX: Final = 64
@@ -105,8 +107,9 @@ class DispatchStatistics:
 class _Gate(trio.abc.Instrument):
     """Where workers wait for requests.  One session at a time, all calls from the thread that runs trio."""
 
-    def __init__(self, patient: Callable[[], bool] | None = None) -> None:
+    def __init__(self, patient: Callable[[], bool] | None = None, on_burst: Callable[[], None] | None = None) -> None:
         self._patient = patient
+        self._on_burst = on_burst
         self._watcher: trio.lowlevel.Task | None = None
         self._parked: deque[trio.lowlevel.Task] = deque()
         self._requests = self._inline = self._parkings = self._reliefs = self._gave_way = 0
@@ -154,6 +157,8 @@ class _Gate(trio.abc.Instrument):
             events = self._poller.poll(0)
         self._requests += 1
         self._streak += 1
+        if self._streak == BURST_REQUESTS and self._on_burst is not None:
+            self._on_burst()
         if self._watcher is None and not self._parked:
             self._streak = STREAK_REQUESTS_MAX  # rule 5 of the module's docstring
 
@@ -237,8 +242,8 @@ class _Lowlevel:
 class _FastTrio:
     """What pyfuse3 takes for trio."""
 
-    def __init__(self, patient: Callable[[], bool] | None = None) -> None:
-        self.gate = _Gate(patient)
+    def __init__(self, patient: Callable[[], bool] | None = None, on_burst: Callable[[], None] | None = None) -> None:
+        self.gate = _Gate(patient, on_burst)
         self.lowlevel = _Lowlevel(self.gate)
         self.Lock = _NoLock
 
@@ -261,11 +266,11 @@ class _FastTrio:
 _installed: _FastTrio | None = None
 
 
-def install(patient: Callable[[], bool] | None = None) -> bool:
+def install(patient: Callable[[], bool] | None = None, on_burst: Callable[[], None] | None = None) -> bool:
     """Switch pyfuse3 to the fast path; call it before `pyfuse3.init`, inside or outside of `trio.run`.
 
     `patient` tells whether no other task has anything to do, so that the thread may sleep in poll(2); without it the
-    thread never does.
+    thread never does.  `on_burst` is called in each streak in which requests come quickly.
 
     Returns whether the fast path is active now.  When it cannot be, the reason is logged and pyfuse3 works as it
     comes.  A second call changes nothing.
@@ -277,7 +282,7 @@ def install(patient: Callable[[], bool] | None = None) -> bool:
     if objection is not None:
         log.warning("slower request dispatch in use: %s", objection)
         return False
-    _installed = _FastTrio(patient)
+    _installed = _FastTrio(patient, on_burst)
     setattr(pyfuse3, _SEAM, _installed)
     return True
 

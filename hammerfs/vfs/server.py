@@ -35,6 +35,7 @@ from hammerfs.vfs.operations import HammerOperations
 from hammerfs.vfs.readiness import Readiness, verify_root_answers
 from hammerfs.vfs.serverfile import ServerNote, end_note, note_path, runtime_folder, write_note
 from hammerfs.vfs.spacekeeper import SpaceKeeper
+from hammerfs.vfs.wakefulness import Wakefulness, needed_latency
 
 log = logging.getLogger(__name__)
 
@@ -52,28 +53,34 @@ def serve(
     source: str,
     kernel_options: Iterable[str],
     readiness: Readiness,
+    *,
+    powersave: bool = False,
 ) -> None:
     """Mount, report readiness, answer requests until unmounted, and return when everything is on disk.
 
-    `mountpoint` comes from `prepare_mountpoint`.  Raises UsageError when the kernel refuses the mount, UnflushedError
+    `mountpoint` comes from `prepare_mountpoint`.  With `powersave` the processors may sleep between two requests.
+    Raises UsageError when the kernel refuses the mount, UnflushedError
     when something could not be written.  The file system is closed in every case.
     """
     fs = operations.fs
     keep_freed_memory()
     seldom_look_for_cycles()
-    if dispatch.install(lambda: fs.quiet):
+    wakefulness = Wakefulness(None if powersave else needed_latency())
+    if dispatch.install(lambda: fs.quiet, wakefulness.burst):
         fs.know_waiting_requests(dispatch.request_waits)
         fs.requests_served = lambda: dispatch.statistics().requests
     try:
         _mount(operations, mountpoint, source, kernel_options)
     except BaseException:
+        wakefulness.close()
         fs.close_now()
         raise
     control = _open_control(str(fs.fsid))
     note = _leave_note(mountpoint, control)
     try:
-        failure = trio.run(_serve_until_unmounted, operations, mountpoint, readiness, control)
+        failure = trio.run(_serve_until_unmounted, operations, mountpoint, readiness, control, wakefulness)
     finally:
+        wakefulness.close()
         if control is not None:
             control.close()
         # Does nothing when the kernel has unmounted already.
@@ -147,14 +154,18 @@ def _leave_note(mountpoint: str, control: ControlSocket | None) -> Path | None:
 
 
 async def _serve_until_unmounted(
-    operations: HammerOperations, mountpoint: str, readiness: Readiness, control: ControlSocket | None
+    operations: HammerOperations,
+    mountpoint: str,
+    readiness: Readiness,
+    control: ControlSocket | None,
+    wakefulness: Wakefulness,
 ) -> str | None:
     """Returns why something could not be written, or None.  Whatever ends the serving, everything is flushed."""
     failure = None
     async with trio.open_nursery() as nursery:
         await nursery.start(operations.fs.run)
         try:
-            await _answer_requests(operations, mountpoint, readiness, control)
+            await _answer_requests(operations, mountpoint, readiness, control, wakefulness)
         finally:
             with trio.CancelScope(shield=True):
                 operations.session_ended()
@@ -164,9 +175,14 @@ async def _serve_until_unmounted(
 
 
 async def _answer_requests(
-    operations: HammerOperations, mountpoint: str, readiness: Readiness, control: ControlSocket | None
+    operations: HammerOperations,
+    mountpoint: str,
+    readiness: Readiness,
+    control: ControlSocket | None,
+    wakefulness: Wakefulness,
 ) -> None:
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(wakefulness.run)
         if control is not None:
             server = ControlServer(operations.fs, operations.inode_of, operations.present_names.forget)
             nursery.start_soon(server.serve, control)

@@ -50,8 +50,9 @@ image in each round; files, fsyncs and bytes are the same for all. Rows called c
 emptied kernel caches. Ratios are to {BASE}. Without --peers, all that are installed take part:
 {", ".join(name for name in KINDS if not KINDS[name].only_by_name)} (Debian packages fuse2fs, ntfs-3g and
 e2fsprogs; ext4 on a loop device is the kernel's own and needs root). hammerfs-pure is hammerfs that does not run
-compiled modules, passthrough is pyfuse3's example of that name, whose file the environment's {EXAMPLE_VARIABLE} names,
-s3ql keeps its data in a folder of the disk, and its programs are on PATH or in the folder that {S3QL_VARIABLE} names.
+compiled modules, hammerfs-powersave lets the processors sleep between two requests, passthrough is pyfuse3's example
+of that name, whose file the environment's {EXAMPLE_VARIABLE} names, s3ql keeps its data in a folder of the disk, and
+its programs are on PATH or in the folder that {S3QL_VARIABLE} names.
 The workload history measures those that keep one; it, growth, wide and aged, which fills the image, run when they are
 named.
 With --quick, what hammerfs' operations cost is compared with scripts/bench_lib/recorded.json: CPU by wide bounds,

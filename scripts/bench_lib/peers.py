@@ -81,6 +81,12 @@ HAMMERFS = Kind(
 HAMMERFS_PURE = replace(
     HAMMERFS, name="hammerfs-pure", mount=f"env HAMMERFS_PURE=1 {HAMMERFS.mount}", only_by_name=True
 )
+HAMMERFS_POWERSAVE = replace(
+    HAMMERFS,
+    name="hammerfs-powersave",
+    mount=f"{BIN}/hammerfs mount -o powersave {{img}} {{mnt}}",
+    only_by_name=True,
+)
 FUSE2FS = Kind(
     "fuse2fs",
     ("mkfs.ext4", "fuse2fs"),
@@ -143,7 +149,9 @@ def s3ql(folder: str) -> Kind:
 
 S3QL = s3ql(os.environ.get(S3QL_VARIABLE, ""))
 
-KINDS = {kind.name: kind for kind in (HAMMERFS, HAMMERFS_PURE, FUSE2FS, NTFS_3G, EXT4, PASSTHROUGH, S3QL)}
+KINDS = {
+    kind.name: kind for kind in (HAMMERFS, HAMMERFS_PURE, HAMMERFS_POWERSAVE, FUSE2FS, NTFS_3G, EXT4, PASSTHROUGH, S3QL)
+}
 BASE = FUSE2FS.name
 """The peer that all others are compared with."""
 

@@ -19,6 +19,7 @@ from toy_server import FIRST_FAST_INODE, FIRST_SLOW_INODE, Toy, in_thread, mount
 
 from hammerfs.vfs import dispatch
 from hammerfs.vfs.dispatch import DispatchStatistics
+from hammerfs.vfs.wakefulness import BURST_REQUESTS
 
 SECONDS_UNTIL_HUNG = 20
 
@@ -211,6 +212,21 @@ class TestGate:
         run(scenario)
         assert asked == [True]
         assert seam.gate.statistics().inline == 1
+
+    def test_a_burst_is_told_of_once_in_each_streak(self, always_readable: int) -> None:
+        bursts = []
+        seam = dispatch._FastTrio(on_burst=lambda: bursts.append(seam.gate.statistics().requests))
+
+        async def scenario() -> None:
+            async with seam.open_nursery() as nursery:
+                nursery.start_soon(seam.lowlevel.wait_readable, always_readable)  # so that nobody is left alone
+                for _ in range(BURST_REQUESTS * 3):
+                    seam.gate._streak_end = float("inf")
+                    await seam.lowlevel.wait_readable(always_readable)
+                nursery.cancel_scope.cancel()
+
+        run(scenario)
+        assert len(bursts) == 1
 
     @staticmethod
     def take_beside_background_task(fd: int, requests: int) -> tuple[int, DispatchStatistics]:

@@ -45,6 +45,11 @@ def test_options_for_the_file_system(text: str, field: str, value: object) -> No
     assert getattr(parsed(text), field) == value
 
 
+def test_processors_may_sleep_only_where_that_is_asked_for() -> None:
+    assert not parse_mount_options([]).powersave
+    assert parse_mount_options(["ro,powersave"]).powersave
+
+
 def test_the_past_is_read_only() -> None:
     request = parse_mount_options(["rw,tid=0x100008020"])
     assert request.filesystem.read_only

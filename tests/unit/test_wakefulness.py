@@ -1,0 +1,104 @@
+"""When processors are kept awake, for how long, and where that is never asked for."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from hammerfs.vfs.wakefulness import KEEP_SECONDS, POLLING_PROCESSORS_MAX, Wakefulness, needed_latency
+
+SLEEP_ALLOWED = 2_000_000_000
+
+
+def machine(folder: Path, driver: str, *latencies: int) -> Path:
+    """What sysfs says of processors with idle states that take so many microseconds to leave."""
+    (folder / "cpuidle").mkdir()
+    (folder / "cpuidle" / "current_driver").write_text(f"{driver}\n")
+    for number, latency in enumerate(latencies):
+        state = folder / "cpu0" / "cpuidle" / f"state{number}"
+        state.mkdir(parents=True)
+        (state / "latency").write_text(f"{latency}\n")
+    return folder
+
+
+class TestNeededLatency:
+    def test_a_guest_with_few_processors_does_not_let_them_sleep(self, tmp_path: Path) -> None:
+        guest = machine(tmp_path, "haltpoll", 0, 1)
+        assert needed_latency(guest, POLLING_PROCESSORS_MAX) == 0
+        assert needed_latency(guest, POLLING_PROCESSORS_MAX + 1) is None
+
+    def test_a_real_machine_keeps_its_lightest_sleep(self, tmp_path: Path) -> None:
+        states = range(0, 1200, 100)
+        assert needed_latency(machine(tmp_path, "intel_idle", *states), 64) == states[1]
+
+    def test_where_there_is_but_one_sleep_it_stays_allowed(self, tmp_path: Path) -> None:
+        assert needed_latency(machine(tmp_path, "acpi_idle", 0, 1), 2) is None
+
+    def test_where_nobody_knows_nothing_is_asked_for(self, tmp_path: Path) -> None:
+        assert needed_latency(tmp_path, 2) is None
+        assert needed_latency(machine(tmp_path, "none"), 2) is None
+
+
+class Stated:
+    """A file in the place of the kernel's, and what was written to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "cpu_dma_latency"
+        self.path.touch()
+
+    @property
+    def latencies(self) -> list[int]:
+        return [value for (value,) in struct.iter_unpack("=i", self.path.read_bytes())]
+
+
+@pytest.fixture
+def stated(tmp_path: Path) -> Stated:
+    return Stated(tmp_path)
+
+
+@pytest.mark.trio
+async def test_awake_from_the_first_burst_until_a_while_after_the_last(
+    stated: Stated, autojump_clock: trio.testing.MockClock
+) -> None:
+    subject = Wakefulness(7, stated.path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(subject.run)
+        await trio.sleep(10 * KEEP_SECONDS)
+        assert stated.latencies == []
+        for _ in range(50):
+            subject.burst()
+            await trio.sleep(KEEP_SECONDS / 2)
+        assert stated.latencies == [7]
+        await trio.sleep(2 * KEEP_SECONDS)
+        assert stated.latencies == [7, SLEEP_ALLOWED]
+        subject.burst()
+        assert stated.latencies == [7, SLEEP_ALLOWED, 7]
+        await trio.sleep(3 * KEEP_SECONDS)
+        assert stated.latencies == [7, SLEEP_ALLOWED, 7, SLEEP_ALLOWED]
+        nursery.cancel_scope.cancel()
+    subject.close()
+    subject.burst()
+    assert len(stated.latencies) == 4
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("latency", [None, 0])
+async def test_without_the_right_or_the_wish_nothing_happens(tmp_path: Path, latency: int | None) -> None:
+    missing = tmp_path / "missing"
+    subject = Wakefulness(latency, missing)
+    subject.burst()
+    subject.close()
+    assert not missing.exists()
+
+
+@pytest.mark.trio
+async def test_a_kernel_that_refuses_is_not_asked_again() -> None:
+    subject = Wakefulness(0, Path("/dev/full"))
+    subject.burst()
+    assert subject._file == -1
+    subject.burst()
+    subject.close()
