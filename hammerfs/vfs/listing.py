@@ -43,7 +43,7 @@ class Prepared:
     """The beginning of a directory's listing, or all of it.
 
     changes -- how many changes the file system had seen
-    rows -- name and attributes; cookies -- of each row
+    rows -- name, attributes and cookie, as pyfuse3 takes them; cookies -- of each row
     is_whole -- nothing comes behind the last row
     """
 
@@ -51,7 +51,7 @@ class Prepared:
 
     def __init__(self, changes: int) -> None:
         self.changes = changes
-        self.rows: list[tuple[FileNameT, EntryAttributes]] = []
+        self.rows: list[tuple[FileNameT, EntryAttributes, int]] = []
         self.cookies: list[int] = []
         self.is_whole = False
 
@@ -160,7 +160,7 @@ class Listings:
         """Whether the next row may be added to a listing."""
         if entry.st_ino < OBJ_ID_MIN or len(prepared.rows) >= ROWS_OF_ONE_MAX:
             return False
-        prepared.rows.append((name, entry))
+        prepared.rows.append((name, entry, cookie))
         prepared.cookies.append(cookie)
         self._kept += 1
         return True
@@ -182,9 +182,4 @@ class Listings:
 def _reply_rows(prepared: Prepared, after: int, token: ReaddirToken) -> bool:
     """Show again what is behind a cookie; whether there is room for more."""
     reply = pyfuse3.readdir_reply
-    rows, cookies = prepared.rows, prepared.cookies
-    for index in range(bisect_right(cookies, after), len(rows)):
-        name, entry = rows[index]
-        if not reply(token, name, entry, cookies[index]):
-            return False
-    return True
+    return all(reply(token, *row) for row in prepared.rows[bisect_right(prepared.cookies, after) :])

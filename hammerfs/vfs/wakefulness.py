@@ -7,7 +7,8 @@ takes no longer than that itself.  Linux lets a program that cannot wait say so 
 
 The price is power, and on a virtual machine the host's time: a processor without work runs in a circle meanwhile.  So
 the need is stated only while it is there, from a burst of requests on until KEEP_SECONDS after the last one, and never
-where it would keep many processors busy for the sake of two.  The mount option `powersave` does without.
+where it would keep many processors busy for the sake of two.  It outlasts that only while the event loop stands still,
+behind a device that hangs.  The mount option `powersave` does without.
 
 Source: the kernel's `power/pm_qos_interface.rst` and `cpuidle/governors/haltpoll.c`.
 """
@@ -83,13 +84,18 @@ class Wakefulness:
         """Let the processors sleep again when no burst comes any more; until cancelled."""
         while True:
             await self._burst_came.wait()
-            seen = 0
-            while seen != self._bursts:
-                seen = self._bursts
-                await trio.sleep(KEEP_SECONDS)
-            self._burst_came = trio.Event()
-            self._awake = False
-            self._state(_ANY_LATENCY)
+            try:
+                await self._bursts_end()
+            finally:
+                self._burst_came = trio.Event()
+                self._awake = False
+                self._state(_ANY_LATENCY)
+
+    async def _bursts_end(self) -> None:
+        seen = 0
+        while seen != self._bursts:
+            seen = self._bursts
+            await trio.sleep(KEEP_SECONDS)
 
     def close(self) -> None:
         """The kernel forgets what was stated."""

@@ -79,10 +79,13 @@ async def test_awake_from_the_first_burst_until_a_while_after_the_last(
         assert stated.latencies == [7, SLEEP_ALLOWED, 7]
         await trio.sleep(3 * KEEP_SECONDS)
         assert stated.latencies == [7, SLEEP_ALLOWED, 7, SLEEP_ALLOWED]
+        subject.burst()
+        await trio.sleep(KEEP_SECONDS / 2)
         nursery.cancel_scope.cancel()
+    assert stated.latencies == [7, SLEEP_ALLOWED] * 3
     subject.close()
     subject.burst()
-    assert len(stated.latencies) == 4
+    assert len(stated.latencies) == 6
 
 
 @pytest.mark.trio
