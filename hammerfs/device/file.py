@@ -23,6 +23,8 @@ from hammerfs.ondisk.crc import Buffer
 _BLKGETSIZE64 = 0x80081272
 _SYNC_FILE_RANGE_WRITE = 2
 """From fcntl.h.  Python's `os` has no sync_file_range(2)."""
+_WILLNEED_BYTES = 128 * 1024
+"""What the kernel is told at once that it will be asked for; of more, some devices read the beginning only."""
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if os.sysconf("SC_IOV_MAX") > 0 else 16
 
 
@@ -113,8 +115,10 @@ class FileDevice:
             raise self._latch.fail("barrier", 0, self._size, error) from error
 
     def prefetch(self, offset: int, size: int) -> None:
+        begin, end = self._base + offset, self._base + offset + size
         with contextlib.suppress(OSError):
-            os.posix_fadvise(self._fd, self._base + offset, size, os.POSIX_FADV_WILLNEED)
+            for start in range(begin, end, _WILLNEED_BYTES):
+                os.posix_fadvise(self._fd, start, min(_WILLNEED_BYTES, end - start), os.POSIX_FADV_WILLNEED)
 
     def begin_writing(self, offset: int, size: int) -> None:
         begin = _sync_file_range()

@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hammerfs.errors import NoSpaceError
+from hammerfs.errors import CorruptionError, NoSpaceError
 from hammerfs.ondisk.address import Offset, bigblock_of, encode, to_zone, volume_of, zone_of
 from hammerfs.ondisk.constants import (
     BIGBLOCK_MASK,
@@ -154,7 +154,10 @@ class Blockmap:
             return self.alloc(zone, size)
         bigblock = self._current.get(-zone)
         if bigblock is None:
-            bigblock = self._enter_apart(zone, home)
+            try:
+                bigblock = self._enter_apart(zone, home)
+            except (CorruptionError, NoSpaceError):  # what the zone's own append point need not meet
+                return self.alloc(zone, size)
         offset = self._append(-zone, bigblock, aligned(size))
         self.finalize(offset, size)
         return offset
@@ -288,9 +291,15 @@ class Blockmap:
         raise NoSpaceError(f"no big-block left for zone {zone}")
 
     def _enter_apart(self, zone: int, home: Offset) -> Offset:
+        """Take up the big-block of `home`, if there is room, or the next one behind the zone's own append point."""
         if zone not in self._current:
             self._enter_first(zone)  # otherwise this one might go where that stopped
-        for candidate in self._freemap.candidates(bigblock_of(home), zone):
+        here = bigblock_of(home)
+        entry = self._freemap.layer2(here)
+        may_go_on = here not in self._claims and volume_of(here) != self._freemap.withheld
+        if may_go_on and entry.zone == zone and entry.append_off < BIGBLOCK_SIZE:
+            return self._adopt(-zone, here, 0)
+        for candidate in self._freemap.candidates(self._current[zone], zone):
             if candidate not in self._claims:
                 return self._adopt(-zone, candidate, 0)
         raise NoSpaceError(f"no big-block left for zone {zone}")

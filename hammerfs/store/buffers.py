@@ -17,7 +17,7 @@ from typing import Protocol
 from hammerfs.ondisk.address import Offset, to_zone2, volume_of
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFMASK, BUFSIZE, NODE_SIZE
 from hammerfs.ondisk.crc import Buffer
-from hammerfs.store.regions import Regions
+from hammerfs.store.regions import REGION_BYTES, Regions
 from hammerfs.store.volumes import VolumeSet
 
 _DIFF_CHUNK = 512
@@ -51,7 +51,7 @@ class MetaBuffers:
         self._volumes = volumes
         self._undo = undo
         self._limit = max(limit, 8)
-        self._regions = Regions(volumes)
+        self._regions = Regions(volumes, again=REGION_BYTES // BUFSIZE)
         self._clean: OrderedDict[int, bytearray] = OrderedDict()
         self._dirty: dict[int, bytearray] = {}
         self._spans: dict[int, tuple[int, int]] = {}

@@ -18,16 +18,20 @@ REGION_BYTES = 512 * 1024
 DENSE_READS = 3
 """Reads in a region that show it to be dense: as long as that many take, a disk of today reads all of it."""
 AGAIN_READS = 256
-"""Reads after which a region counts as new: the kernel may have let go of it."""
+"""Files of 2 KiB, which is what small ones have."""
 _REGIONS_MAX = 1 << 16
 """How many are remembered; then all are forgotten, which costs a few reads in each."""
 
 
 class Regions:
-    """Counts the reads in each region of the volumes."""
+    """Counts the reads in each region of the volumes.
 
-    def __init__(self, volumes: VolumeSet) -> None:
+    again -- reads after which a region counts as new: what was read ahead may be gone
+    """
+
+    def __init__(self, volumes: VolumeSet, again: int = AGAIN_READS) -> None:
         self._volumes = volumes
+        self._again = again
         self._reads: dict[Offset, int] = {}
 
     def note(self, place: Offset) -> bool:
@@ -36,7 +40,7 @@ class Regions:
         reads = self._reads.get(region, 0) + 1
         if len(self._reads) >= _REGIONS_MAX:
             self._reads.clear()
-        self._reads[region] = reads % AGAIN_READS
+        self._reads[region] = reads % self._again
         if reads < DENSE_READS or not self._volumes.covers(region, REGION_BYTES):
             return False
         if reads == DENSE_READS:

@@ -6,9 +6,9 @@ takes no longer than that itself.  Linux lets a program that cannot wait say so 
 `/dev/cpu_dma_latency` is how many microseconds a processor may take to wake up, for as long as the file stays open.
 
 The price is power, and on a virtual machine the host's time: a processor without work runs in a circle meanwhile.  So
-the need is stated only while it is there, from a burst of requests on until KEEP_SECONDS after the last one, and never
-where it would keep many processors busy for the sake of two.  It outlasts that only while the event loop stands still,
-behind a device that hangs.  The mount option `powersave` does without.
+the need is stated only while it is there, from a burst of requests on until KEEP_SECONDS or twice that after the last
+one, and never where it would keep many processors busy for the sake of two.  It outlasts that only while the event loop
+stands still: behind a device that hangs, or stopped by SIGSTOP.  The mount option `powersave` does without.
 
 Source: the kernel's `power/pm_qos_interface.rst` and `cpuidle/governors/haltpoll.c`.
 """
@@ -23,7 +23,7 @@ from typing import Final
 import trio
 
 KEEP_SECONDS: Final = 0.02
-"""After so long without a burst the processors may sleep again."""
+"""After so long without a burst, or twice as long, the processors may sleep again."""
 BURST_REQUESTS: Final = 4
 """Requests that the dispatch answers in one go, so within some two milliseconds: a client that waits for each."""
 POLLING_PROCESSORS_MAX: Final = 8
@@ -35,23 +35,28 @@ _LATENCY: Final = struct.Struct("=i")
 _ANY_LATENCY: Final = 2_000_000_000
 """What the kernel takes for "does not matter", in microseconds."""
 _GUEST_DRIVER: Final = "haltpoll"
+_NO_SLEEPS: Final = ("POLL", "snooze")
+"""Idle states in which a processor runs in a circle."""
 
 
 def needed_latency(cpuidle: Path = _CPUIDLE, processors: int | None = None) -> int | None:
     """In how many microseconds a processor has to wake up, or None where nothing is to be gained by asking.
 
-    On a virtual machine, 0: nothing but not sleeping is quick.  On a real one the lightest sleep is quick enough.
+    On a virtual machine whose kernel knows that it is one, 0: nothing but not sleeping is quick.  Elsewhere the
+    lightest sleep is quick enough, and where it is the only one there is nothing to ask for.
     """
     try:
         driver = (cpuidle / "cpuidle" / "current_driver").read_text(encoding="ascii").strip()
-        states = sorted((cpuidle / "cpu0" / "cpuidle").glob("state*"), key=lambda state: int(state.name[5:]))
+        states = list((cpuidle / "cpu0" / "cpuidle").glob("state*"))
         latencies = [int((state / "latency").read_text(encoding="ascii")) for state in states]
+        names = [(state / "name").read_text(encoding="ascii").strip() for state in states]
     except (OSError, ValueError):
         return None
     if driver == _GUEST_DRIVER:
         count = processors if processors is not None else os.cpu_count()
         return 0 if count is not None and count <= POLLING_PROCESSORS_MAX else None
-    return latencies[1] if len(latencies) > 2 else None
+    sleeps = sorted(latency for latency, name in zip(latencies, names, strict=True) if name not in _NO_SLEEPS)
+    return sleeps[0] if len(sleeps) > 1 else None
 
 
 class Wakefulness:
@@ -81,15 +86,16 @@ class Wakefulness:
             self._burst_came.set()
 
     async def run(self) -> None:
-        """Let the processors sleep again when no burst comes any more; until cancelled."""
-        while True:
-            await self._burst_came.wait()
-            try:
+        """Let the processors sleep again when no burst comes any more; until cancelled, and then for good."""
+        try:
+            while True:
+                await self._burst_came.wait()
                 await self._bursts_end()
-            finally:
                 self._burst_came = trio.Event()
                 self._awake = False
                 self._state(_ANY_LATENCY)
+        finally:
+            self.close()
 
     async def _bursts_end(self) -> None:
         seen = 0

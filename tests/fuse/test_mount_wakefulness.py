@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,14 @@ pytestmark = [
 ]
 
 
-def tells_the_kernel(mount: HammerMount) -> bool:
-    """Whether the server holds the file by which a need is stated."""
-    return any(os.readlink(entry) == str(DEVICE) for entry in Path(f"/proc/{mount.server()}/fd").iterdir())
+def holders() -> set[int]:
+    """The processes that hold the file by which a need is stated."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(entry) == str(DEVICE):
+                found.add(int(entry.parts[2]))
+    return found
 
 
 def latency_allowed() -> int:
@@ -35,23 +41,29 @@ def latency_allowed() -> int:
     return value
 
 
-def test_processors_are_awake_while_requests_come_and_not_for_long(
-    hammer_mount: Callable[[], HammerMount],
-) -> None:
-    mount = hammer_mount()
-    mount.mount()
-    assert tells_the_kernel(mount)
-    deadline = time.monotonic() + SECONDS_MAX
+def test_processors_are_awake_while_requests_come_and_not_for_long(hammer_mount: Callable[[], HammerMount]) -> None:
+    """The kernel tells the shortest of all needs, so this can be seen only while nobody else states one."""
     needed = needed_latency()
     assert needed is not None
+    mount = hammer_mount()
+    mount.mount()
+    assert mount.server() in holders()
+    deadline = time.monotonic() + SECONDS_MAX
+    while latency_allowed() <= needed:
+        if time.monotonic() > deadline:
+            pytest.skip("somebody else keeps the processors awake")
+        time.sleep(0.01)
+    deadline = time.monotonic() + SECONDS_MAX
     number = 0
-    while latency_allowed() > needed:
+    while not number or latency_allowed() > needed:
         assert time.monotonic() < deadline, "the need was never stated"
         for _ in range(50):
             number += 1
             (mount.path / f"directory{number}").mkdir()
     while latency_allowed() <= needed:
-        assert time.monotonic() < deadline, "the need was never taken back"
+        if time.monotonic() > deadline:
+            assert holders() != {mount.server()}, "the need was never taken back"
+            pytest.skip("somebody else keeps the processors awake")
         time.sleep(0.01)
 
 
@@ -60,4 +72,4 @@ def test_a_mount_that_saves_power_never_asks(hammer_mount: Callable[[], HammerMo
     mount.mount("powersave")
     for number in range(50):
         (mount.path / f"directory{number}").mkdir()
-    assert not tells_the_kernel(mount)
+    assert mount.server() not in holders()

@@ -94,6 +94,7 @@ class SpaceAgainstModel(RuleBasedStateMachine):
             try:
                 offset = self.blockmap.alloc_apart(ZONE_BTREE, NODE_SIZE, home)
             except NoSpaceError:
+                assert not self.blockmap.allocatable_bigblocks
                 return
             self._accept(ZONE_BTREE, offset, NODE_SIZE)
             self.allocated[offset] = NODE_SIZE

@@ -11,9 +11,9 @@ from small_filesystem import FILE, assert_clean, fresh, mount
 
 from hammerfs.btree.node import Node
 from hammerfs.device.base import Device
-from hammerfs.errors import NoSpaceError
+from hammerfs.errors import CorruptionError, NoSpaceError
 from hammerfs.fs.mount import FileSystem
-from hammerfs.ondisk.address import Offset, bigblock_of, volume_of
+from hammerfs.ondisk.address import Offset, bigblock_of, encode, volume_of
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, NODE_SIZE, ZONE_BTREE, ZONE_META
 from hammerfs.store.blockmap import Blockmap
 
@@ -93,6 +93,14 @@ def test_the_last_space_for_leaves_is_what_internal_nodes_did_not_need() -> None
     leaves = list(until_full(blockmap))
     assert sum(bigblock_of(offset) == bigblock_of(apart) for offset in leaves) == NODES_OF_A_BIGBLOCK - 1
     assert len(set(leaves)) == len(leaves)
+
+
+def test_where_the_root_cannot_be_told_a_node_finds_space_all_the_same() -> None:
+    blockmap = mount(fresh()).ctx.blockmap
+    nowhere = encode(ZONE_BTREE, 7, 0)
+    with pytest.raises(CorruptionError):
+        blockmap._enter_apart(ZONE_BTREE, nowhere)
+    assert blockmap.is_append_point(blockmap.alloc_apart(ZONE_BTREE, NODE_SIZE, nowhere))
 
 
 def test_a_volume_that_goes_takes_no_internal_nodes() -> None:

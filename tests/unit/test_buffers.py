@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hammerfs.device.recording import RecordingDevice, Write
-from hammerfs.ondisk.address import Offset
+from hammerfs.ondisk.address import Offset, to_zone2
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, NODE_SIZE, VOL_JUNK_SIZE
 from hammerfs.ondisk.crc import Buffer
 from hammerfs.store.buffers import MetaBuffers, differing_range
+from hammerfs.store.regions import DENSE_READS, REGION_BYTES
 from hammerfs.store.volumes import VolumeSet
 
 PAGE = 4096
@@ -154,6 +155,19 @@ def test_a_long_run_is_written_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
         setup.buffers.modify(META_START + number * BUFSIZE, b"x" * BUFSIZE)
     setup.buffers.flush()
     assert [len(write.data) // BUFSIZE for write in setup.writes] == [2, 2, 1]
+
+
+def test_neighbours_are_fetched_until_there_are_so_many_that_the_region_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffers = Setup().buffers
+    fetched: list[tuple[Offset, int]] = []
+    monkeypatch.setattr(buffers._volumes, "prefetch", lambda place, size: fetched.append((place, size)))
+    monkeypatch.setattr(buffers._volumes, "covers", lambda _place, _size: True)
+    for number in range(REGION_BYTES // BUFSIZE):
+        buffers.read(META_START + number * BUFSIZE, 1)
+    sizes = [size for _, size in fetched]
+    assert sizes == [4 * BUFSIZE] * (DENSE_READS - 1) + [REGION_BYTES]
+    place = next(place for place, size in fetched if size == REGION_BYTES)
+    assert place == to_zone2(META_START) & -REGION_BYTES
 
 
 def test_clean_buffers_are_forgotten_oldest_first_and_dirty_ones_never() -> None:

@@ -42,6 +42,13 @@ def test_a_region_is_fetched_once_when_several_places_in_it_were_read() -> None:
     assert listening.note(*places * 5) == []
 
 
+def test_who_asks_learns_whether_all_around_was_fetched() -> None:
+    regions = Listening().regions
+    sparse = DENSE_READS - 1
+    assert [regions.note(HERE) for _ in range(AGAIN_READS)] == [False] * sparse + [True] * (AGAIN_READS - sparse)
+    assert not regions.note(HERE)
+
+
 def test_reads_far_from_each_other_fetch_nothing() -> None:
     places = [encode(ZONE_RAW_BUFFER, 0, number * REGION_BYTES) for number in range(20)]
     assert Listening().note(*places * (DENSE_READS - 1)) == []

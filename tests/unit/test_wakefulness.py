@@ -14,29 +14,33 @@ from hammerfs.vfs.wakefulness import KEEP_SECONDS, POLLING_PROCESSORS_MAX, Wakef
 SLEEP_ALLOWED = 2_000_000_000
 
 
-def machine(folder: Path, driver: str, *latencies: int) -> Path:
-    """What sysfs says of processors with idle states that take so many microseconds to leave."""
+def machine(folder: Path, driver: str, **states: int) -> Path:
+    """What sysfs says of processors with idle states of these names, which take so many microseconds to leave."""
     (folder / "cpuidle").mkdir()
     (folder / "cpuidle" / "current_driver").write_text(f"{driver}\n")
-    for number, latency in enumerate(latencies):
+    for number, (name, latency) in enumerate(states.items()):
         state = folder / "cpu0" / "cpuidle" / f"state{number}"
         state.mkdir(parents=True)
         (state / "latency").write_text(f"{latency}\n")
+        (state / "name").write_text(f"{name}\n")
     return folder
 
 
 class TestNeededLatency:
     def test_a_guest_with_few_processors_does_not_let_them_sleep(self, tmp_path: Path) -> None:
-        guest = machine(tmp_path, "haltpoll", 0, 1)
+        guest = machine(tmp_path, "haltpoll", POLL=0, haltpoll=1)
         assert needed_latency(guest, POLLING_PROCESSORS_MAX) == 0
         assert needed_latency(guest, POLLING_PROCESSORS_MAX + 1) is None
 
-    def test_a_real_machine_keeps_its_lightest_sleep(self, tmp_path: Path) -> None:
-        states = range(0, 1200, 100)
-        assert needed_latency(machine(tmp_path, "intel_idle", *states), 64) == states[1]
+    @pytest.mark.parametrize("deep", [{"C6": 133}, {f"C{number}": 100 * number for number in range(2, 13)}])
+    def test_a_real_machine_keeps_its_lightest_sleep(self, tmp_path: Path, deep: dict[str, int]) -> None:
+        assert needed_latency(machine(tmp_path, "intel_idle", POLL=0, C1=2, **deep), 64) == 2
+
+    def test_one_whose_first_state_is_a_sleep_keeps_that(self, tmp_path: Path) -> None:
+        assert needed_latency(machine(tmp_path, "psci_idle", WFI=1, **{"cpu-sleep-0": 150}), 4) == 1
 
     def test_where_there_is_but_one_sleep_it_stays_allowed(self, tmp_path: Path) -> None:
-        assert needed_latency(machine(tmp_path, "acpi_idle", 0, 1), 2) is None
+        assert needed_latency(machine(tmp_path, "acpi_idle", POLL=0, C1=1), 2) is None
 
     def test_where_nobody_knows_nothing_is_asked_for(self, tmp_path: Path) -> None:
         assert needed_latency(tmp_path, 2) is None
@@ -82,10 +86,9 @@ async def test_awake_from_the_first_burst_until_a_while_after_the_last(
         subject.burst()
         await trio.sleep(KEEP_SECONDS / 2)
         nursery.cancel_scope.cancel()
-    assert stated.latencies == [7, SLEEP_ALLOWED] * 3
-    subject.close()
+    assert subject._file == -1, "who cancels it lets the kernel forget"
     subject.burst()
-    assert len(stated.latencies) == 6
+    assert stated.latencies == [7, SLEEP_ALLOWED, 7, SLEEP_ALLOWED, 7]
 
 
 @pytest.mark.trio
