@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -66,21 +67,19 @@ class Wakefulness:
     """
 
     def __init__(self, latency: int | None, device: Path = _DEVICE) -> None:
-        self._latency = latency
+        self._latency = _ANY_LATENCY if latency is None else latency
         self._bursts = 0
         self._awake = False
         self._burst_came = trio.Event()
         self._file = -1
         if latency is not None:
-            try:
+            with suppress(OSError):
                 self._file = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
-            except OSError:
-                self._latency = None
 
     def burst(self) -> None:
         """Requests come quickly; called again and again while they do, by the thread that answers them."""
         self._bursts += 1
-        if not self._awake and self._latency is not None:
+        if not self._awake and self._file >= 0:
             self._awake = True
             self._state(self._latency)
             self._burst_came.set()
@@ -105,7 +104,6 @@ class Wakefulness:
 
     def close(self) -> None:
         """The kernel forgets what was stated."""
-        self._latency = None
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
