@@ -3,7 +3,8 @@
 The contents of small files lie close together, in the order in which they were made, and are looked for in any order;
 each such read waits for the disk.  Once a region has cost about as much waiting as reading all of it takes, the device
 is told to read it.  So whoever walks through a tree waits a few times for each region instead of once for each file,
-and whoever needs a few files out of many makes the disk read little more than these.  So do the nodes of a B-tree.
+and whoever needs a few files out of many makes the disk read little more than these.  The same holds for the nodes of
+the B-tree (`buffers.py`).
 
 Files of 4 KiB in random order were read cold at 1.32 times the rate (ten rounds in turns), in the order in which they
 lie at the same.
@@ -18,7 +19,7 @@ REGION_BYTES = 512 * 1024
 DENSE_READS = 3
 """Reads in a region that show it to be dense: as long as that many take, a disk of today reads all of it."""
 AGAIN_READS = 256
-"""Files of 2 KiB, which is what small ones have."""
+"""Reads after which a region of small files counts as new: as many as it has files of 2 KiB."""
 _REGIONS_MAX = 1 << 16
 """How many are remembered; then all are forgotten, which costs a few reads in each."""
 

@@ -59,8 +59,8 @@ def serve(
     """Mount, report readiness, answer requests until unmounted, and return when everything is on disk.
 
     `mountpoint` comes from `prepare_mountpoint`.  With `powersave` the processors may sleep between two requests.
-    Raises UsageError when the kernel refuses the mount, UnflushedError
-    when something could not be written.  The file system is closed in every case.
+    Raises UsageError when the kernel refuses the mount, UnflushedError when something could not be written.  The file
+    system is closed in every case.
     """
     fs = operations.fs
     keep_freed_memory()
