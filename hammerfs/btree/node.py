@@ -65,6 +65,12 @@ _SIGNED = (4, 14)
 """Places of the packed key whose top bit is flipped: obj_id and key are signed."""
 _FLIP_SIGN = bytes(value ^ 0x80 for value in range(256))
 _CREATE = 22
+_PLACES = (
+    (_SUBTREE, b"\0"),
+    (_SUBTREE + 1, bytes(range(0, 256, NODE_SIZE >> 8))),
+    (_SUBTREE + 7, bytes(range(ZONE_BTREE << 4, (ZONE_BTREE + 1) << 4))),
+)
+"""Bytes of an internal element and what each may be when it names a place for a node: 4 KiB aligned, in zone 8."""
 _NEVER = bytes(8)
 _INFINITY = b"\xff" * 8
 
@@ -236,8 +242,9 @@ def _decode_links(node: Node, raw: bytes, count: int) -> None:
     # Distinct children that each name this node as their parent make loops impossible below it.
     if len(set(node.children)) != count:
         _refuse(node.offset, "two elements for one child")
-    for child in node.children:
-        if zone_of(child) != ZONE_BTREE or child % NODE_SIZE:
+    for at, allowed in _PLACES:
+        if raw[NODE_HEADER_SIZE + at : _end(count) : ELEMENT_SIZE].strip(allowed):
+            child = next(child for child in node.children if zone_of(child) != ZONE_BTREE or child % NODE_SIZE)
             _refuse(node.offset, f"a child at {child:016x}, which is no place for a node,")
 
 

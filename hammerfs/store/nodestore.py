@@ -29,7 +29,7 @@ class ZoneNodeStore:
         """The 4096 raw bytes of a node, unverified."""
         if zone_of(offset) != ZONE_BTREE or offset % NODE_SIZE:
             raise CorruptionError("B-tree node reference outside zone 8", offset=offset)
-        return self._buffers.read(offset, NODE_SIZE)
+        return self._buffers.read_node(offset)
 
     def write_node(self, offset: Offset, raw: bytes, fresh: bool) -> None:
         """Put a node's new content into its buffer, under UNDO unless it is fresh."""

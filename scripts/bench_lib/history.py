@@ -34,8 +34,10 @@ def history(bench: Bench) -> None:
         write_new(name, content(0))
     moments = [bench.moment()]
     look_at_present(bench, names, "one version")
+    look_at_moment(bench, names, moments[0], 0, "one version")
     moments += write_versions(bench, names, bench.count(VERSIONS) - 1)
     look_at_present(bench, names, "many versions")
+    look_at_moment(bench, names, moments[len(moments) // 2], len(moments) // 2, "many versions")
     list_versions(bench, names, len(moments))
     look_back(bench, names, moments)
     walk_back(bench, moments)
@@ -70,6 +72,23 @@ def look_at_present(bench: Bench, names: list[Path], state: str) -> None:
     bench.cold()
     bench.loop(f"read cold, {state}", in_disorder, lambda name: read_whole(str(name)))
     bench.command(f"find now, {state}", ["find", bench.folder, *WALK])
+
+
+def look_at_moment(bench: Bench, paths: list[Path], moment: str, version: int, state: str) -> None:
+    """Every file as of one moment, when each was at that version, as from a snapshot."""
+    expected = content(version)
+    snapshot = f"{bench.folder}@@{moment}"
+    in_disorder = [f"{snapshot}/{path.relative_to(bench.folder)}" for path in random.Random(10).sample(paths, len(paths))]
+
+    def read_as_of(name: str) -> None:
+        if read_whole(name) != expected:
+            raise BenchError(f"{name} is not what was written as version {version}")
+
+    for temperature, prepare in (("cold", bench.cold), ("warm", lambda: None)):
+        prepare()
+        bench.loop(f"stat as of a moment, {temperature}, {state}", in_disorder, os.stat)
+        prepare()
+        bench.loop(f"read as of a moment, {temperature}, {state}", in_disorder, read_as_of)
 
 
 def list_versions(bench: Bench, names: list[Path], versions: int) -> None:

@@ -27,11 +27,13 @@ def write_new(path: Path | str, data: bytes | memoryview) -> None:
         os.close(fd)
 
 
-def read_whole(path: str) -> None:
+def read_whole(path: str) -> bytes:
     """Open, read, close a small file."""
     fd = os.open(path, os.O_RDONLY)
-    os.read(fd, 2 * SMALL_FILE_BYTES)
-    os.close(fd)
+    try:
+        return os.read(fd, 2 * SMALL_FILE_BYTES)
+    finally:
+        os.close(fd)
 
 
 def small_files(bench: Bench) -> None:

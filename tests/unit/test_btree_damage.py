@@ -148,6 +148,7 @@ INNER_DAMAGE = {
     "child is a record": (place(5, BTYPE), b"R", "no child"),
     "child in another zone": (place(5, SUBTREE), struct.pack("<Q", 0xA000000000800000), "a800000|a000000000800000"),
     "child off the grid": (place(5, SUBTREE), struct.pack("<Q", 0x8000000000800010), "8000000000800010"),
+    "child within a page": (place(60, SUBTREE), struct.pack("<Q", 0x8000000000800100), "8000000000800100"),
     "no child": (place(5, SUBTREE), bytes(8), "0000000000000000"),
     "right boundary with a child": (place(61, SUBTREE), struct.pack("<Q", 1), "right boundary"),
     "right boundary with a type": (place(61, BTYPE), b"L", "right boundary"),

@@ -167,6 +167,45 @@ def test_neighbours_are_fetched_until_there_are_so_many_that_the_region_is(monke
     assert fetched[-1][0] == VOL_JUNK_SIZE + BIGBLOCK_SIZE
 
 
+def test_a_node_that_is_read_is_read_alone_and_left_to_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(b"1" * NODE_SIZE + b"2" * NODE_SIZE)
+    asked: list[int] = []
+    read = setup.device.read
+    monkeypatch.setattr(setup.device, "read", lambda place, size: asked.append(size) or read(place, size))
+    buffers = MetaBuffers(VolumeSet.open([setup.device]), setup.undo, 100)
+    asked.clear()
+    assert buffers.read_node(META_START + NODE_SIZE) == b"2" * NODE_SIZE
+    assert asked == [NODE_SIZE]
+    assert not buffers._clean
+
+
+def test_a_node_is_read_as_it_was_changed_flushed_or_not() -> None:
+    setup = Setup(b"1" * NODE_SIZE + b"2" * NODE_SIZE)
+    second = META_START + NODE_SIZE
+    assert setup.buffers.read_node(second) == b"2" * NODE_SIZE
+    setup.buffers.modify_node(second, b"3" * NODE_SIZE, fresh=False)
+    assert setup.buffers.read_node(second) == b"3" * NODE_SIZE
+    assert setup.buffers.read_node(META_START) == b"1" * NODE_SIZE
+    setup.buffers.flush()
+    setup.device.write(VOL_JUNK_SIZE + BIGBLOCK_SIZE, b"not asked")
+    assert setup.buffers.read_node(second) == b"3" * NODE_SIZE
+    assert setup.buffers.read_node(META_START) == b"1" * NODE_SIZE
+
+
+@pytest.mark.parametrize("node_first", [True, False])
+def test_nodes_and_buffers_make_a_region_dense_alike(monkeypatch: pytest.MonkeyPatch, node_first: bool) -> None:
+    setup = Setup()
+    fetched: list[int] = []
+    monkeypatch.setattr(setup.device, "prefetch", lambda _, size: fetched.append(size))
+    for number in range(DENSE_READS):
+        place = META_START + number * BUFSIZE
+        if node_first is (number % 2 == 0):
+            setup.buffers.read_node(place)
+        else:
+            setup.buffers.read(place, 1)
+    assert fetched == [4 * BUFSIZE] * (DENSE_READS - 1) + [REGION_BYTES]
+
+
 def test_clean_buffers_are_forgotten_oldest_first_and_dirty_ones_never() -> None:
     setup = Setup(limit=8)
     for number in range(20):
