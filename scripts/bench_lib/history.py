@@ -78,7 +78,8 @@ def look_at_moment(bench: Bench, paths: list[Path], moment: str, version: int, s
     """Every file as of one moment, when each was at that version, as from a snapshot."""
     expected = content(version)
     snapshot = f"{bench.folder}@@{moment}"
-    in_disorder = [f"{snapshot}/{path.relative_to(bench.folder)}" for path in random.Random(10).sample(paths, len(paths))]
+    names = [f"{snapshot}/{path.relative_to(bench.folder)}" for path in paths]
+    random.Random(10).shuffle(names)
 
     def read_as_of(name: str) -> None:
         if read_whole(name) != expected:
@@ -86,9 +87,9 @@ def look_at_moment(bench: Bench, paths: list[Path], moment: str, version: int, s
 
     for temperature, prepare in (("cold", bench.cold), ("warm", lambda: None)):
         prepare()
-        bench.loop(f"stat as of a moment, {temperature}, {state}", in_disorder, os.stat)
+        bench.loop(f"stat as of a moment, {temperature}, {state}", names, os.stat)
         prepare()
-        bench.loop(f"read as of a moment, {temperature}, {state}", in_disorder, read_as_of)
+        bench.loop(f"read as of a moment, {temperature}, {state}", names, read_as_of)
 
 
 def list_versions(bench: Bench, names: list[Path], versions: int) -> None:
