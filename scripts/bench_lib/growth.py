@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from bench_lib.metadata import write_new
 FILES = 1_000_000
 FILES_PER_DIRECTORY = 100
 SAMPLE = 10_000
-"""Files in the first and in the last stretch, whose rates are compared."""
+"""Files in the first and in the last stretch."""
+TURNS = 10
+"""Parts of the last stretch, each beside as many files in a new file system: the machine's own speed changes from one
+minute to the next more than what is asked of the two rates."""
 LOOKUPS = 2000
 BACKLOG_MIB = 64
 """Written and overwritten with fsync, again and again, before the server is killed: what a recovery finds."""
@@ -23,10 +27,9 @@ def growth(bench: Bench) -> None:
     """Many files of 1 KiB in directories of a hundred; then mounts, lookups, a recovery and a check of that image."""
     sample = bench.count(SAMPLE)
     paths = _paths(bench.folder, bench.count(FILES))
-    first = _create(bench, f"create, first {sample}", paths[:sample])
+    _create(bench, f"create, first {sample}", paths[:sample])
     _create(bench, "create, those between", paths[sample:-sample])
-    last = _create(bench, f"create, last {sample}", paths[-sample:])
-    bench.put("create, last to first", last / first, "times", sample)
+    _compare_with_new(bench, paths[-sample:])
     bench.cold()
     _mount(bench, "mount of the grown image", bench.cold)
     seen = random.Random(6).sample(paths, bench.count(LOOKUPS))
@@ -45,20 +48,48 @@ def _paths(top: Path, count: int) -> list[str]:
     return paths
 
 
-def _create(bench: Bench, name: str, paths: list[str]) -> float:
+def _create(bench: Bench, name: str, paths: list[str]) -> None:
     """Files per second, with the directories that they need; the last directory is durable at the end."""
+    bench.loop(name, paths, lambda path: _make(bench, path), finish=lambda: _make_durable(paths[-1]), bounded=False)
 
-    def make(path: str) -> None:
-        if path.endswith("/00"):
-            os.mkdir(path[:-3])
-        write_new(path, bench.block(KIB))
 
-    def finish() -> None:
-        with opened(os.path.dirname(paths[-1]), os.O_RDONLY) as fd:
-            os.fsync(fd)
+def _make(bench: Bench, path: str) -> None:
+    folder, _, number = path.rpartition("/")
+    if not int(number):
+        os.mkdir(folder)
+    write_new(path, bench.block(KIB))
 
-    bench.loop(name, paths, make, finish=finish, bounded=False)
-    return bench.rows[-1].value
+
+def _make_durable(path: str) -> None:
+    with opened(os.path.dirname(path), os.O_RDONLY) as fd:
+        os.fsync(fd)
+
+
+def _compare_with_new(bench: Bench, paths: list[str]) -> None:
+    """Rates of the last files and of the first ones in a new file system, in turns, and the median of their ratios."""
+
+    def seconds(part: list[str]) -> float:
+        start = clock()
+        for path in part:
+            _make(bench, path)
+        _make_durable(part[-1])
+        return clock() - start
+
+    grown, new = [], []
+    cpu_us = 0.0
+    each = max(len(paths) // TURNS, 1)
+    with bench.new_beside() as folder:
+        beside = _paths(folder, len(paths))
+        for start in range(0, len(paths), each):
+            before = bench.server.cpu_us()
+            grown.append(seconds(paths[start : start + each]))
+            cpu_us += bench.server.cpu_us() - before
+            new.append(seconds(beside[start : start + each]))
+    count = len(paths)
+    bench.put(f"create, last {count}", count / sum(grown), "/s", count, cpu_us / count)
+    bench.put(f"create, first {count} of a new one meanwhile", count / sum(new), "/s", count)
+    ratio = statistics.median(short / long for long, short in zip(grown, new, strict=True))
+    bench.put("create, last to first", ratio, "times", count)
 
 
 def _mount(bench: Bench, name: str, way: Callable[[], None]) -> None:

@@ -190,6 +190,15 @@ class Bench:
         self.put(f"{name}, memory", mib, "MiB", 1)
         self._mount()
 
+    @contextmanager
+    def new_beside(self) -> Iterator[Path]:
+        """Where a new file system of the same kind is mounted meanwhile."""
+        other = self._peer.beside()
+        other.make()
+        other.mount()
+        yield other.mountpoint
+        other.umount()
+
     def tidy(self) -> None:
         """Give back the space of what was removed, as a nightly job does."""
         self._peer.tidy()

@@ -213,12 +213,18 @@ class Peer:
         self.mountpoint = folder / f"{kind.name}.mnt"
         self._image_bytes = image_bytes
         self._folders = [folder / f"{self.image.name}.{name}" for name in kind.folders]
+        self._beside = folder / f"{kind.name}.beside"
         self.server: int | None = None
         self._in_foreground: subprocess.Popen[bytes] | None = None
 
     def _command(self, text: str) -> str:
         image, mountpoint = shlex.quote(str(self.image)), shlex.quote(str(self.mountpoint))
         return text.format(img=image, mnt=mountpoint, size=self._image_bytes)
+
+    def beside(self) -> Peer:
+        """Another one of this kind and size, not made yet, which goes when this one is removed."""
+        self._beside.mkdir(exist_ok=True)
+        return Peer(self.kind, self._beside, self._image_bytes)
 
     def make(self) -> None:
         """A fresh file system in a sparse image, or in folders."""
@@ -340,6 +346,9 @@ class Peer:
         self._delete()
         if self.mountpoint.exists():
             self.mountpoint.rmdir()
+        if self._beside.exists():
+            self.beside().remove()
+            self._beside.rmdir()
 
     def _give_up(self) -> None:
         """End at once whatever still works for the mount, also after an unmount that was given up; clear that away.

@@ -156,6 +156,19 @@ def test_what_hangs_is_ended_when_a_round_is_given_up(peer: Peer, mounted: list[
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_one_beside_another_goes_with_it_even_when_nobody_has_unmounted_it(peer: Peer, tmp_path: Path) -> None:
+    peer.make()
+    beside = peer.beside()
+    beside.make()
+    assert beside.mountpoint not in (peer.mountpoint, peer.image)
+    with process_at(beside.mountpoint, 60) as server:
+        while not pids_with_argument(str(beside.mountpoint)):
+            assert server.poll() is None
+        peer.remove()
+        assert server.wait() < 0
+    assert list((tmp_path / "work").iterdir()) == []
+
+
 def test_a_dead_mount_is_cleared_away_by_the_kernels_command(
     peer: Peer, mounted: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
