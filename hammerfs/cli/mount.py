@@ -15,9 +15,9 @@ from hammerfs.device.file import FileDevice
 from hammerfs.fs.mount import FileSystem
 from hammerfs.vfs.daemon import run_in_background, run_in_foreground
 from hammerfs.vfs.mountpoint import check_fuse, prepare_mountpoint
-from hammerfs.vfs.operations import operations_for
 from hammerfs.vfs.readiness import Readiness
 from hammerfs.vfs.server import serve
+from hammerfs.vfs.xattroperations import operations_for
 
 _OPTIONS_HELP = """\
 options (-o), separated by commas:

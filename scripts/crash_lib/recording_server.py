@@ -21,9 +21,9 @@ from hammerfs.fs.options import MountOptions
 from hammerfs.vfs import dispatch
 from hammerfs.vfs.daemon import run_in_foreground
 from hammerfs.vfs.mountpoint import prepare_mountpoint
-from hammerfs.vfs.operations import operations_for
 from hammerfs.vfs.readiness import Readiness
 from hammerfs.vfs.server import serve
+from hammerfs.vfs.xattroperations import operations_for
 
 COMPANY = 0.6
 FLUSH_SECONDS = 0.5

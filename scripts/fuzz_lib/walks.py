@@ -30,7 +30,7 @@ from hammerfs.ops.show import show_lines
 from hammerfs.ops.show_undo import show_undo_lines
 from hammerfs.store.volumes import VolumeSet
 from hammerfs.vfs.nodeids import OBJ_ID_MIN
-from hammerfs.vfs.operations import XattrOperations
+from hammerfs.vfs.xattroperations import XattrOperations
 
 USER: Any = SimpleNamespace(uid=1000, gid=100, pid=1, umask=0o22)
 CACHE_BYTES = 8 << 20

@@ -35,7 +35,7 @@ from hammerfs.store.fiforeader import FifoReader
 from hammerfs.store.recovery import find_range
 from hammerfs.store.volumes import VolumeSet
 from hammerfs.vfs.nodeids import ROOT_NODE_ID
-from hammerfs.vfs.operations import operations_for
+from hammerfs.vfs.xattroperations import operations_for
 
 Path = tuple[bytes, ...]
 VOLUME_HEADER_USED = UNDO_ARRAY_OFFSET + 8

@@ -27,7 +27,7 @@ from hammerfs.fs.barrier import BarrierRunner
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.sync_inode import InodeSync
 from hammerfs.ondisk.crc import Buffer
-from hammerfs.vfs.operations import operations_for
+from hammerfs.vfs.xattroperations import operations_for
 
 HANG_SECONDS = 10
 BACK_END = ("FileSystem.run", "Flusher.")

@@ -17,7 +17,7 @@ from small_filesystem import assert_clean, fresh, make, mount, names, read
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.fs.barrier import SHORT_SECONDS, BarrierRunner
 from hammerfs.fs.mount import FileSystem
-from hammerfs.vfs.operations import operations_for
+from hammerfs.vfs.xattroperations import operations_for
 
 pytestmark = pytest.mark.trio
 WRITERS = 16

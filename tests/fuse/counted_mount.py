@@ -23,9 +23,10 @@ import pyfuse3
 from hammerfs.cli.mount_options import parse_mount_options
 from hammerfs.device.file import FileDevice
 from hammerfs.fs.mount import FileSystem
-from hammerfs.vfs.operations import HammerOperations, operations_for
+from hammerfs.vfs.operations import HammerOperations
 from hammerfs.vfs.readiness import Readiness
 from hammerfs.vfs.server import serve
+from hammerfs.vfs.xattroperations import operations_for
 
 NOT_COUNTED = {"init", "stacktrace", "forget"}
 """Two that are no requests, and one that nobody waits for."""

@@ -23,9 +23,9 @@ from hammerfs.device.passing import PassingDevice
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.crc import Buffer
-from hammerfs.vfs.operations import operations_for
 from hammerfs.vfs.readiness import Readiness
 from hammerfs.vfs.server import serve
+from hammerfs.vfs.xattroperations import operations_for
 
 BYTES_PER_SECOND = 25_000_000
 BARRIER_SECONDS = 0.05

@@ -12,7 +12,8 @@ from handlers import USER
 from judge import Golden, as_tree, closing, differences, view
 
 from hammerfs.fs.inode import Inode
-from hammerfs.vfs.operations import HammerOperations, operations_for
+from hammerfs.vfs.operations import HammerOperations
+from hammerfs.vfs.xattroperations import operations_for
 
 ROOT = pyfuse3.InodeT(pyfuse3.ROOT_INODE)
 

@@ -22,7 +22,8 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.element import LeafElement
 from hammerfs.vfs import listing as module
 from hammerfs.vfs.nodeids import ROOT_NODE_ID
-from hammerfs.vfs.operations import HammerOperations, operations_for
+from hammerfs.vfs.operations import HammerOperations
+from hammerfs.vfs.xattroperations import operations_for
 
 ROOT = pyfuse3.InodeT(ROOT_NODE_ID)
 ATTRIBUTES = ("st_ino", "st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_mtime_ns", "st_ctime_ns")

@@ -23,7 +23,8 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.vfs.attributes import CACHE_SECONDS, OWNERS_REMEMBERED_MAX, OwnerNumbers
 from hammerfs.vfs.complaints import LINES_PER_PERIOD, PERIOD_SECONDS, Complaints
 from hammerfs.vfs.nodeids import OBJ_ID_MIN, ROOT_NODE_ID
-from hammerfs.vfs.operations import HammerOperations, XattrOperations, operations_for
+from hammerfs.vfs.operations import HammerOperations
+from hammerfs.vfs.xattroperations import XattrOperations, operations_for
 
 
 def failing(error: Exception) -> Callable[..., Any]:

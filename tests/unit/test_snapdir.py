@@ -24,7 +24,8 @@ from hammerfs.fs.rootrecords import add_snapshot, remove_snapshot
 from hammerfs.ondisk.address import pfs_localization
 from hammerfs.ondisk.constants import OBJID_ROOT
 from hammerfs.vfs.nodeids import ROOT_NODE_ID
-from hammerfs.vfs.operations import HammerOperations, operations_for
+from hammerfs.vfs.operations import HammerOperations
+from hammerfs.vfs.xattroperations import operations_for
 
 pytestmark = pytest.mark.usefixtures("utc")
 
