@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hammerfs.ondisk.constants import LOCALIZE_MASK
 from hammerfs.ondisk.cyclefile import CYCLE_SIZE, Cycle, pack_cycle, unpack_cycle
 
 
@@ -32,7 +33,7 @@ def load_cycle(path: str | None) -> Cycle | None:
 def begin_numbers(path: str | None) -> list[int]:
     """The argument `begin` of operations."""
     cycle = load_cycle(path)
-    return [] if cycle is None else [cycle.localization, cycle.obj_id]
+    return [] if cycle is None else [cycle.localization & LOCALIZE_MASK, cycle.obj_id]
 
 
 def keep_position(path: str | None, interrupted: bool, position: Sequence[int]) -> None:

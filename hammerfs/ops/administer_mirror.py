@@ -19,7 +19,7 @@ from hammerfs.fs.mirrorwrite import BatchWriter, set_sync_tid, slave_record
 from hammerfs.fs.pfs import link_target
 from hammerfs.fs.work import Data, Done, Emit, Phase, Receive, Want, Work
 from hammerfs.ondisk.address import Tid, pfs_localization, pfs_of
-from hammerfs.ondisk.constants import MAX_TID, OBJTYPE_SOFTLINK
+from hammerfs.ondisk.constants import MAX_PFSID, MAX_TID, OBJTYPE_SOFTLINK
 from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_leaf
 from hammerfs.ondisk.mirror import HEAD_SIZE, Pass, Record, Skip, StreamParser, Sync, packed, padded
 from hammerfs.ops.administer_sync import durable_tid
@@ -32,8 +32,9 @@ _PIECE = 256 * 1024
 
 def _pfs(call: Call) -> int:
     """The PFS that a request is about; UsageError when the mount does not show it."""
-    pfs = call.number("pfs", -1)
-    if pfs < 0:
+    if "pfs" in call.arguments:
+        pfs = call.number("pfs", most=MAX_PFSID)
+    else:
         name = os.fsencode(call.text("name", ""))
         pfs = pfs_of(call.place.localization) if not name else _named(call, name)
     if call.fs.options.pfs not in (0, pfs):
@@ -67,7 +68,7 @@ def _read(call: Call) -> Work[Result]:
 
     Each record whose data is nowhere is an item of the result.
     """
-    pfs, begin, end = _pfs(call), call.number("begin"), call.number("end")
+    pfs, begin, end = _pfs(call), call.tid("begin"), call.tid("end")
     piece = bytearray()
     records = 0
     complete = False
@@ -107,7 +108,7 @@ def _lost(record: Lost) -> Emit:
 def _split(call: Call) -> Work[Result]:
     """TIDs that cut a range into batches of about `bytes` each, the last one its end; and how much each will be."""
     ctx = call.fs.ctx
-    pfs, begin, end, limit = _pfs(call), call.number("begin"), call.number("end"), call.number("bytes")
+    pfs, begin, end, limit = _pfs(call), call.tid("begin"), call.tid("end"), call.number("bytes")
     localization = pfs_localization(pfs)
     sizes: dict[Tid, int] = {}
     yield Phase("prescan")
@@ -148,7 +149,7 @@ def _cuts(sizes: dict[Tid, int], limit: int) -> Iterator[tuple[Tid, int]]:
 
 def _await(call: Call) -> Work[Result]:
     """Until something that is younger than `end` happened to the PFS, and no crash takes it back."""
-    pfs, seen = _pfs(call), call.number("end")
+    pfs, seen = _pfs(call), call.tid("end")
     if call.exclusive:
         raise UsageError("what nobody has mounted does not change")
     while True:
@@ -175,7 +176,7 @@ def _write(call: Call) -> Work[Result]:
 def _apply_batch(call: Call, pfs: int) -> Work[Result]:
     ctx = call.fs.ctx
     slave_record(ctx, pfs)
-    writer = BatchWriter(ctx, pfs, call.number("begin"), call.number("end"))
+    writer = BatchWriter(ctx, pfs, call.tid("begin"), call.tid("end"))
     parser = StreamParser()
     records = 0
     complete = False
@@ -212,7 +213,7 @@ def _gently(steps: Iterator[None]) -> Work[None]:
 
 def _synced(call: Call) -> Work[Result]:
     """A batch has been applied: readers see the slave as of its end, durably."""
-    pfs, tid = _pfs(call), call.number("tid")
+    pfs, tid = _pfs(call), call.tid("tid")
     with claimed(call.fs, pfs):
         set_sync_tid(call.fs.ctx, pfs, tid)
         yield Want.DURABLE
@@ -221,8 +222,8 @@ def _synced(call: Call) -> Work[Result]:
 
 def _within(call: Call) -> Work[Result]:
     """One batch from a PFS, `source`, to a slave in the same file system, and readers see it if it was complete."""
-    ctx, pfs, source = call.fs.ctx, _pfs(call), call.number("source")
-    begin, end = call.number("begin"), call.number("end")
+    ctx, pfs, source = call.fs.ctx, _pfs(call), call.number("source", most=MAX_PFSID)
+    begin, end = call.tid("begin"), call.tid("end")
     if not 0 <= begin <= end <= source_state(ctx, source, durable_tid(call.fs)).sync_end_tid:
         raise UsageError(f"{begin:#x} to {end:#x} is no range of TIDs that PFS {source} has")
     with claimed(call.fs, pfs):

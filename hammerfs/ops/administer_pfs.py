@@ -46,6 +46,8 @@ PRUNE_MIN_MAX: Final = (1 << 31) - 1
 _TIDS: Final = {"sync_beg_tid", "sync_end_tid"}
 _UUIDS: Final = {"shared_uuid", "unique_uuid"}
 _TEXTS: Final = {"label", "snapshots"}
+_ID_MAX: Final = 0xFFFFFFFF
+"""The greatest number of a user or a group."""
 
 
 # --- which one ----------------------------------------------------------------------------------
@@ -117,7 +119,7 @@ def _create(call: Call) -> Work[Result]:
         if call.flag("slave"):
             record.mirror_flags = PFSD_SLAVE
         else:
-            _make_root(fs, pfs_id, call.number("uid", 0), call.number("gid", 0))
+            _make_root(fs, pfs_id, call.number("uid", 0, most=_ID_MAX), call.number("gid", 0, most=_ID_MAX))
         save_pfs(ctx, pfs_id, record)
     yield Want.DURABLE
     return described(fs, pfs_id, record)
@@ -152,10 +154,7 @@ def _update(call: Call) -> Work[Result]:
     pfs_id = _id_of(call)
     record = _existing(fs, pfs_id)
     for name in _TIDS & call.arguments.keys():
-        tid = call.number(name)
-        if not 0 <= tid <= MAX_TID:
-            raise UsageError(f"{name} is no transaction id")
-        setattr(record, name, tid)
+        setattr(record, name, call.tid(name))
     for name in _UUIDS & call.arguments.keys():
         setattr(record, name, _uuid(name, call.text(name)))
     for name in _TEXTS & call.arguments.keys():

@@ -15,7 +15,7 @@ from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Want, Work
 from hammerfs.ondisk.address import Tid, pfs_of, to_zone
-from hammerfs.ondisk.constants import MAX_TID, RECORD_ZONES
+from hammerfs.ondisk.constants import LOCALIZE_MASK, MAX_OBJID, MAX_TID, MIN_OBJID, RECORD_ZONES
 from hammerfs.ops.dedup import dedup
 from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.prune import prune
@@ -34,7 +34,10 @@ def _begin(call: Call, default: Position) -> Position:
         return default
     if len(numbers) != 2:
         raise UsageError("argument 'begin' has to be a kind of record and an object id")
-    return Position(*numbers)
+    begin = Position(*numbers)
+    if not (0 <= begin.localization <= LOCALIZE_MASK and MIN_OBJID <= begin.obj_id <= MAX_OBJID):
+        raise UsageError(f"no record lies at {begin.localization:#x}, {begin.obj_id:#x}, where work was to begin")
+    return begin
 
 
 def _report(call: Call, outcome: Any) -> Result:

@@ -16,6 +16,8 @@ from hammerfs.errors import UsageError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Work
+from hammerfs.ondisk.address import Tid
+from hammerfs.ondisk.constants import MAX_TID
 
 Result: TypeAlias = dict[str, Any]
 
@@ -53,12 +55,18 @@ class Call:
             raise UsageError(f"argument '{name}' is no text that could be a name") from None
         return value
 
-    def number(self, name: str, default: int | None = None) -> int:
-        """A whole number."""
+    def number(self, name: str, default: int | None = None, *, most: int | None = None) -> int:
+        """A whole number, from 0 to `most` where that is given: what a record holds may have no other."""
         value = self.arguments.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool):
             raise UsageError(f"argument '{name}' has to be a whole number")
+        if most is not None and not 0 <= value <= most:
+            raise UsageError(f"argument '{name}' has to be between 0 and {most}")
         return value
+
+    def tid(self, name: str) -> Tid:
+        """A transaction id."""
+        return self.number(name, most=MAX_TID)
 
     def flag(self, name: str) -> bool:
         """A truth value, False when it is not there."""

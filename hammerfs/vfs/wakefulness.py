@@ -57,7 +57,8 @@ def needed_latency(cpuidle: Path = _CPUIDLE, processors: int | None = None) -> i
         count = processors if processors is not None else os.cpu_count()
         return 0 if count is not None and count <= POLLING_PROCESSORS_MAX else None
     sleeps = sorted(latency for latency, name in zip(latencies, names, strict=True) if name not in _NO_SLEEPS)
-    return sleeps[0] if len(sleeps) > 1 else None
+    # Firmware may say that the lightest takes no time; to ask for 0 would forbid that one, too.
+    return max(sleeps[0], 1) if len(sleeps) > 1 else None
 
 
 class Wakefulness:

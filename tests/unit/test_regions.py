@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
-from small_filesystem import VOLUME_SIZE, fresh, make, mount, read
+from small_filesystem import fresh, make, mount, read
 
 from hammerfs.ondisk.address import encode
 from hammerfs.ondisk.constants import ZONE_RAW_BUFFER
@@ -60,8 +60,13 @@ def test_a_region_read_for_long_is_fetched_again() -> None:
 
 
 def test_a_region_that_reaches_past_the_volume_is_left_alone() -> None:
-    beyond = encode(ZONE_RAW_BUFFER, 0, VOLUME_SIZE & -REGION_BYTES)
-    assert Listening().note(*[beyond] * 10) == []
+    volumes = VolumeSet.open(fresh())
+    header = volumes.root.header
+    size = header.vol_buf_end - header.vol_buf_beg
+    last = encode(ZONE_RAW_BUFFER, 0, (size - 1) & -REGION_BYTES)
+    assert volumes.covers(last, 1)
+    assert not volumes.covers(last, REGION_BYTES)
+    assert Listening().note(*[last] * 10) == []
 
 
 def test_no_more_regions_are_remembered_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:

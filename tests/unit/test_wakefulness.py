@@ -39,6 +39,9 @@ class TestNeededLatency:
     def test_one_whose_first_state_is_a_sleep_keeps_that(self, tmp_path: Path) -> None:
         assert needed_latency(machine(tmp_path, "psci_idle", WFI=1, **{"cpu-sleep-0": 150}), 4) == 1
 
+    def test_a_sleep_that_takes_no_time_is_not_forbidden(self, tmp_path: Path) -> None:
+        assert needed_latency(machine(tmp_path, "acpi_idle", POLL=0, C1=0, C2=100), 64) == 1
+
     def test_where_there_is_but_one_sleep_it_stays_allowed(self, tmp_path: Path) -> None:
         assert needed_latency(machine(tmp_path, "acpi_idle", POLL=0, C1=1), 2) is None
 
@@ -92,13 +95,21 @@ async def test_awake_from_the_first_burst_until_a_while_after_the_last(
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("latency", [None, 0])
-async def test_without_the_right_or_the_wish_nothing_happens(tmp_path: Path, latency: int | None) -> None:
+async def test_without_the_right_nothing_happens(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    subject = Wakefulness(latency, missing)
+    subject = Wakefulness(0, missing)
     subject.burst()
     subject.close()
     assert not missing.exists()
+
+
+@pytest.mark.trio
+async def test_without_the_wish_nothing_is_opened_or_stated(stated: Stated) -> None:
+    subject = Wakefulness(None, stated.path)
+    assert subject._file == -1
+    subject.burst()
+    subject.close()
+    assert stated.latencies == []
 
 
 @pytest.mark.trio
