@@ -60,14 +60,14 @@ def _snap(options: HammerOptions, arguments: list[str], word: str, usage: str) -
         with desk.reach(folder) as reach:
             made = reach.call("snapshot-add", {"label": note})
         if word == "snapq":
-            shown = _at(folder, made["tid"])
+            shown = _at(folder, made["tid"], is_root=names.is_root(folder))
         else:
             shown = f"{path.rstrip('/')}/{time.strftime(DEFAULT_NAME)}" if kind else path
             start = directory_part(shown)
             if word == "snap":
                 target = f"{names.way_to_root(folder, start)}/{_root_name(made)}"
             else:
-                target = _at(names.way_to(folder, start), made["tid"])
+                target = _at(names.way_to(folder, start), made["tid"], is_root=names.is_root(folder))
             _replace_link(names, target, shown)
     told = {"path": shown, "tid": f"{made['tid']:#018x}", "pfs": made["pfs"]}
     show(options, word, told, [shown] if word == "snapq" else [])
@@ -102,10 +102,13 @@ def _root_name(made: dict[str, Any]) -> str:
     return f"@@{made['tid']:#018x}{suffix}"
 
 
-def _at(folder: str, tid: int) -> str:
-    """A directory's path at a moment; `.` and `..` have no name that could take a suffix."""
-    slash = "/" if folder.rpartition("/")[2] in (".", "..", "") else ""
-    return f"{folder}{slash if not folder.endswith('/') else ''}@@{tid:#018x}"
+def _at(folder: str, tid: int, *, is_root: bool) -> str:
+    """A directory's path at a moment; `.` and `..` have no name that could take a suffix.
+
+    Nor has the root of what is mounted, whose name lies in another file system.
+    """
+    has_name = folder.rpartition("/")[2] not in (".", "..", "") and not is_root
+    return f"{folder}{'' if has_name or folder.endswith('/') else '/'}@@{tid:#018x}"
 
 
 def _replace_link(names: Names, target: str, link: str) -> None:

@@ -35,6 +35,9 @@ class Names(Protocol):
     def way_to(self, path: str, start: str) -> str:
         """The target of a symlink in `start` that leads to `path`."""
 
+    def is_root(self, path: str) -> bool:
+        """Whether a directory is the root of what is mounted."""
+
 
 class MountedNames:
     """Names as the kernel knows them."""
@@ -65,6 +68,9 @@ class MountedNames:
 
     def way_to(self, path: str, start: str) -> str:
         return os.path.abspath(path)
+
+    def is_root(self, path: str) -> bool:
+        return os.path.ismount(path)
 
 
 def directory_part(path: str) -> str:

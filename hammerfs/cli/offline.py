@@ -114,6 +114,9 @@ class OfflineNames:
         """Up to the root and down again."""
         return f"{self.way_to_root(path, start)}/{path.lstrip('/')}"
 
+    def is_root(self, path: str) -> bool:
+        return len(walk(self._fs, os.fsencode(path))) == 1
+
     def _parent(self, path: str) -> tuple[Inode, bytes]:
         parent = resolve(self._fs, os.fsencode(directory_part(path)))
         return parent, os.fsencode(os.path.basename(path))

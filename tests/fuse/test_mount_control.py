@@ -121,6 +121,24 @@ def test_snapshots_of_a_mounted_file_system(here: Path, module_mount: HammerMoun
     assert f"{tid}\t" not in hammer("snapls", here)
 
 
+def test_links_to_the_root_of_a_mount_lead_into_it(module_mount: HammerMount) -> None:
+    """The name of a mount point lies in another file system, where it can take no suffix."""
+    root = Path(module_mount.path)
+    (root / "of the root").write_bytes(b"old")
+    hammer("snaplo", root / "by its path")
+    hammer("snaplo", "from inside", cwd=root)
+    hammer("snaplo", ".", cwd=root)
+    (by_folder,) = root.glob("snap-*")
+    told = hammer("snapq", root).strip()
+    (root / "of the root").write_bytes(b"new")
+    links = [root / "by its path", root / "from inside", by_folder]
+    for folder in (*links, Path(told)):
+        assert (folder / "of the root").read_bytes() == b"old"
+    hammer("snaprm", *links)
+    assert not any(link.is_symlink() for link in links)
+    (root / "of the root").unlink()
+
+
 def test_a_pfs_of_a_mounted_file_system(here: Path) -> None:
     link = here / "pfs"
     hammer("pfs-master", link, "label=eins")
