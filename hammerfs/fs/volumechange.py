@@ -30,9 +30,18 @@ def begin(ctx: Context) -> None:
     ctx.volumes_changing = True
 
 
-def end(ctx: Context) -> None:
-    """Let others; what was withheld is offered."""
-    ctx.blockmap.offer()
+def settle(ctx: Context) -> None:
+    """What came before is durable: if a volume joined whose addition nobody waited for, it is offered now."""
+    if ctx.blockmap.offers_later:
+        ctx.blockmap.offer()
+
+
+def end(ctx: Context, *, durable: bool = True) -> None:
+    """Let others; what was withheld is offered, a volume whose joining is not `durable` only when that is."""
+    if durable:
+        ctx.blockmap.offer()
+    else:
+        ctx.blockmap.offer_later()
     ctx.space.adapt()
     ctx.volumes_changing = False
 

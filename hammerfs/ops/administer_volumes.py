@@ -47,8 +47,8 @@ def _add(call: Call) -> Work[Result]:
     ctx, path = call.fs.ctx, call.text("device")
     if call.fs.open_device is None:
         raise UsageError("volumes cannot be added here")
-    volumechange.begin(ctx)
-    joined = False
+    yield from _begin(ctx)
+    joined = durable = False
     device = None
     try:
         number = volumechange.unused_number(ctx)
@@ -60,13 +60,22 @@ def _add(call: Call) -> Work[Result]:
             joined = True
             volumechange.join(ctx, Volume(device), list(layout.layer1_entries(geometry)))
             yield Want.DURABLE
+            durable = True
             settle_counts(ctx.volumes)
             yield Aside(ctx.volumes.barrier)
     finally:
-        volumechange.end(ctx)
+        volumechange.end(ctx, durable=durable or not joined)
         if device is not None and not joined:
             device.close()
     return {"device": path, "number": number, "interrupted": not joined, "volumes": volumes_of(ctx)}
+
+
+def _begin(ctx: Context) -> Work[None]:
+    """Have the set of volumes to oneself, with all that is known to be durable in use; BusyError."""
+    if ctx.blockmap.offers_later:
+        yield Want.DURABLE
+        volumechange.settle(ctx)
+    volumechange.begin(ctx)
 
 
 def _planned(ctx: Context, device: Device, number: int) -> tuple[FormatLayout, VolumeGeometry]:
@@ -152,19 +161,14 @@ def _delete(call: Call) -> Work[Result]:
     number = volume.number
     if number == ROOT_VOLNO:
         raise UsageError(f"{path} is the root volume, which cannot be removed: it holds the freemap and the UNDO FIFO")
-    volumechange.begin(ctx)
+    yield from _begin(ctx)
     outcome = ReblockOutcome()
+    used, leaves = 0, True
     try:
-        ctx.blockmap.withhold(number)
-        used = yield from _used(ctx, number)
-        if not used or call.flag("reblock"):
-            _demand_space(ctx, volume, used)
-            yield Want.DURABLE
-            yield from _empty(call, volume, outcome)
-        removed = not outcome.interrupted and (not used or call.flag("reblock"))
-        if removed:
-            yield from _wait_until_idle(ctx, volume)
-            volumechange.part(ctx, number)
+        # It may have left already, and whoever had asked for that was gone before it could be let go of.
+        if ctx.freemap.describes(number):
+            used, leaves = yield from _part(call, volume, outcome)
+        if leaves:
             yield Want.DURABLE
             yield from _let_go(ctx, number)
     finally:
@@ -172,11 +176,30 @@ def _delete(call: Call) -> Work[Result]:
     return {
         "device": path,
         "number": number,
-        "removed": removed,
+        "removed": leaves,
         "used": used,
         **asdict(outcome),
         "volumes": volumes_of(ctx),
     }
+
+
+def _part(call: Call, volume: Volume, outcome: ReblockOutcome) -> Work[tuple[int, bool]]:
+    """Empty a volume if that is asked for, and make it no longer one of the file system if it is empty.
+
+    The bytes that it held, and whether it leaves.
+    """
+    ctx, number, may_move = call.fs.ctx, volume.number, call.flag("reblock")
+    ctx.blockmap.withhold(number)
+    used = yield from _used(ctx, number)
+    if not used or may_move:
+        _demand_space(ctx, volume, used)
+        yield Want.DURABLE
+        yield from _empty(call, volume, outcome)
+    if outcome.interrupted or (used and not may_move):
+        return used, False
+    yield from _wait_until_idle(ctx, volume)
+    volumechange.part(ctx, number)
+    return used, True
 
 
 def _volume_called(ctx: Context, path: str) -> Volume:
@@ -247,7 +270,10 @@ def _let_go(ctx: Context, number: int) -> Work[None]:
     yield Aside(ctx.volumes.barrier)
     while (volume := ctx.volumes.remove(number)) is None:
         yield Want.PAUSE
-    yield Aside(partial(_erase, volume.device))
+    try:
+        yield Aside(partial(_erase, volume.device))
+    finally:
+        volume.device.close()
 
 
 def _erase(device: Device) -> None:
@@ -257,8 +283,6 @@ def _erase(device: Device) -> None:
         device.barrier()
     except DeviceError as error:
         log.warning("the header of a volume that was removed could not be erased: %s", error)
-    finally:
-        device.close()
 
 
 OPERATIONS = (

@@ -177,7 +177,8 @@ class _Mover:
         if self._volume is not None and volume_of(offset) != self._volume:
             return False
         entry = ctx.freemap.layer2(bigblock_of(offset))
-        if entry.bytes_free < self._free_level:
+        # A volume is emptied of all; where data is shared, fewer bytes than none may be free.
+        if self._volume is None and entry.bytes_free < self._free_level:
             return False
         return not self._free_level or not ctx.blockmap.is_append_point(offset)
 

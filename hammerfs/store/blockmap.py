@@ -86,6 +86,7 @@ class Blockmap:
         self._delayed: dict[Offset, int] = {}
         self._unowned = 0
         self._withheld_bigblocks = 0
+        self._offer_from: int | None = None
         self.cycle = 1
         self.reserved_bytes = 0
 
@@ -205,6 +206,8 @@ class Blockmap:
         What was freed since waits on.  It is free in memory alone, and the state on disk may still refer to it.
         """
         self._release(self.cycle + DELAY_CYCLES - 1)
+        if self._offer_from is not None and self.cycle >= self._offer_from:
+            self.offer()
 
     def _release(self, upto: int) -> None:
         """Let go of big-blocks that wait for a cycle up to that one."""
@@ -247,6 +250,16 @@ class Blockmap:
         """Allocate on all volumes again."""
         self._freemap.withheld = None
         self._withheld_bigblocks = 0
+        self._offer_from = None
+
+    def offer_later(self) -> None:
+        """The same once all is durable that has been done until now, the cycle that is being written included."""
+        self._offer_from = self.cycle + 2
+
+    @property
+    def offers_later(self) -> bool:
+        """Whether a volume is still withheld because of that."""
+        return self._offer_from is not None
 
     def holds(self, volume: int) -> bool:
         """Whether something on a volume is reserved, or waits for its delay."""

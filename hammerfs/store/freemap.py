@@ -209,6 +209,10 @@ class FreeMap:
             self._layer1[position] = entry
             self._dirty1.add(position)
 
+    def describes(self, number: int) -> bool:
+        """Whether a volume is one of the file system."""
+        return any(other == number for other, _ in self._spans)
+
     def end_volume(self, number: int) -> None:
         """Describe a volume no longer, on which nothing is owned."""
         assert all(volume_of(bigblock) != number for bigblock in self._dirty2), (

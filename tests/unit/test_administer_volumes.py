@@ -16,7 +16,7 @@ from hammerfs.device.recording import drop_all, keep_all
 from hammerfs.errors import BusyError, CorruptionError, DeviceError, NoSpaceError, NotHammerError, UsageError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Want
+from hammerfs.fs.work import Aside, Want
 from hammerfs.ondisk.address import volume_of
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, BUFSIZE, RECORD_ZONES
 from hammerfs.ops.mkfs import is_formatted
@@ -158,6 +158,38 @@ def test_an_interrupted_addition_adds_nothing_and_may_be_repeated() -> None:
     assert_clean([*devices, new])
 
 
+def test_a_volume_whose_addition_nobody_waited_for_is_not_used_before_it_is_durable() -> None:
+    """A power cut may still take the addition back, and what lies there then is lost."""
+    fs = giving(mount(devices := fresh()), new := blank(), other := blank("other.img"))
+    joined = 1
+    running = steps_of(fs, "volume-add", device="new.img")
+    while joined not in fs.ctx.volumes.volumes:
+        next(running)
+    running.close()  # type: ignore[attr-defined]
+    contents = fill(fs, fs.root, 20, MIB)
+    assert bigblocks_on(fs, joined) == 0
+    assert fs.ctx.freemap.withheld == joined
+    assert not ask(fs, "volume-add", device="other.img")["interrupted"]
+    assert fs.ctx.freemap.withheld is None
+    assert contents_of(fs) == contents
+    fs.close_now()
+    assert_clean([*devices, new, other])
+
+
+def test_a_volume_that_was_left_withheld_is_used_once_two_cycles_are_closed() -> None:
+    fs = giving(mount(devices := fresh()), new := blank())
+    running = steps_of(fs, "volume-add", device="new.img")
+    while 1 not in fs.ctx.volumes.volumes:
+        next(running)
+    running.close()  # type: ignore[attr-defined]
+    for number in range(3):
+        make(fs, fs.root, b"%d" % number, b"content")
+        assert (fs.ctx.freemap.withheld is None) == (number == 2)
+        flush(fs)
+    fs.close_now()
+    assert_clean([*devices, new])
+
+
 def test_one_change_at_a_time() -> None:
     fs = giving(mount(devices := fresh(count=2)), blank(), other := blank("other.img"))
     running = steps_of(fs, "volume-del", device="volume1.img", reblock=True)
@@ -257,6 +289,54 @@ def test_space_that_others_take_meanwhile_ends_a_removal() -> None:
     make(fs, fs.root, b"last", b"offered again")
     fs.close_now()
     assert_clean(devices)
+
+
+def test_what_many_records_share_moves_away_from_a_removed_volume() -> None:
+    """Where data is shared fewer bytes than none may be free (docs/format.md)."""
+    fs = mount(devices := fresh(count=2, size=SIZE))
+    contents = fill(fs, fs.root, 200, MIB)
+    block = random.Random(7).randbytes(65536)
+    for number in range(20):
+        contents[b"equal-%d" % number] = block * 16
+        make(fs, fs.root, b"equal-%d" % number, block * 16)
+    flush(fs)
+    ask(fs, "dedup")
+    assert any(fs.ctx.freemap.layer2(bigblock).bytes_free < 0 for bigblock, zone in fs.ctx.freemap.owned(1) if zone), (
+        "nothing on the volume is shared"
+    )
+    for name in [name for name in contents if name.startswith(b"1-")][::2]:
+        fs.unlink(fs.root, name)
+        del contents[name]
+    flush(fs)
+    ask(fs, "prune", everything=True)
+    assert ask(fs, "volume-del", device="volume1.img", reblock=True)["removed"]
+    assert contents_of(fs) == contents
+    fs.close_now()
+    assert_clean(devices[:1])
+
+
+def test_a_removal_whose_client_goes_away_anywhere_can_be_asked_for_again() -> None:
+    fs = mount(devices := fresh(count=2, size=SIZE))
+    contents = fill(fs, fs.root, 3, MIB)
+    flush(fs)
+    for count in range(1, 200):
+        running = steps_of(fs, "volume-del", device="volume1.img", reblock=True)
+        for _ in range(count):
+            step = next(running, None)
+            if step in (Want.DURABLE, Want.PAUSE):
+                flush(fs)
+            elif isinstance(step, Aside):
+                step.call()
+        running.close()  # type: ignore[attr-defined]
+        assert not fs.ctx.read_only
+        if 1 not in fs.ctx.volumes.volumes:
+            break
+    else:
+        raise AssertionError("it never came to its end")
+    assert count > 5
+    assert contents_of(fs) == contents
+    fs.close_now()
+    assert_clean(devices[:1])
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, 20])
