@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from hammerfs.cli.directive_dedup import dedup
 from hammerfs.cli.directive_prune import prune_everything, prune_kept
 from hammerfs.cli.directive_reblock import rebalance, reblock
 from hammerfs.cli.directive_snapshots import snapshot
+from hammerfs.cli.errors import EXIT_ERROR, described
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.names import KIND_DIRECTORY
 from hammerfs.cli.reach import Desk, reaching, working
@@ -50,7 +51,7 @@ class _Pfs:
     path -- leads to it; folder -- what is remembered of it
     inner -- a folder with softlinks inside of the volumes of -f, "" where there is none
     has_records -- the format keeps snapshots as records
-    without_snapshots -- none are made and none are there, so no history is kept
+    without_snapshots -- none are made, and those that are there are not kept, be they made by hand: no history is kept
     """
 
     options: HammerOptions
@@ -72,17 +73,22 @@ class _Pfs:
 
 def cleanup(options: HammerOptions, arguments: list[str]) -> int:
     """Clean up the PFSs that the paths lead to, or all of all that is mounted."""
-    paths = arguments or (["/"] if options.specials else list(_everything(options)))
+    paths, code = arguments, 0
+    if not paths:
+        paths, code = (["/"], 0) if options.specials else _everything(options)
     handled: set[tuple[str, int]] = set()
-    code = 0
     with noted() as running:
         for path in paths:
             try:
                 code = max(code, _clean(options, path, handled, running))
             except (HammerError, OSError) as error:
-                print(f"cleanup {path:<20} - {error}")
+                _tell(path, error)
                 code = 1
     return code
+
+
+def _tell(path: str, error: HammerError | OSError) -> None:
+    print(f"cleanup {path:<20} - {described(error)}")
 
 
 def abort_cleanup(_options: HammerOptions, arguments: list[str]) -> int:
@@ -94,18 +100,26 @@ def abort_cleanup(_options: HammerOptions, arguments: list[str]) -> int:
     return 0
 
 
-def _everything(options: HammerOptions) -> Iterator[str]:
-    """Every PFS of every file system that is mounted."""
+def _everything(options: HammerOptions) -> tuple[list[str], int]:
+    """Every PFS of every file system that is mounted, and the exit code: 1 when one could not be asked.
+
+    That one, dead or of another user, is told of and left out, as nobody else's night should depend on it.
+    """
+    paths, code = [], 0
     for mount in mounts():
         if mount.kind != FILESYSTEM_KIND:
             continue
-        with reaching(options, mount.path) as reach:
-            found = reach.call("info", {})["pfs_list"]
-        yield mount.path
-        for pfs in found:
-            below = f"{mount.path.rstrip('/')}/@@-1:{pfs['id']:05d}"
-            if pfs["id"] != ROOT_PFSID and os.path.isdir(below):
-                yield below
+        try:
+            with reaching(options, mount.path) as reach:
+                found = reach.call("info", {})["pfs_list"]
+        except (HammerError, OSError) as error:
+            _tell(mount.path, error)
+            code = 1
+            continue
+        paths.append(mount.path)
+        others = [f"{mount.path.rstrip('/')}/@@-1:{pfs['id']:05d}" for pfs in found if pfs["id"] != ROOT_PFSID]
+        paths += [below for below in others if os.path.isdir(below)]
+    return paths, code
 
 
 def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], running: RunningCleanup) -> int:
@@ -168,17 +182,12 @@ def _line(pfs: _Pfs, line: ConfigLine, running: RunningCleanup) -> int:
         return 1
     now = int(time.time())
     if not line.period:
-        _without_period(pfs, line, now)
-        return 0
+        return _guarded(lambda: _without_period(pfs, line, now))
     if not pfs.options.force and not is_due(line.period, last_run(pfs.folder, line.word), now):
         print("skip")
         return 0
     print("run", flush=True)
-    try:
-        code = work(pfs, line)
-    except HammerError as error:
-        print(f"    {error}", file=sys.stderr)
-        code = error.exit_code
+    code = _guarded(lambda: work(pfs, line))
     if running.aborted:
         raise KeyboardInterrupt
     if not code:
@@ -186,16 +195,37 @@ def _line(pfs: _Pfs, line: ConfigLine, running: RunningCleanup) -> int:
     return code
 
 
-def _without_period(pfs: _Pfs, line: ConfigLine, now: int) -> None:
+def _guarded(work: Callable[[], int]) -> int:
+    """The exit code of one line's work: what goes wrong with one line keeps none of the next from being carried out."""
+    try:
+        return work()
+    except HammerError as error:
+        print(f"    {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"    {described(error)}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _without_period(pfs: _Pfs, line: ConfigLine, now: int) -> int:
     """What is never due; snapshots may still expire."""
     if line.word != "snapshots":
         print("disabled")
-    elif line.limit and (_links(pfs) or _records(pfs)):
-        print("only removing old snapshots")
+    elif line.limit and _has_snapshots(pfs):
+        print("only removing old snapshots", flush=True)
         _expire(pfs, line, now)
     else:
         print("disabled")
         pfs.without_snapshots = True
+    return 0
+
+
+def _has_snapshots(pfs: _Pfs) -> bool:
+    try:
+        return bool(_links(pfs) or _records(pfs))
+    except (HammerError, OSError):
+        print("failed", flush=True)
+        raise
 
 
 # --- snapshots ----------------------------------------------------------------------------------

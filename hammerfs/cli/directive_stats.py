@@ -9,6 +9,7 @@ import time
 
 from hammerfs.cli.directive import Directive, DirectiveError, usage_error
 from hammerfs.cli.directive import show as show_result
+from hammerfs.cli.errors import EXIT_ERROR, described_of
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.reach import LiveReach
 from hammerfs.errors import HammerError, UsageError
@@ -110,14 +111,15 @@ class _Watched:
 
     def _look_around(self) -> None:
         paths = [self._path] if self._path else [mount.path for mount in mounts() if mount.kind == FILESYSTEM_KIND]
-        refusal: HammerError = DirectiveError("No mounted HAMMER filesystems found")
+        refusal = DirectiveError("No mounted HAMMER filesystems found")
         seen = {}
         for path in paths:
             known = self._seen.get(path)
             try:
                 seen[path] = _look(path, known and known[0])
-            except HammerError as error:
-                refusal = error
+            except (HammerError, OSError) as error:
+                code = error.exit_code if isinstance(error, HammerError) else EXIT_ERROR
+                refusal = DirectiveError(described_of(path, error), code)
         if not seen:
             raise refusal
         self._seen = seen

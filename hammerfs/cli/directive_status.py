@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hammerfs.cli.directive import Directive, DirectiveError, show
+from hammerfs.cli.errors import described_of
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.reach import reaching
 from hammerfs.errors import HammerError
@@ -32,8 +33,8 @@ def info(options: HammerOptions, arguments: list[str]) -> int:
                 if options.verbose:
                     found |= reach.call("reclaimable", {})
                 results.append(found)
-        except HammerError as error:
-            print(f"hammer info: {error}", file=sys.stderr)
+        except (HammerError, OSError) as error:
+            print(f"hammer info: {described_of(path, error)}", file=sys.stderr)
             code = 1
     show(options, "info", {"filesystems": results}, _blocks(results))
     return code

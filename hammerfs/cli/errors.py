@@ -34,14 +34,23 @@ def guarded(program: str, action: Callable[[], int]) -> int:
         _drop_stdout()
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        print(f"{program}: {_describe(error)}", file=sys.stderr)
+        print(f"{program}: {described(error)}", file=sys.stderr)
         return EXIT_ERROR
     return code
 
 
-def _describe(error: OSError) -> str:
+def described(error: Exception) -> str:
+    """An error as a sentence for people: without the number of an OSError, which says no more than its text."""
+    if not isinstance(error, OSError):
+        return str(error)
     reason = error.strerror or str(error)
     return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+
+
+def described_of(path: str, error: Exception) -> str:
+    """The same where one of several paths is meant: the sentence names it, whether or not the error does."""
+    sentence = described(error)
+    return sentence if path in sentence else f"{path}: {sentence}"
 
 
 def _drop_stdout() -> None:

@@ -145,7 +145,7 @@ def connected(path: str) -> Iterator[Connection]:
     with contextlib.ExitStack() as stack:
         held = _open(path)
         stack.callback(os.close, held)
-        status = os.fstat(held)
+        status = _status(held, path)
         mount = mount_of_device(status.st_dev, os.path.realpath(path))
         if mount is None:
             raise UsageError(f"{path} does not lie on a mounted HAMMER file system")
@@ -181,6 +181,13 @@ def control_path(mount: Mount) -> str:
     if note is None or note.control is None:
         raise UsageError(f"the server of {mount.path} has left no word of where it can be reached")
     return note.control
+
+
+def _status(held: int, path: str) -> os.stat_result:
+    try:
+        return os.fstat(held)
+    except OSError as error:  # the server is gone and its mount is still there
+        raise UsageError(f"{path}: {error.strerror}") from None
 
 
 def _open(path: str) -> int:
