@@ -3,7 +3,9 @@
 
 A node whose CRC is right tells of records; those that nobody has ended make up the present.  Old copies of nodes lie
 around as well, with records in them that were ended since: a record that is ended in one node is ended everywhere, and
-of two versions the younger one counts.  What cannot be placed under a name is found under its object id.
+of two versions the younger one counts.  One version may be told of with several places for its data, as reblocking
+moves data and leaves the rest of the record alone: whichever place still holds what the record's CRC is of has it.
+What cannot be placed under a name is found under its object id.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ Identity = tuple[int, int]
 _BUFFERS = 64
 _RecordKey = tuple[int, int, int, int]
 """Localization, object id, record type and key."""
+_PLACES_MAX = 32
+"""Places that are remembered of one record's data, the ones that were met last."""
 
 
 class Scope(Enum):
@@ -65,12 +69,14 @@ class Scope(Enum):
 
 @dataclass(slots=True)
 class Extent:
-    """A piece of a file's contents."""
+    """A piece of a file's contents.
+
+    places -- where it may lie, each with its CRC there
+    """
 
     start: int
-    data_offset: Offset
     size: int
-    checksum: int
+    places: list[tuple[Offset, int]]
 
 
 @dataclass(slots=True)
@@ -90,7 +96,7 @@ class Found:
 
 def find_objects(volumes: VolumeSet, scope: Scope, progress: Progress | None = None) -> dict[Identity, Found]:
     """Everything of the present that nodes anywhere on the volumes tell of."""
-    records: dict[_RecordKey, LeafElement] = {}
+    records: dict[_RecordKey, list[LeafElement]] = {}
     ended: set[tuple[_RecordKey, int]] = set()
     for raw in _nodes(volumes, scope, progress or SilentProgress()):
         header = ondisk_node.unpack_header(raw)
@@ -101,19 +107,19 @@ def find_objects(volumes: VolumeSet, scope: Scope, progress: Progress | None = N
             if element.btype == BTREE_RECORD:
                 _take(element, records, ended)
     objects: dict[Identity, Found] = {}
-    for key, element in records.items():
-        if (key, element.create_tid) not in ended:
-            _understand(volumes, element, objects)
+    for key, copies in records.items():
+        if (key, copies[0].create_tid) not in ended:
+            _understand(volumes, copies, objects)
     return objects
 
 
 def read_extent(volumes: VolumeSet, extent: Extent) -> bytes | None:
     """A piece's bytes, None when they are not what was written."""
-    try:
-        data = bytes(volumes.read(to_zone2(extent.data_offset), extent.size))
-    except HammerError:
-        return None
-    return data if crc.record_matches(volumes.version, extent.checksum, RECTYPE_DATA, data) else None
+    for place, checksum in extent.places:
+        data = _sound_data(volumes, place, extent.size, checksum, RECTYPE_DATA)
+        if data is not None:
+            return data
+    return None
 
 
 # --- where nodes may be -------------------------------------------------------------------------
@@ -163,29 +169,41 @@ def _zone(freemap: FreeMap, bigblock: Offset) -> int:
 # --- what records tell --------------------------------------------------------------------------
 
 
-def _take(element: LeafElement, records: dict[_RecordKey, LeafElement], ended: set[tuple[_RecordKey, int]]) -> None:
+def _take(
+    element: LeafElement, records: dict[_RecordKey, list[LeafElement]], ended: set[tuple[_RecordKey, int]]
+) -> None:
+    """Keep what is told of the youngest version of each record, once for each place of its data."""
     key = (element.localization, element.obj_id, element.rec_type, element.key)
     if element.delete_tid:
         ended.add((key, element.create_tid))
         return
-    known = records.get(key)
-    if known is None or known.create_tid < element.create_tid:
-        records[key] = element
+    copies = records.get(key)
+    if copies is None or copies[0].create_tid < element.create_tid:
+        records[key] = [element]
+    elif copies[0].create_tid == element.create_tid and all(_differ(element, copy) for copy in copies):
+        copies.append(element)
+        del copies[:-_PLACES_MAX]
 
 
-def _understand(volumes: VolumeSet, element: LeafElement, objects: dict[Identity, Found]) -> None:
-    """Add what one record tells; nothing when its data is damaged."""
+def _differ(one: LeafElement, other: LeafElement) -> bool:
+    return (one.data_offset, one.data_len, one.data_crc) != (other.data_offset, other.data_len, other.data_crc)
+
+
+def _understand(volumes: VolumeSet, copies: list[LeafElement], objects: dict[Identity, Found]) -> None:
+    """Add what one record tells, of which there are copies; nothing when all of its data is damaged."""
+    element = copies[0]
     kind = element.rec_type
     identity = (pfs_of(element.localization), element.obj_id)
     if kind == RECTYPE_DATA:
         start = element.key - element.data_len
         if 0 <= start < MAX_FILE_SIZE and 0 < element.data_len <= XBUFSIZE:
-            extent = Extent(start, element.data_offset, element.data_len, element.data_crc)
-            _object(objects, identity).extents.append(extent)
+            places = [(copy.data_offset, copy.data_crc) for copy in copies if copy.data_len == element.data_len]
+            _object(objects, identity).extents.append(Extent(start, element.data_len, places))
         return
     if kind not in (RECTYPE_INODE, RECTYPE_DIRENTRY, RECTYPE_FIX):
         return
-    data = _record_data(volumes, element)
+    sound = (_record_data(volumes, copy) for copy in copies)
+    data = next((data for data in sound if data is not None), None)
     if data is None:
         return
     if kind == RECTYPE_INODE and len(data) == INODE_DATA_SIZE:
@@ -215,9 +233,12 @@ def _object(objects: dict[Identity, Found], identity: Identity) -> Found:
 def _record_data(volumes: VolumeSet, element: LeafElement) -> bytes | None:
     if not 0 < element.data_len <= BUFSIZE:
         return None
+    return _sound_data(volumes, element.data_offset, element.data_len, element.data_crc, element.rec_type)
+
+
+def _sound_data(volumes: VolumeSet, place: Offset, size: int, checksum: int, rec_type: int) -> bytes | None:
     try:
-        data = bytes(volumes.read(to_zone2(element.data_offset), element.data_len))
+        data = bytes(volumes.read(to_zone2(place), size))
     except HammerError:
         return None
-    sound = crc.record_matches(volumes.version, element.data_crc, element.rec_type, data)
-    return data if sound else None
+    return data if crc.record_matches(volumes.version, checksum, rec_type, data) else None

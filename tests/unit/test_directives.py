@@ -405,7 +405,7 @@ def test_names_of_a_hostile_image_do_not_lead_out(tmp_path: Path, image: Path) -
         (0, 7): Found((0, 7), InodeData(obj_type=OBJTYPE_DIRECTORY), names=[(8, b"circle")]),
         (0, 8): Found((0, 8), InodeData(obj_type=OBJTYPE_DIRECTORY), names=[(7, b"circle")]),
         (0, 9): Found((0, 9), InodeData(obj_type=OBJTYPE_REGFILE), names=[(77, b"orphan")]),
-        (0, 10): Found((0, 10), extents=[Extent(0, 1, 16, 0)]),
+        (0, 10): Found((0, 10), extents=[Extent(0, 16, [(1, 0)])]),
         (0, 11): Found((0, 11), InodeData(obj_type=OBJTYPE_REGFILE), names=[(1, b"y" * 3000)]),
     }
     for number in range(1000, 2500):  # deeper than paths may be
