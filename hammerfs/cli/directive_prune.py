@@ -130,6 +130,8 @@ def prune_lines(result: dict[str, Any], path: str) -> Iterator[str]:
         f"Pruned {result['records']}/{result['scanned']} records ({result['entries']} directory entries) "
         f"and {result['size']} bytes"
     )
+    if result["damaged"]:
+        yield f"{result['damaged']} records are damaged and were left where they are; 'hammerfs check' names them"
 
 
 DIRECTIVES = (

@@ -75,6 +75,8 @@ def command(options: HammerOptions, directive: str, place: str, volumes: Sequenc
     words = [*_options(options, directive), directive, path if colon else place]
     if not colon:
         where = ["-f", ":".join(volumes)] if volumes else []
+        if directive != "mirror-write":
+            where += _kept_here(options)
         return [sys.executable, "-m", "hammerfs.cli.hammer", *where, *words]
     user, at, name = host.rpartition("@")
     if name.startswith("-") or user.startswith("-"):
@@ -82,6 +84,12 @@ def command(options: HammerOptions, directive: str, place: str, volumes: Sequenc
     shell = [os.environ.get(_SHELL, "ssh"), *(["-C"] if options.compress else [])]
     shell += [*(["-l", user] if at else []), name, *(["-p", options.ssh_port] if options.ssh_port else [])]
     return [*shell, "hammer", *words]
+
+
+def _kept_here(options: HammerOptions) -> list[str]:
+    """Files of this machine that tell how far mirroring is; who reads on another one has none of them."""
+    files = (("-c", options.cycle_path), ("-e", options.scoreboard))
+    return [word for letter, path in files if path is not None for word in (letter, path)]
 
 
 def _options(options: HammerOptions, directive: str) -> list[str]:

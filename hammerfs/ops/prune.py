@@ -31,6 +31,7 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.element import LeafElement, element_key, unpack_leaf
 from hammerfs.ondisk.inode import InodeData
+from hammerfs.ondisk.recordplace import fault_of
 from hammerfs.ops.operation import never
 from hammerfs.ops.record_range import LAST, Position, RecordRange, key_before, position_of
 from hammerfs.ops.retention import Rule
@@ -46,6 +47,7 @@ class PruneOutcome:
     position -- where the next run goes on if this one was interrupted
     scanned -- records looked at; records, entries -- those taken away that were no directory entries, and that were
     size -- bytes that they and emptied nodes took; oldest_tid -- the lowest create_tid that was met
+    damaged -- records that are not what anybody wrote, and were left with their space
     """
 
     position: Position = LAST
@@ -55,6 +57,7 @@ class PruneOutcome:
     entries: int = 0
     size: int = 0
     oldest_tid: Tid = MAX_TID
+    damaged: int = 0
 
 
 def prune(
@@ -97,6 +100,10 @@ def _prune_batch(
             if element.rec_type == RECTYPE_INODE and _is_nameless(ctx, element):
                 nameless.append((element.localization & LOCALIZE_PFS_MASK, element.obj_id))
         elif rule.dispensable(element.create_tid, element.delete_tid):
+            if _has_data(element) and fault_of(element) is not None:
+                # Whoever prunes next would come by it, too: it must not keep all that lies behind it.
+                outcome.damaged += 1
+                continue
             outcome.size += _destroy(ctx, raw, element)
             if element.rec_type == RECTYPE_DIRENTRY:
                 outcome.entries += 1
@@ -105,17 +112,20 @@ def _prune_batch(
     return nameless
 
 
+def _has_data(element: LeafElement) -> bool:
+    return bool(element.data_offset) and zone_of(element.data_offset) in _DATA_ZONES
+
+
 def _destroy(ctx: Context, raw: bytes, element: LeafElement) -> int:
     """Remove a record with its data; the bytes given back."""
-    has_data = bool(element.data_offset) and zone_of(element.data_offset) in _DATA_ZONES
-    if has_data:
+    if _has_data(element):
         # Before anything changes: what is found wrong afterwards would leave half of it done.
         verify_owner(ctx, element)
     nodes = ctx.tree.statistics().removals
     ctx.tree.remove(element_key(raw), 0)
     ctx.inodes.record_vanished(element)
     size = (ctx.tree.statistics().removals - nodes) * NODE_SIZE
-    if has_data:
+    if _has_data(element):
         ctx.blockmap.free(element.data_offset, element.data_len)
         size += element.data_len
     return size

@@ -281,6 +281,15 @@ def test_the_volumes_of_each_end() -> None:
     assert parse(["-f", "a:b", "-f", "", "mirror-copy"])[0].volume_sets == [["a", "b"], []]
 
 
+def test_files_that_tell_how_far_it_is_are_kept_by_who_reads_on_this_machine() -> None:
+    options = HammerOptions(cycle_path="/c", scoreboard="/e")
+    for directive in ("mirror-read", "mirror-read-stream"):
+        words = command(options, directive, "/here", [])
+        assert words[3:7] == ["-c", "/c", "-e", "/e"]
+        assert "-c" not in command(options, directive, "host:/there", [])
+    assert "-e" not in command(options, "mirror-write", "/here", [])
+
+
 def test_usages() -> None:
     for words in (
         ["mirror-read"],
