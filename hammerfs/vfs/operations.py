@@ -21,7 +21,6 @@ attributes may be cached for a day (`attributes.CACHE_SECONDS`).
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import stat
 from collections.abc import Sequence
@@ -87,9 +86,10 @@ class HammerOperations(pyfuse3.Operations):
         self.refusals = Refusals(fs, self.node_ids, self._refused_writers)
         self._told_times = ToldTimes()
         self._snapdir = Snapdir(fs, self.node_ids, self._attributes)
-        self._listings = Listings(
-            fs, self.node_ids, self._attributes, self._snapdir, functools.partial(self.refusals.answer, "readdir")
-        )
+        self._listings = Listings(fs, self.node_ids, self._attributes, self._snapdir, self._complain_of_listing)
+
+    def _complain_of_listing(self, args: tuple[object, ...], error: Exception) -> None:
+        self.refusals.answer("readdir", args, error)
 
     def inode_of(self, node_id: int) -> Inode:
         """What a node id stands for, which is the inode number that stat(2) shows."""

@@ -29,7 +29,9 @@ from hammerfs.ops.check import Report, check_devices
 from hammerfs.ops.show import show_lines
 from hammerfs.ops.show_undo import show_undo_lines
 from hammerfs.store.volumes import VolumeSet
+from hammerfs.vfs.answering import Refusals
 from hammerfs.vfs.nodeids import OBJ_ID_MIN
+from hammerfs.vfs.refusedwriters import RefusedWriters
 from hammerfs.vfs.xattroperations import XattrOperations
 
 USER: Any = SimpleNamespace(uid=1000, gid=100, pid=1, umask=0o22)
@@ -72,17 +74,17 @@ def replying(reply: Callable[[object, bytes, pyfuse3.EntryAttributes, int], bool
         pyfuse3.readdir_reply = original
 
 
-class Probe(XattrOperations):
-    """The handlers of one mount, with a look at every error on its way out.
+class UnforgivingRefusals(Refusals):
+    """A look at every error on its way out.
 
     kinds -- sentences met, without their numbers
     """
 
-    def __init__(self, fs: FileSystem, kinds: set[str]) -> None:
-        super().__init__(fs)
+    def __init__(self, operations: XattrOperations, kinds: set[str]) -> None:
+        super().__init__(operations.fs, operations.node_ids, RefusedWriters())
         self.kinds = kinds
 
-    def refusal(self, request: str, args: Sequence[object], error: Exception) -> pyfuse3.FUSEError:
+    def answer(self, request: str, args: Sequence[object], error: Exception) -> pyfuse3.FUSEError:
         """An error that is none of ours is a failure.
 
         No flusher runs beside these handlers, and nothing else would wait: one that finds no space wants to wait for
@@ -97,6 +99,18 @@ class Probe(XattrOperations):
         if isinstance(error, pyfuse3.FUSEError):
             return error
         raise Failure(f"{request}: {type(error).__name__}: {error}") from error
+
+
+class Probe(XattrOperations):
+    """The handlers of one mount, whose errors are looked at.
+
+    kinds -- sentences met, without their numbers
+    """
+
+    def __init__(self, fs: FileSystem, kinds: set[str]) -> None:
+        super().__init__(fs)
+        self.kinds = kinds
+        self.refusals = UnforgivingRefusals(self, kinds)
 
     def listing(self, node: int) -> Listing:
         """A directory's entries, `.` and `..` left out, a few with each request as a small buffer makes it."""
