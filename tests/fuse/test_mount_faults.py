@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -221,13 +222,19 @@ def test_an_unmount_with_an_open_file_that_has_no_name_frees_its_space(hammer_mo
 
 @needs_root
 def test_a_connection_that_the_kernel_gives_up_ends_the_server_with_everything_written(
-    hammer_mount: Maker, tmp_path: Path
+    hammer_mount: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a lazy unmount does when its last user ends in the middle of a request."""
     mount = hammer_mount()
     connections = tmp_path / "connections"
     connections.mkdir()
-    with foreground(mount) as server:
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(tmp_path / "told"))
+    told.settimeout(SECONDS_MAX)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "told"))
+    with told, foreground(mount) as server:
+        # One that is given up before its root has answered has failed to start.
+        assert told.recv(100) == b"READY=1"
         minor = os.minor(os.stat(mount.path).st_dev)
         write_durably(mount.path / "f", b"content")
         (mount.path / "g").write_bytes(b"more")
