@@ -65,13 +65,9 @@ class MetaBuffers:
         """`size` bytes at a direct-translated offset; the range must not cross a buffer boundary."""
         start = offset & BUFMASK
         base = to_zone2(offset) - start
-        buffer = self._dirty.get(base)
+        buffer = self._held(base)
         if buffer is None:
-            buffer = self._clean.get(base)
-            if buffer is None:
-                buffer = self._load(base)
-            else:
-                self._clean.move_to_end(base)
+            buffer = self._load(base)
         assert start + size <= BUFSIZE
         return bytes(buffer[start : start + size])
 
@@ -82,14 +78,10 @@ class MetaBuffers:
         """
         start = offset & BUFMASK
         place = to_zone2(offset)
-        base = place - start
-        buffer = self._dirty.get(base)
+        buffer = self._held(place - start)
         if buffer is None:
-            buffer = self._clean.get(base)
-            if buffer is None:
-                self._read_ahead(base)
-                return self._volumes.read(place, NODE_SIZE)
-            self._clean.move_to_end(base)
+            self._read_ahead(place - start)
+            return self._volumes.read(place, NODE_SIZE)
         return bytes(buffer[start : start + NODE_SIZE])
 
     def modify(self, offset: Offset, new: Buffer) -> None:
@@ -169,6 +161,12 @@ class MetaBuffers:
         assert all(volume_of(base) != number for base in self._dirty), "a volume went that was to be written to"
         for base in [base for base in self._clean if volume_of(base) == number]:
             del self._clean[base]
+
+    def _held(self, base: int) -> bytearray | None:
+        buffer = self._dirty.get(base)
+        if buffer is None and (buffer := self._clean.get(base)) is not None:
+            self._clean.move_to_end(base)
+        return buffer
 
     def _load(self, base: int) -> bytearray:
         self._read_ahead(base)
