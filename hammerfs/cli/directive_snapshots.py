@@ -59,15 +59,16 @@ def _snap(options: HammerOptions, arguments: list[str], word: str, usage: str) -
         folder = path if kind else directory_part(path)
         with desk.reach(folder) as reach:
             made = reach.call("snapshot-add", {"label": note})
+        is_root = names.is_root(folder)
         if word == "snapq":
-            shown = _at(folder, made["tid"], is_root=names.is_root(folder))
+            shown = _at(folder, made["tid"], is_root=is_root)
         else:
             shown = f"{path.rstrip('/')}/{time.strftime(DEFAULT_NAME)}" if kind else path
             start = directory_part(shown)
             if word == "snap":
                 target = f"{names.way_to_root(folder, start)}/{_root_name(made)}"
             else:
-                target = _at(names.way_to(folder, start), made["tid"], is_root=names.is_root(folder))
+                target = _at(names.way_to(folder, start), made["tid"], is_root=is_root)
             _replace_link(names, target, shown)
     told = {"path": shown, "tid": f"{made['tid']:#018x}", "pfs": made["pfs"]}
     show(options, word, told, [shown] if word == "snapq" else [])

@@ -30,8 +30,11 @@ def begin(ctx: Context) -> None:
     ctx.volumes_changing = True
 
 
-def settle(ctx: Context) -> None:
-    """What came before is durable: if a volume joined whose addition nobody waited for, it is offered now."""
+def offer_what_joined(ctx: Context) -> None:
+    """All until now is durable: a volume whose addition nobody waited for is used from now on.
+
+    What is withheld for another reason stays so.
+    """
     if ctx.blockmap.offers_later:
         ctx.blockmap.offer()
 

@@ -74,7 +74,7 @@ def _begin(ctx: Context) -> Work[None]:
     """Have the set of volumes to oneself, with all that is known to be durable in use; BusyError."""
     if ctx.blockmap.offers_later:
         yield Want.DURABLE
-        volumechange.settle(ctx)
+        volumechange.offer_what_joined(ctx)
     volumechange.begin(ctx)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from administration import ask
@@ -36,8 +37,7 @@ NUMBERS = {
     "history": ("offset",),
     "moment": ("time_us",),
 }
-LISTS = {"begin": ("prune", "reblock", "rebalance"), "links": ("prune", "prune-plan", "snapshot-folder")}
-OTHERS = {
+OTHERS: dict[str, dict[str, Any]] = {
     "reblock": {"parts": "data"},
     "rebalance": {"percentage": 80},
     "mirror-read": {"begin": 1, "end": 2},
@@ -57,17 +57,21 @@ def fs() -> FileSystem:
     return fs
 
 
+def arguments_with(operation: str, name: str, number: int) -> list[dict[str, Any]]:
+    """What may be sent with a number at that place: positions and links are pairs."""
+    pairs = name == "links" or (name == "begin" and not operation.startswith("mirror-"))
+    values: list[Any] = [[number, 0], [0, number]] if pairs else [[number] if name == "tids" else number]
+    return [{**OTHERS.get(operation, {}), name: value} for value in values]
+
+
 @pytest.mark.parametrize(("operation", "name"), [(op, name) for op, names in NUMBERS.items() for name in names])
 def test_a_number_out_of_range_is_refused_or_of_no_effect(fs: FileSystem, operation: str, name: str) -> None:
     for number in IMPOSSIBLE:
-        pairs = [[number, 0], [0, number]] if operation in LISTS.get(name, ()) else [[number]]
-        for numbers in pairs:
-            value = numbers if name in ("begin", "links", "tids") and (len(numbers) > 1 or name == "tids") else number
+        for arguments in arguments_with(operation, name, number):
             asked = itertools.count()
             with suppress(HammerError):
-                given = {**OTHERS.get(operation, {}), name: value}
                 # Some wait for what never comes, until somebody stops them.
-                ask(fs, operation, None, Deaf(), lambda asked=asked: next(asked) > 20, **given)
+                ask(fs, operation, None, Deaf(), lambda asked=asked: next(asked) > 20, **arguments)
     assert not fs.ctx.read_only
 
 
