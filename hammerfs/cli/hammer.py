@@ -65,6 +65,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 _OPTION_WORDS = frozenset(f"-{letter}" for letter in SHORT_OPTIONS if letter not in ":h")
 MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
 
+_HELP = "--help"
+"""No option of hammer(8), but what everybody types first; nothing is to be done then that was not asked for."""
+
 _OPTIONS = """\
 hammer -h
 hammer [-2ABFqrvXy] [-b bandwidth] [-C cachesize[:readahead]]
@@ -107,7 +110,13 @@ def run(words: Sequence[str]) -> int:
         print(usage(), end="", file=sys.stdout if options.help else sys.stderr)
         return 0 if options.help else EXIT_USAGE
     check_restrictions(options, rest[0])
-    return directive(rest[0]).run(options, rest[1:])
+    asked = directive(rest[0])
+    if _HELP in rest[1:]:
+        print(
+            f"usage: hammer {asked.usage}\n\nWhat it does stands in hammer(8). A file of the name {_HELP} is ./{_HELP}."
+        )
+        return 0
+    return asked.run(options, rest[1:])
 
 
 def check_restrictions(options: HammerOptions, name: str) -> None:

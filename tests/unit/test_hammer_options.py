@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from hammerfs.cli import hammer
@@ -75,6 +77,22 @@ def test_the_usage_is_shown_when_nothing_is_asked(capsys: pytest.CaptureFixture[
     assert "hammer synctid <filesystem> [quick]" in capsys.readouterr().err
     assert hammer.main(["-h"]) == 0
     assert "hammer synctid <filesystem> [quick]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", hammer.MODULE_OF)
+def test_who_asks_a_directive_for_help_gets_that_and_nothing_is_done(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`snap --help` made a snapshot, and `pfs-master --help` a PFS of that name."""
+    known = hammer.directive(name)
+
+    def refuse(*_arguments: object) -> int:
+        raise AssertionError(f"{name} was carried out")
+
+    monkeypatch.setattr(hammer, "directive", lambda _name: dataclasses.replace(known, run=refuse))
+    for arguments in ([name, "--help"], [name, "somewhere", "--help"]):
+        assert hammer.main(arguments) == 0
+        assert capsys.readouterr().out.startswith(f"usage: hammer {known.usage}\n")
 
 
 def test_an_unknown_directive_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
