@@ -11,12 +11,12 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from hammerfs.cli.past import Past, Status
+from hammerfs.cli.past import Status, Tree
 
 _HOLE = 64 * 1024
 
 
-def copy_tree(past: Past, source: str, target: Path) -> None:
+def copy_tree(past: Tree, source: str, target: Path) -> None:
     """Make `target` what `source` is, with everything below it; OSError names what could not be made.
 
     Owners are kept where this user may give files away.
@@ -25,7 +25,7 @@ def copy_tree(past: Past, source: str, target: Path) -> None:
 
 
 class _Copy:
-    def __init__(self, past: Past) -> None:
+    def __init__(self, past: Tree) -> None:
         self._past = past
         self._copies: dict[tuple[int, int], Path] = {}
 
