@@ -22,6 +22,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, looking_back
 from hammerfs.cli.moment import TIME_HELP, is_at_moment, names_tid, parse_tid, parse_time, tid_text, time_text
 from hammerfs.cli.past import Past, Tree, add_command, exists, moment_of
+from hammerfs.cli.progress import reporting
 from hammerfs.cli.regained import RegainedTree, Removal, removal_of
 from hammerfs.cli.treecopy import copy_tree
 from hammerfs.cli.verb import Subparsers
@@ -29,6 +30,7 @@ from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
 from hammerfs.ops.escaping import on_one_line
+from hammerfs.ops.progress import Progress
 
 _EPILOG = """\
 Without a moment, what was deleted comes back as it was before that; a folder with all that went within a minute of one
@@ -98,7 +100,9 @@ def run(args: argparse.Namespace) -> int:
         if not args.dry_run:
             if target == plan.target and plan.occupied:
                 _keep_in_history(target)
-            _bring_back(plan.past, plan.source, target)
+            with reporting(args.json) as progress:
+                progress.phase("restoring", 0 if plan.removal is None else plan.removal.names)
+                _bring_back(plan.past, plan.source, target, progress)
     result = {
         "source": plan.source,
         "tid": tid_text(plan.tid),
@@ -218,12 +222,12 @@ def _keep_in_history(target: Path) -> None:
         MountedPast().ask(str(target.parent), "synctid")
 
 
-def _bring_back(past: Tree, source: str, target: Path) -> None:
+def _bring_back(past: Tree, source: str, target: Path, progress: Progress) -> None:
     """Make it beside its place, then put it there; what stood there goes last."""
     made = target.with_name(f".{target.name[:200]}.restoring-{os.getpid()}")
     old = target.with_name(f".{target.name[:200]}.replaced-{os.getpid()}")
     try:
-        copy_tree(past, source, made)
+        copy_tree(past, source, made, progress)
         if os.path.lexists(target):
             target.rename(old)
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from past_image import PastImage, Step, found, made, make
 
-from hammerfs.cli import undo
+from hammerfs.cli import progress, undo
 from hammerfs.cli.main import main
 from hammerfs.cli.moment import tid_text
 from hammerfs.fs.mount import FileSystem
@@ -88,6 +88,15 @@ def test_a_removal_is_told_to_programs(tmp_path: Path, capsys: Capture) -> None:
     assert told["removal"]["end_seconds"] - told["removal"]["begin_seconds"] == 65
     assert told["tid"] < told["removal"]["begin_tid"] < told["removal"]["end_tid"]
     assert told["source"] == f"/proj@@{told['tid']}"
+
+
+def test_a_long_restore_tells_how_far_it_is(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    restored(tmp_path, [(_begin, 10), *REMOVAL])
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "restoring: 1%"
+    assert told[-1] == "restoring: 100%"
+    assert len(told) == 63
 
 
 def test_what_went_long_before_stays_away(tmp_path: Path) -> None:
