@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hammerfs.cli.moment import at, is_at_moment
-from hammerfs.cli.past import Past, as_of, is_directory, place_of
+from hammerfs.cli.past import Past, as_of, is_directory, leads_to_directory, place_of
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
@@ -82,7 +82,7 @@ def whereabouts(past: Past, path: str) -> Whereabouts:
 
 def folders_of(past: Past, path: str) -> list[Folder]:
     """All directories that a path leads or led to, that of today first; UsageError where there is no history."""
-    now = [Folder(path, "", 0, None)] if is_directory(past, path) else []
+    now = [Folder(path, "", 0, None)] if leads_to_directory(past, path) else []
     try:
         return now + sorted(_earlier(past, path), key=lambda folder: -folder.begin)
     except UsageError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from hammerfs.errors import FileOperationError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.inode import uuid_to_id
-from hammerfs.ops.paths import resolve
+from hammerfs.ops.paths import LINKS_MAX, resolve
 from hammerfs.vfs.attributes import MODE_OF_TYPE, device_number
 
 
@@ -33,7 +34,27 @@ class OfflinePast:
         return not path.strip("/.")
 
     def absolute(self, path: str) -> str:
-        return os.path.normpath(f"/{path.lstrip('/')}")
+        done, links = "/", 0
+        waiting = path.split("/")[::-1]
+        while waiting:
+            name = waiting.pop()
+            if name in ("", ".", ".."):
+                done = os.path.dirname(done) if name == ".." else done
+                continue
+            target = self._link_at(os.path.join(done, name)) if links < LINKS_MAX else None
+            if target is None:
+                done = os.path.join(done, name)
+                continue
+            links += 1
+            done = "/" if target.startswith("/") else done
+            waiting += target.split("/")[::-1]
+        return done
+
+    def _link_at(self, path: str) -> str | None:
+        try:
+            return self.target(path) if stat.S_ISLNK(self.status(path).mode) else None
+        except OSError:
+            return None
 
     def status(self, path: str) -> Status:
         inode = self._find(path)

@@ -146,7 +146,7 @@ def moment_of(past: Past, path: str, text: str) -> Tid:
     place, name = place_of(past, path)
     if not name or is_directory(past, path):
         place = path
-    while not is_directory(past, place) and place not in ("", ".", "/"):
+    while not leads_to_directory(past, place) and place not in ("", ".", "/"):
         # Any directory of the file system will do; what is meant may be gone together with its own.
         place = os.path.dirname(place) or "."
     tid: Tid | None = past.ask(place, "moment", time_us=time_us)["tid"]
@@ -161,3 +161,8 @@ def is_directory(past: Tree, path: str) -> bool:
         return past.status(path).is_directory
     except OSError:
         return False
+
+
+def leads_to_directory(past: Tree, path: str) -> bool:
+    """The same of what a symlink there leads to, as the name of a PFS is one."""
+    return is_directory(past, f"{path}/.")

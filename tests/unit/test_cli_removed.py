@@ -179,7 +179,8 @@ def anew(tmp_path_factory: pytest.TempPathFactory) -> PastImage:
         fs.rmdir(fs.root, b"proj")
 
     def _third(fs: FileSystem) -> None:
-        made(fs, fs.root, b"proj")
+        fs.symlink(made(fs, fs.root, b"proj"), b"up", b"../way/./", 0, 0)
+        fs.symlink(fs.root, b"way", b"/proj", 0, 0)
 
     steps = [(_begin, 10), *REMOVAL, (_again, 100), (_remove, 100), (_third, 100)]
     return make(tmp_path_factory.mktemp("anew") / "image", steps=steps)
@@ -195,6 +196,14 @@ def test_the_log_of_a_name_in_directories_that_are_gone(anew: PastImage, capsys:
     assert [line.split()[3] for line in lines] == ["folder,", "removed", "created", "folder,", "removed", "created"]
     last = tid_text(anew.states["remove"] - 1)
     assert lines[0] == f"in an earlier folder, /proj@@{last}/inner/f1:"
+
+
+@pytest.mark.parametrize("path", ["/way/inner/f1", "way/../proj//inner/f1", "/proj/up/inner/f1"])
+def test_a_way_by_symlinks_leads_to_the_same_log(path: str, anew: PastImage, capsys: Capture) -> None:
+    command(anew, "log", "/proj/inner/f1")
+    expected = capsys.readouterr().out
+    command(anew, "log", path)
+    assert capsys.readouterr().out == expected
 
 
 def test_undo_of_a_name_in_directories_that_are_gone(anew: PastImage, capsys: Capture) -> None:
