@@ -257,7 +257,7 @@ def test_a_directory_that_another_took_the_place_of_comes_back(anew: PastImage, 
             "/proj@@0x0000000100000001: there was nothing of that name",
         ),
         (["/proj/inner/sym"], "is a symlink: -d shows what changed"),
-        (["/proj"], "is a directory: -d shows what changed"),
+        (["-t", "0", "/proj"], "is a directory: -d shows what changed"),
     ],
 )
 def test_undo_writes_nothing_where_there_is_no_file(
