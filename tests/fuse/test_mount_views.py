@@ -150,6 +150,32 @@ def test_the_past_by_name_beside_the_present(hammer_mount: Maker) -> None:
         os.link(mount.path / "d" / f"removed{tid}", mount.path / "d" / "back")
 
 
+def test_the_root_by_its_number_is_the_root(hammer_mount: Maker) -> None:
+    """Live and writable, with one inode for each file: what is written by one name is read by the other."""
+    mount = hammer_mount()
+    mount.mount()
+    (mount.path / "d").mkdir()
+    for name in ("@@-1:00000", "@@-1"):
+        again = mount.path / name
+        (again / "d" / "file").write_bytes(b"by the other name")
+        assert (mount.path / "d" / "file").read_bytes() == b"by the other name"
+        with (mount.path / "d" / "file").open("ab") as file, (again / "d" / "file").open("rb") as reader:
+            file.write(b", and on")
+            file.flush()
+            assert reader.read() == b"by the other name, and on"
+        assert os.path.samefile(again / "d" / "file", mount.path / "d" / "file")
+        assert subprocess.run(["ls", again], capture_output=True, text=True, check=True).stdout == "d\n"
+        assert os.listdir(mount.path) == ["d"]
+        for call in (again.unlink, lambda path=again: path.rename(mount.path / "x")):
+            with refused(errno.EROFS):
+                call()
+        with refused(errno.EEXIST):
+            again.mkdir()
+    with refused(errno.ELOOP):
+        os.listdir(mount.path / "d" / "@@-1:00000")
+    assert os.listdir(mount.path / "d" / "@@-1") == ["file"]
+
+
 def test_names_of_moments_are_neither_removed_nor_made(hammer_mount: Maker) -> None:
     """`rm -f` would take ENOENT for done; an entry of such a name would hide the moment."""
     mount = hammer_mount()
