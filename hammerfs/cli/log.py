@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from hammerfs.cli.directive import show
+from hammerfs.cli.earlier import Folder, whereabouts
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.history_words import owner_name, type_letter, type_word
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import tid_text, time_text
-from hammerfs.cli.past import Past, add_command, place_of
+from hammerfs.cli.past import Past, add_command
 from hammerfs.cli.verb import Subparsers
+from hammerfs.ops.escaping import on_one_line
 
 EXIT_NOTHING = 1
 _EPILOG = """\
 Each line: the transaction id, when it was, what happened, the size from then on, the owner, and what changed.
-Append @@ and the transaction id to the path to see it as it was from then on.
+Append @@ and the transaction id to the path to see it as it was from then on. What was in a folder that is gone, or was
+made anew, follows the path by which that can still be seen: its transaction id may be replaced.
 
 examples:
   hammerfs log file
@@ -48,14 +51,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _log(past: Past, path: str) -> dict[str, Any]:
-    place, name = place_of(past, path)
-    entries = past.ask(place, "log", name=name)["entries"]
-    return {"path": path, "entries": [_entry(entry) for entry in entries]}
+    """Newest first; what was in an earlier directory of the same name has the path to that in `earlier_path`."""
+    where = whereabouts(past, path)
+    entries = [
+        _entry(entry, folder, where.name) for folder, found in where.ask(past, "log", "entries") for entry in found
+    ]
+    return {"path": path, "entries": entries}
 
 
-def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+def _entry(entry: dict[str, Any], folder: Folder, name: str) -> dict[str, Any]:
     return {
         **entry,
+        "earlier_path": None if folder.end is None else f"{folder.seen}/{name}",
         "tid": tid_text(entry["tid"]),
         "obj_id": f"0x{entry['obj_id']:016x}",
         "obj_type": type_word(entry["obj_type"]),
@@ -66,10 +73,14 @@ def _entry(entry: dict[str, Any]) -> dict[str, Any]:
 def _lines(logs: list[dict[str, Any]]) -> Iterator[str]:
     for log in logs:
         if len(logs) > 1:
-            yield f"{log['path']}:"
+            yield f"{on_one_line(log['path'])}:"
         if not log["entries"]:
-            yield f"{log['path']}: nothing is known of it"
+            yield f"{on_one_line(log['path'])}: nothing is known of it"
+        earlier = None
         for entry in log["entries"]:
+            if entry["earlier_path"] != earlier:
+                earlier = entry["earlier_path"]
+                yield f"in an earlier folder, {on_one_line(str(earlier))}:"
             head = f"{entry['tid']} {time_text(entry['seconds'])} {entry['event']:<10}"
             what = list(entry["what"])
             if entry["data_bytes"] and "data" in what:

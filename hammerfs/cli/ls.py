@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hammerfs.cli.directive import show
+from hammerfs.cli.earlier import Folder, folders_of
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.history_words import owner_name, type_letter, type_word
 from hammerfs.cli.looking_back import looking_back
@@ -18,7 +19,8 @@ from hammerfs.ops.escaping import on_one_line
 
 _EPILOG = """\
 Each line of --deleted tells when a name went away, the type, size and owner of what it led to, and under which name
-that can be seen now: cp, tar and diff understand these names.
+that can be seen now: cp, tar and diff understand these names. What went with all that was in it was mostly empty at the
+end; 'hammerfs restore' goes back to what it was before that.
 
 examples:
   hammerfs ls --deleted .
@@ -42,25 +44,47 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """List; 0."""
     with looking_back(args) as past:
-        found = [_listing(past, path, deleted=args.deleted) for path in args.paths]
+        listing = _deleted if args.deleted else _present
+        found = [listed for path in args.paths for listed in listing(past, path)]
     show(HammerOptions(json=args.json), "ls", {"directories": found}, _lines(found, deleted=args.deleted))
     return 0
 
 
-def _listing(past: Past, path: str, *, deleted: bool) -> dict[str, Any]:
-    if deleted:
-        names = past.ask(path, "deleted")["names"]
-        return {"path": path, "names": [_gone(name) for name in names]}
+def _present(past: Past, path: str) -> list[dict[str, Any]]:
     try:
-        return {"path": path, "names": [{"name": name} for name in past.names(path)]}
+        return [{"path": path, "names": [{"name": name} for name in past.names(path)]}]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def _gone(name: dict[str, Any]) -> dict[str, Any]:
-    """A deleted name for programs: TIDs as text, the type as a word."""
+def _deleted(past: Past, path: str) -> list[dict[str, Any]]:
+    """What went from a directory and, where the path led to another one earlier, what was in that."""
+    folders = folders_of(past, path)
+    if not folders:
+        raise UsageError(f"{path}: No such file or directory, and none is known of earlier times")
+    return [_deleted_from(past, folder) for folder in folders]
+
+
+def _deleted_from(past: Past, folder: Folder) -> dict[str, Any]:
+    names = past.ask(folder.seen, "deleted", by_now=folder.end is not None)["names"]
+    if folder.end is None:
+        return {
+            "path": folder.top,
+            "names": [_gone(name, f"{name['name']}@@{tid_text(name['last_tid'])}") for name in names],
+        }
+    listed = []
+    for name in names:
+        last = min(name["last_tid"], folder.end - 1)
+        if name["created"]["tid"] <= last and folder.begin <= last:
+            listed.append(_gone(name | {"last_tid": last}, f"{folder.as_of(last)}/{name['name']}"))
+    return {"path": folder.seen, "names": listed}
+
+
+def _gone(name: dict[str, Any], seen: str) -> dict[str, Any]:
+    """A deleted name for programs: TIDs as text, the type as a word; `seen` is a path to it."""
     return {
         "name": name["name"],
+        "seen": seen,
         "type": type_word(name["obj_type"]),
         "letter": type_letter(name["obj_type"]),
         "obj_id": f"0x{name['obj_id']:016x}",
@@ -80,13 +104,13 @@ def _gone(name: dict[str, Any]) -> dict[str, Any]:
 def _lines(found: list[dict[str, Any]], *, deleted: bool) -> Iterator[str]:
     for listing in found:
         if len(found) > 1:
-            yield f"{listing['path']}:"
+            yield f"{on_one_line(listing['path'])}:"
         for name in listing["names"]:
             if not deleted:
                 yield on_one_line(name["name"])
                 continue
             head = f"{time_text(name['deleted_seconds'])} {name['letter']} {name['size']:>12}"
-            yield f"{head} {owner_name(name['uid']):<8} {on_one_line(name['name'])}@@{name['last_tid']}{_note(name)}"
+            yield f"{head} {owner_name(name['uid']):<8} {on_one_line(name['seen'])}{_note(name)}"
 
 
 def _note(name: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from hammerfs.ops.moments import parse_clock
 
 TIME_HELP: Final = "2026-11-22T10:00:00 (local time, UTC with a Z at its end; what is left out at its right is zero)"
 _TID: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}\Z")
+_AT_NAME: Final = re.compile(r"@@(?:-1|0[xX][0-9a-fA-F]{16})(?::\d{5})?\Z")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d)?)?)?Z?\Z")
 
 
@@ -31,6 +32,11 @@ def tid_text(tid: Tid) -> str:
 def at(path: str, tid: Tid) -> str:
     """A path's name as of a moment."""
     return f"{path}@@{tid_text(tid)}"
+
+
+def is_at_moment(name: str) -> bool:
+    """Whether a name says as of when it is meant, or by which PFS, as a path's last part or any other may."""
+    return _AT_NAME.search(name) is not None
 
 
 def names_tid(text: str) -> bool:

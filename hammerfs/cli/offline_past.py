@@ -33,7 +33,7 @@ class OfflinePast:
         return not path.strip("/.")
 
     def absolute(self, path: str) -> str:
-        return os.path.normpath(f"/{path}")
+        return os.path.normpath(f"/{path.lstrip('/')}")
 
     def status(self, path: str) -> Status:
         inode = self._find(path)

@@ -44,8 +44,27 @@ class Status:
         return stat.S_ISDIR(self.mode)
 
 
-class Past(Protocol):
-    """Where paths lead, now and earlier.  What reads raises OSError with the path when there is nothing."""
+class Tree(Protocol):
+    """Paths that can be looked at.  What reads raises OSError with the path when there is nothing."""
+
+    def status(self, path: str) -> Status:
+        """What is there, symlinks not followed."""
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, sorted."""
+
+    def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        """A file's bytes from an offset on, in pieces of READ_SIZE but for the last one."""
+
+    def target(self, path: str) -> str:
+        """Where a symlink leads."""
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """Extended attributes, empty where there are none or they are not supported."""
+
+
+class Past(Tree, Protocol):
+    """Where paths lead, now and earlier."""
 
     def ask(self, place: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """What the file system answers about a directory, or what is or was below it."""
@@ -55,21 +74,6 @@ class Past(Protocol):
 
     def absolute(self, path: str) -> str:
         """The path without symlinks, from the root that paths begin at."""
-
-    def status(self, path: str) -> Status:
-        """What is there, symlinks not followed."""
-
-    def names(self, path: str) -> list[str]:
-        """The names in a directory, sorted."""
-
-    def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
-        """A file's bytes from an offset on."""
-
-    def target(self, path: str) -> str:
-        """Where a symlink leads."""
-
-    def xattrs(self, path: str) -> dict[str, bytes]:
-        """Extended attributes, empty where there are none or they are not supported."""
 
     def local(self, paths: Sequence[str]) -> AbstractContextManager[Path]:
         """A folder in which these paths, as far as they exist, can be read by any program while the block lasts."""
@@ -101,7 +105,7 @@ def _says_no_name(path: str) -> bool:
     return path.rpartition("/")[2] in ("", ".", "..")
 
 
-def exists(past: Past, path: str) -> bool:
+def exists(past: Tree, path: str) -> bool:
     """Whether a path leads to anything."""
     try:
         past.status(path)
@@ -140,15 +144,18 @@ def moment_of(past: Past, path: str, text: str) -> Tid:
         return parse_tid(text)
     time_us = parse_time(text)
     place, name = place_of(past, path)
-    tid: Tid | None = past.ask(path if not name or is_directory(past, path) else place, "moment", time_us=time_us)[
-        "tid"
-    ]
+    if not name or is_directory(past, path):
+        place = path
+    while not is_directory(past, place) and place not in ("", ".", "/"):
+        # Any directory of the file system will do; what is meant may be gone together with its own.
+        place = os.path.dirname(place) or "."
+    tid: Tid | None = past.ask(place, "moment", time_us=time_us)["tid"]
     if tid is None:
         raise UsageError(f"{path}: there is no history as old as {text}")
     return tid
 
 
-def is_directory(past: Past, path: str) -> bool:
+def is_directory(past: Tree, path: str) -> bool:
     """Whether there is a directory now."""
     try:
         return past.status(path).is_directory

@@ -9,25 +9,33 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from hammerfs.cli.differences import print_differences
 from hammerfs.cli.directive import show
+from hammerfs.cli.earlier import Whereabouts, whereabouts
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, looking_back
-from hammerfs.cli.moment import TIME_HELP, names_tid, parse_tid, parse_time, tid_text
-from hammerfs.cli.past import Past, add_command, as_of, exists, moment_of, place_of
+from hammerfs.cli.moment import TIME_HELP, is_at_moment, names_tid, parse_tid, parse_time, tid_text, time_text
+from hammerfs.cli.past import Past, Tree, add_command, exists, moment_of
+from hammerfs.cli.progress import reporting
+from hammerfs.cli.regained import RegainedTree, Removal, removal_of
 from hammerfs.cli.treecopy import copy_tree
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
+from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
+from hammerfs.ops.escaping import on_one_line
+from hammerfs.ops.progress import Progress
 
 _EPILOG = """\
-Without a moment, what was deleted comes back as it was before that. Where something stands already, its differences to
-what would come back are shown, and the past is written beside it, as PATH.0x...; --force puts it in its place.
+Without a moment, what was deleted comes back as it was before that; a folder with all that went within a minute of one
+another. Where something stands already, its differences to what would come back are shown, and the past is written
+beside it, as PATH.0x...; --force puts it in its place.
 
 examples:
   hammerfs restore -n deleted-file               what would be done
@@ -39,7 +47,8 @@ examples:
 'hammerfs log PATH' lists the moments of a path, 'hammerfs ls --deleted DIR' what can be brought back."""
 
 
-ENDS = ("removed", "moved away")
+REMOVED = "removed"
+ENDS = (REMOVED, "moved away")
 """Events of a log (`ops/name_history.py`) after which a name is no more."""
 
 
@@ -47,13 +56,17 @@ ENDS = ("removed", "moved away")
 class Plan:
     """What is to be done.
 
+    past -- in which `source` is what shall come back
     source -- path as of the moment; target -- where it goes; occupied -- something stands there that has to give way
+    removal -- how a directory went that did not go at once
     """
 
+    past: Tree
     tid: Tid
     source: str
     target: Path
     occupied: bool
+    removal: Removal | None
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -80,62 +93,117 @@ def run(args: argparse.Namespace) -> int:
     with looking_back(args) as past:
         plan = _plan(past, args)
         if plan.occupied and not args.json:
-            _print_differences(past, plan)
+            print_differences(plan.past, str(plan.target), plan.source)
         target = plan.target
         if plan.occupied and not args.force:
             target = _beside(plan)
         if not args.dry_run:
             if target == plan.target and plan.occupied:
                 _keep_in_history(target)
-            _bring_back(past, plan.source, target)
+            with reporting(args.json) as progress:
+                progress.phase("restoring", 0 if plan.removal is None else plan.removal.names)
+                _bring_back(plan.past, plan.source, target, progress)
     result = {
         "source": plan.source,
         "tid": tid_text(plan.tid),
         "target": str(target),
         "replaced": plan.occupied and args.force,
+        "removal": _told(plan.removal),
         "done": not args.dry_run,
     }
     verb = "would restore" if args.dry_run else "restored"
-    place = f", in the place of what is there now: {target}" if result["replaced"] else f" as {target}"
-    show(HammerOptions(json=args.json), "restore", result, [f"{verb} {plan.source}{place}"])
+    source = on_one_line(plan.source)
+    if plan.removal is not None:
+        source += f", as it was before {_how_it_went(plan.removal)},"
+    place = ", in the place of what is there now:" if result["replaced"] else " as"
+    show(HammerOptions(json=args.json), "restore", result, [f"{verb} {source}{place} {on_one_line(str(target))}"])
     return 0
+
+
+def _how_it_went(removal: Removal) -> str:
+    begin, end = time_text(removal.begin_seconds), time_text(removal.end_seconds)
+    return f"{removal.names} names went from {begin} to {end.partition(' ')[2]}"
+
+
+def _told(removal: Removal | None) -> dict[str, Any] | None:
+    """A removal for programs."""
+    if removal is None:
+        return None
+    return {
+        "names": removal.names,
+        "begin_tid": tid_text(removal.begin),
+        "end_tid": tid_text(removal.end),
+        "begin_seconds": removal.begin_seconds,
+        "end_seconds": removal.end_seconds,
+    }
 
 
 def _plan(past: Past, args: argparse.Namespace) -> Plan:
     if args.specials and args.to is None:
         raise UsageError("volumes given by -f are only read: say by --to where it shall be brought")
-    if "@@" in os.path.basename(args.path) and args.to is None:
-        raise UsageError(f"{args.path} is in the past: name it as of now, and the moment by --tid")
     path = args.path.rstrip("/") or "/"
-    tid = _moment(past, args, path)
-    source = as_of(past, path, tid)
+    if args.to is None and _is_in_the_past(past, path):
+        raise UsageError(f"{path} is in the past: name it as of now, and the moment by --tid, or use --to")
+    where = whereabouts(past, path)
+    tid, removal = _moment(past, args, where)
+    source = where.at(past, tid)
     if not exists(past, source):
         raise UsageError(f"{path}: there was nothing of that name at {tid_text(tid)}")
+    tree = past if removal is None else RegainedTree(past, source, partial(where.at, past), removal)
     target = Path(args.to) if args.to is not None else Path(path)
     if target.is_mount():
         raise UsageError(f"{target} is the root of a file system: bring back what is in it, or use --to")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is no directory: bring that one back first, or use --to")
-    return Plan(tid, source, target, os.path.lexists(target))
+    return Plan(tree, tid, source, target, os.path.lexists(target), removal)
 
 
-def _moment(past: Past, args: argparse.Namespace, path: str) -> Tid:
+def _is_in_the_past(past: Past, path: str) -> bool:
+    """Whether a part of a path names a moment; a name that only reads so stands in its directory like any other."""
+    parts = path.split("/")
+    named = [depth for depth, part in enumerate(parts, 1) if is_at_moment(part) and not part.startswith("@@-1:")]
+    return any(parts[depth - 1] not in _names(past, "/".join(parts[: depth - 1])) for depth in named)
+
+
+def _names(past: Past, folder: str) -> list[str]:
+    try:
+        return past.names(folder or ".")
+    except OSError:
+        return []
+
+
+def _moment(past: Past, args: argparse.Namespace, where: Whereabouts) -> tuple[Tid, Removal | None]:
+    path = where.path
     if args.tid is not None:
-        return parse_tid(args.tid)
+        return parse_tid(args.tid), None
     if args.time is not None:
         if names_tid(args.time):
             raise UsageError(f"--time {args.time}: that is a transaction id; --tid takes it")
         parse_time(args.time)
-        return moment_of(past, path, args.time)
+        return moment_of(past, path, args.time), None
     is_there = exists(past, path)
     if is_there and not args.before_delete:
         raise UsageError(f"{path} is there: say by --tid or --time which state you want; 'hammerfs log' lists them")
-    place, name = place_of(past, path)
-    entries = past.ask(place, "log", name=name)["entries"]
-    last: Tid | None = next((entry["tid"] - 1 for entry in entries if entry["event"] in ENDS), None)
-    if last is None:
-        raise UsageError(f"{path} was not deleted" if is_there else f"{path}: nothing is known of such a name")
-    return last
+    for folder, entries in where.ask(past, "log", "entries"):
+        if folder.end is not None and exists(past, where.at(past, folder.end - 1)):
+            # It went with its directory, which was renamed or moved away.
+            return folder.end - 1, None
+        end = next((entry for entry in entries if entry["event"] in ENDS), None)
+        if end is not None:
+            return _before(past, where, end)
+    raise UsageError(f"{path} was not deleted" if is_there else f"{path}: nothing is known of such a name")
+
+
+def _before(past: Past, where: Whereabouts, end: dict[str, Any]) -> tuple[Tid, Removal | None]:
+    """The moment before something ended; of a directory, the one before the first of its names went."""
+    tid: Tid = end["tid"] - 1
+    if end["obj_type"] != OBJTYPE_DIRECTORY or end["event"] != REMOVED:
+        return tid, None
+    removal = removal_of(past, partial(where.at, past), end["tid"], end["seconds"])
+    if removal.begin == removal.end:
+        return tid, None
+    begin = removal.begin - 1
+    return (begin if exists(past, where.at(past, begin)) else tid), removal
 
 
 def _beside(plan: Plan) -> Path:
@@ -148,26 +216,18 @@ def _beside(plan: Plan) -> Path:
     return plan.target.with_name(free)
 
 
-def _print_differences(past: Past, plan: Plan) -> None:
-    """From what stands there now to what would come back."""
-    with past.local([plan.source]) as folder:
-        source = folder / plan.source.lstrip("/") if folder.is_absolute() else Path(plan.source)
-        sys.stdout.flush()
-        subprocess.run(["diff", "-N", "-r", "-u", "--no-dereference", "--", str(plan.target), str(source)], check=False)
-
-
 def _keep_in_history(target: Path) -> None:
     """Flush what is to be replaced: only what was on disk once can be brought back in its turn."""
     with suppress(UsageError):  # elsewhere than on HAMMER there is no history to keep it in
         MountedPast().ask(str(target.parent), "synctid")
 
 
-def _bring_back(past: Past, source: str, target: Path) -> None:
+def _bring_back(past: Tree, source: str, target: Path, progress: Progress) -> None:
     """Make it beside its place, then put it there; what stood there goes last."""
     made = target.with_name(f".{target.name[:200]}.restoring-{os.getpid()}")
     old = target.with_name(f".{target.name[:200]}.replaced-{os.getpid()}")
     try:
-        copy_tree(past, source, made)
+        copy_tree(past, source, made, progress)
         if os.path.lexists(target):
             target.rename(old)
         try:

@@ -11,26 +11,29 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from hammerfs.cli.past import Past, Status
+from hammerfs.cli.past import Status, Tree
+from hammerfs.ops.progress import Progress, SilentProgress
 
 _HOLE = 64 * 1024
 
 
-def copy_tree(past: Past, source: str, target: Path) -> None:
+def copy_tree(past: Tree, source: str, target: Path, progress: Progress | None = None) -> None:
     """Make `target` what `source` is, with everything below it; OSError names what could not be made.
 
-    Owners are kept where this user may give files away.
+    Owners are kept where this user may give files away.  `progress` is told of each name.
     """
-    _Copy(past).copy(source, target)
+    _Copy(past, progress or SilentProgress()).copy(source, target)
 
 
 class _Copy:
-    def __init__(self, past: Past) -> None:
+    def __init__(self, past: Tree, progress: Progress) -> None:
         self._past = past
+        self._progress = progress
         self._copies: dict[tuple[int, int], Path] = {}
 
     def copy(self, source: str, target: Path) -> None:
         status = self._past.status(source)
+        self._progress.advance(1)
         if status.is_directory:
             target.mkdir(mode=0o700)
             for name in self._past.names(source):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,10 +20,11 @@ from itertools import pairwise
 from typing import IO, Any
 
 from hammerfs.cli.directive import JSON_FORMAT
+from hammerfs.cli.earlier import Whereabouts, whereabouts
 from hammerfs.cli.errors import guarded
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import parse_tid, tid_text, time_text
-from hammerfs.cli.past import Past, add_volumes, as_of, exists, place_of
+from hammerfs.cli.past import Past, add_volumes, exists
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
@@ -159,31 +161,40 @@ def _check_template(template: str) -> None:
         raise UsageError(f"-o {template}: with several paths there has to be one %s in it, and %% for a percent sign")
 
 
-def versions_of(past: Past, path: str) -> list[Version]:
+def versions_of(past: Past, where: Whereabouts) -> list[Version]:
     """The moments of a path, oldest first; tells of fake ones on stderr."""
-    place, name = place_of(past, path)
-    found = past.ask(place, "versions", name=name)
-    for tid in found["fake"]:
-        print(f"Warning: fake transaction id {as_of(past, path, tid)}", file=sys.stderr)
-    return [Version(moment["tid"], moment["seconds"], moment["obj_id"]) for moment in found["moments"]]
+    versions: dict[Tid, Version] = {}
+    for folder in where.folders:
+        found = past.ask(folder.seen, "versions", name=where.name)
+        for tid in found["fake"]:
+            print(f"Warning: fake transaction id {where.at(past, tid)}", file=sys.stderr)
+        for moment in found["moments"]:
+            if folder.end is None or folder.begin <= moment["tid"] <= folder.end:
+                versions.setdefault(moment["tid"], Version(moment["tid"], moment["seconds"], moment["obj_id"]))
+    return [versions[tid] for tid in sorted(versions)]
 
 
 def _print_json(past: Past, paths: Sequence[str]) -> int:
     results = []
     for path in paths:
+        where = whereabouts(past, path)
         moments = [
             {
                 "tid": tid_text(version.tid),
                 "seconds": version.seconds,
                 "obj_id": f"0x{version.obj_id:016x}",
-                "exists": exists(past, as_of(past, path, version.tid)),
+                "exists": exists(past, where.at(past, version.tid)),
             }
-            for version in versions_of(past, path)
+            for version in versions_of(past, where)
         ]
         results.append({"path": path, "versions": moments})
     json.dump({"format": JSON_FORMAT, "command": "undo", "paths": results}, sys.stdout, indent=1)
     print()
     return 0 if all(result["versions"] for result in results) else EXIT_FAILED
+
+
+class _NotThere(Exception):
+    """What was asked for does not exist; the text says what."""
 
 
 class _Undo:
@@ -193,29 +204,38 @@ class _Undo:
         self._past = past
         self._job = job
         self._path = path
-        self._versions = versions_of(past, path)
+        self._where = whereabouts(past, path)
+        self._versions = versions_of(past, self._where)
 
     def run(self) -> int:
-        done = self._all() if self._job.everything else self._one()
+        """0, or 1 with a line that says what there is not."""
+        try:
+            done = self._all() if self._job.everything else self._one()
+        except _NotThere as error:
+            sys.stdout.flush()
+            print(error, file=sys.stderr)
+            return EXIT_FAILED
         if not done:
             print(f"{self._path}: No UNDO history found")
         return 0 if done else EXIT_FAILED
 
     def _one(self) -> bool:
         """One version, or what changed between two of them."""
-        older, newer = [*(self._version(*moment) for moment in self._job.moments), None, None][:2]
-        if older is None:
-            # As undo(1), which forgets a second moment together with a first one that there is not.
-            if len(self._versions) < 2:
+        moments = [self._version(*moment) for moment in self._job.moments]
+        if not moments:
+            moments = self._versions[-2:]
+            if len(moments) < 2:
                 return False
-            older, newer = self._versions[-2:]
-        self._generate(older, newer, 0)
+        self._generate(moments[0], moments[1] if len(moments) > 1 else None, 0)
         return True
 
-    def _version(self, number: int, is_index: bool) -> Version | None:
-        if is_index:
-            return self._versions[-1 - number] if number < len(self._versions) else None
-        return Version(number, self._seconds_at(number))
+    def _version(self, number: int, is_index: bool) -> Version:
+        """undo(1) takes the version before the latest for one that there is not, which nobody asked for."""
+        if not is_index:
+            return Version(number, self._seconds_at(number))
+        if number < len(self._versions):
+            return self._versions[-1 - number]
+        raise _NotThere(f"{self._path}: there is no version {number}, only {len(self._versions)} counted from 0")
 
     def _seconds_at(self, tid: Tid) -> int:
         """When the version that a TID shows was made."""
@@ -236,17 +256,22 @@ class _Undo:
         return True
 
     def _generate(self, older: Version, newer: Version | None, index: int, *, inode_changed: bool = False) -> None:
-        old_path = as_of(self._past, self._path, older.tid)
-        new_path = self._path if newer is None else as_of(self._past, self._path, newer.tid)
+        old_path = self._where.at(self._past, older.tid)
+        new_path = self._path if newer is None else self._where.at(self._past, newer.tid)
         is_there = exists(self._past, old_path)
         if not is_there and not exists(self._past, new_path):
-            if index == 0 or self._job.verbose:
-                print(f"Unable to access either {old_path} or {new_path}", file=sys.stderr)
+            sentence = f"Unable to access either {old_path} or {new_path}"
+            if index == 0:
+                raise _NotThere(sentence)
+            if self._job.verbose:
+                print(sentence, file=sys.stderr)
             return
         if self._job.kind == HISTORY:
             notes = (" inode-change" if inode_changed else "") + ("" if is_there else " file-deleted")
             print(f"\t{tid_text(older.tid)} {time_text(older.seconds)}{notes}")
             return
+        if self._job.kind == FILE:
+            self._check_file(old_path, older.tid, is_there=is_there, alone=index == 0)
         with ExitStack() as stack:
             output = self._output(stack, older, index)
             if self._job.kind == FILE:
@@ -258,6 +283,20 @@ class _Undo:
             else:
                 print(f"diff -N -r -u {new_path} {old_path}", flush=True)
                 self._compare(new_path, old_path, output)
+
+    def _check_file(self, path: str, tid: Tid, *, is_there: bool, alone: bool) -> None:
+        """Only files have contents that could be written; of several versions, one may be that there was none."""
+        if not is_there:
+            if alone:
+                raise _NotThere(f"{path}: there was nothing of that name")
+            return
+        mode = self._past.status(path).mode
+        if not stat.S_ISREG(mode):
+            kind = "a directory" if stat.S_ISDIR(mode) else "a symlink" if stat.S_ISLNK(mode) else "no file"
+            raise _NotThere(
+                f"{path} is {kind}: -d shows what changed, "
+                f"'hammerfs restore --tid {tid_text(tid)} {self._path}' brings it back"
+            )
 
     def _output(self, stack: ExitStack, older: Version, index: int) -> IO[bytes]:
         """Where it goes; on stdout, a version's contents follow a line that says which one it is."""
@@ -279,7 +318,7 @@ class _Undo:
         return sys.stdout.buffer
 
     def _write(self, path: str, is_there: bool, output: IO[bytes]) -> None:
-        if is_there and not self._past.status(path).is_directory:
+        if is_there:
             for piece in self._past.content(path):
                 output.write(piece)
         output.flush()

@@ -16,7 +16,7 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Want, Work
 from hammerfs.ondisk.constants import MAX_KEY, OBJTYPE_DBFILE, OBJTYPE_DIRECTORY, OBJTYPE_REGFILE
 from hammerfs.ops.moments import moment_before
-from hammerfs.ops.name_history import DeletedName, deleted_names, name_history, name_log, object_log
+from hammerfs.ops.name_history import DeletedName, deleted_names, incarnations, name_history, name_log, object_log
 from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.pace import Paced
 from hammerfs.ops.tree_diff import Change, tree_diff
@@ -94,13 +94,32 @@ def _log(call: Call) -> Work[Result]:
     return {"entries": [asdict(entry) for entry in entries]}
 
 
-def _deleted(call: Call) -> Work[Result]:
-    """Names that the place had and does not have any more."""
+def _incarnations(call: Call) -> Work[Result]:
+    """All objects that the place ever knew by `name`, oldest first; `end` is None for the one that bears it now."""
     yield Want.DURABLE
-    if not call.place.is_directory:
-        raise UsageError("only directories have names")
-    names = yield from _paused(deleted_names(call.fs.ctx, call.place))
+    _check_directory(call.place)
+    entries = [
+        {
+            "begin": entry.life.begin.tid,
+            "end": None if entry.life.end is None else entry.life.end.tid,
+            "obj_type": entry.obj_type,
+        }
+        for entry in incarnations(call.fs.ctx, call.place, os.fsencode(call.text("name")))
+    ]
+    return {"entries": entries}
+
+
+def _deleted(call: Call) -> Work[Result]:
+    """Names that the place had and does not have any more; with `by_now`, also what went with a place of the past."""
+    yield Want.DURABLE
+    _check_directory(call.place)
+    names = yield from _paused(deleted_names(call.fs.ctx, call.place, by_now=call.flag("by_now")))
     return {"names": [_deleted_name(name) for name in names]}
+
+
+def _check_directory(place: Inode) -> None:
+    if not place.is_directory:
+        raise UsageError("only directories have names")
 
 
 def _deleted_name(gone: DeletedName) -> dict[str, Any]:
@@ -155,6 +174,7 @@ OPERATIONS = (
     Operation("history", _history),
     Operation("versions", _versions),
     Operation("log", _log),
+    Operation("incarnations", _incarnations),
     Operation("deleted", _deleted),
     Operation("diff", _diff),
     Operation("moment", _moment),

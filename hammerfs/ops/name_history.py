@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hammerfs.fs import directory as names
 from hammerfs.fs.inode import Inode
 from hammerfs.ondisk.address import Localization, ObjId, Tid
-from hammerfs.ondisk.constants import MAX_TID, OBJTYPE_REGFILE
+from hammerfs.ondisk.constants import MAX_TID, OBJTYPE_DBFILE, OBJTYPE_DIRECTORY, OBJTYPE_REGFILE
 from hammerfs.ondisk.inode import InodeData, uuid_to_id
 from hammerfs.ops.pace import Paced, numbered
 from hammerfs.ops.versions import (
@@ -26,6 +26,7 @@ from hammerfs.ops.versions import (
     content_moments,
     data_versions,
     entry_versions,
+    inode_moments,
     inode_versions,
 )
 
@@ -101,13 +102,20 @@ def name_history(ctx: Context, directory: Inode, name: bytes, now: Inode | None)
         objects.setdefault((now.localization, now.obj_id), now)
     found: dict[Tid, tuple[int, ObjId]] = {}
     for inode in objects.values():
-        for moment in (yield from content_moments(ctx, inode)):
+        for moment in (yield from _moments(ctx, inode)):
             found.setdefault(moment.tid, (moment.seconds, inode.obj_id))
     moments = []
     for tid, (seconds, obj_id) in sorted(found.items()):
         shown = next((bearer.entry.obj_id for bearer in bearers if bearer.at(tid)), None)
         moments.append(NameMoment(tid, seconds, obj_id if shown is None else shown, shown is not None))
     return NameHistory(moments, fake)
+
+
+def _moments(ctx: Context, inode: Inode) -> Paced[list[Moment]]:
+    """When contents changed; what has none, a symlink or a device, is all in its inode."""
+    if inode.data.obj_type in (OBJTYPE_REGFILE, OBJTYPE_DBFILE, OBJTYPE_DIRECTORY):
+        return (yield from content_moments(ctx, inode))
+    return inode_moments(ctx, inode.localization, inode.obj_id)
 
 
 class _Bearer:
@@ -137,8 +145,7 @@ class _Bearer:
 
 
 def _bearers(ctx: Context, directory: Inode, name: bytes) -> list[_Bearer]:
-    entries = sorted(entry_versions(ctx, directory, name), key=lambda entry: entry.life.begin.tid)
-    return [_Bearer(ctx, entry) for entry in entries]
+    return [_Bearer(ctx, entry) for entry in incarnations(ctx, directory, name)]
 
 
 # --- what happened, version by version -----------------------------------------------------------
@@ -258,6 +265,11 @@ def _log_entry(
     )
 
 
+def incarnations(ctx: Context, directory: Inode, name: bytes) -> list[EntryVersion]:
+    """All objects that a directory ever knew by a name, oldest first."""
+    return sorted(entry_versions(ctx, directory, name), key=lambda entry: entry.life.begin.tid)
+
+
 # --- what a directory no longer shows ------------------------------------------------------------
 
 
@@ -284,12 +296,13 @@ class DeletedName:
     exists: bool
 
 
-def deleted_names(ctx: Context, directory: Inode) -> Paced[list[DeletedName]]:
+def deleted_names(ctx: Context, directory: Inode, *, by_now: bool = False) -> Paced[list[DeletedName]]:
     """Names that are gone from a directory, in the order of their bytes, each as of its last version.
 
-    A directory of the past is looked at as it was: what was gone by then.
+    A directory of the past is looked at as it was: what was gone by then.  With `by_now`, for one that is gone itself,
+    also what went together with it.
     """
-    as_of = directory.as_of
+    as_of = MAX_TID if by_now else directory.as_of
     last: dict[bytes, EntryVersion] = {}
     present: dict[ObjId, bytes] = {}
     for pause, entry in numbered(entry_versions(ctx, directory)):
@@ -307,7 +320,8 @@ def deleted_names(ctx: Context, directory: Inode) -> Paced[list[DeletedName]]:
         if pause:
             yield
         entry = last[name]
-        if not entry.life.covers(as_of) and (as_of != MAX_TID or names.find(ctx, directory, name) is None):
+        is_present = not by_now and as_of == MAX_TID and names.find(ctx, directory, name) is not None
+        if not entry.life.covers(as_of) and not is_present:
             gone = _deleted(ctx, entry, as_of, present.get(entry.obj_id))
             if gone is not None:
                 found.append(gone)

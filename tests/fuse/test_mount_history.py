@@ -107,6 +107,35 @@ def test_deleted_things_are_listed_and_come_back_as_they_were(here: Path) -> Non
     assert command("diff", f"folder@@{tid}", "folder", cwd=here) == ""
 
 
+def test_a_removal_that_was_flushed_in_between_is_undone_as_a_whole(here: Path) -> None:
+    """`rm -r` of a large directory lasts longer than the flusher waits; its last state on disk is nearly empty."""
+    proj = here / "proj"
+    names = {f"{folder}/{number}" for folder in ("a", "b/c", ".") for number in range(20)}
+    for name in names:
+        (proj / name).parent.mkdir(parents=True, exist_ok=True)
+        (proj / name).write_text(name)
+    synced(here)
+    (proj / "b/c/19").write_text("changed at last")
+    shutil.rmtree(proj / "a")
+    synced(here)
+    shutil.rmtree(proj / "b")
+    synced(here)
+    for number in range(19):
+        (proj / str(number)).unlink()
+    last = synced(here)
+    shutil.rmtree(proj)
+    assert ", as it was before 63 names went from " in command("restore", "proj", cwd=here)
+    back = {str(path.relative_to(proj)) for path in proj.rglob("*") if path.is_file()}
+    assert back == {name.removeprefix("./") for name in names}
+    assert (proj / "b/c/19").read_text() == "changed at last"
+    assert os.listdir(here / f"proj@@{last}") == ["19"]
+    command("restore", "--tid", last, "--force", "proj", cwd=here)
+    assert os.listdir(proj) == ["19"]
+    events = [line.split()[3] for line in command("log", "proj/b/c/7", cwd=here).splitlines()]
+    assert events == ["folder,", "removed", "created", "folder,", "removed", "created"]
+    assert undo("-t", "1", "proj/b/c/19", cwd=here).endswith("\n\nchanged at last")
+
+
 def test_what_stands_in_the_way_is_replaced_only_when_asked_for(here: Path) -> None:
     file = here / "file"
     file.write_text("old\n")

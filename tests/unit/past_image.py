@@ -7,6 +7,7 @@ run.  `PastImage.states` has the TIDs of its flushes.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from hammerfs.ondisk.constants import MAX_TID
 from hammerfs.ops.mkfs import FormatRequest, plan_format, write_file_system
 
 SECOND = 1_000_000
+TICKS_PER_SECOND = 1000
 
 
 @dataclass
@@ -33,8 +35,14 @@ class PastImage:
     states: dict[str, int] = field(default_factory=dict)
 
 
-def make(path: Path, fsid: uuid.UUID = FSID) -> PastImage:
-    """Write the image: a file that changes twice, one that is deleted, one that is replaced, a folder that moves."""
+Step = Callable[[FileSystem], None]
+
+
+def make(path: Path, fsid: uuid.UUID = FSID, steps: Sequence[tuple[Step, int]] | None = None) -> PastImage:
+    """Write the image: a file that changes twice, one that is deleted, one that is replaced, a folder that moves.
+
+    Or what is given in `steps`, each one flush, and how many seconds after the one before.
+    """
     path.touch()
     with path.open("r+b") as file:
         file.truncate(VOLUME_SIZE)
@@ -44,18 +52,18 @@ def make(path: Path, fsid: uuid.UUID = FSID) -> PastImage:
     clock = ticking()
     fs = FileSystem.open([device], MountOptions(flush_seconds=1e6, xattr=True), clock)
     image = PastImage(path)
-    for step in (_first, _second, _third, _last):
-        for _ in range(10_000):
+    for step, seconds in steps or [(step, 10) for step in (_first, _second, _third, _last)]:
+        for _ in range(seconds * TICKS_PER_SECOND):
             clock()
         step(fs)
         assert fs.flusher is not None
         fs.flusher.flush_now()
-        image.states[step.__name__[1:]] = fs.flusher.cycle.flush_tid1
+        image.states[step.__name__.lstrip("_")] = fs.flusher.cycle.flush_tid1
     fs.close_now()
     return image
 
 
-def _make(fs: FileSystem, parent: Inode, name: bytes, content: bytes | None = None) -> Inode:
+def made(fs: FileSystem, parent: Inode, name: bytes, content: bytes | None = None) -> Inode:
     inode = fs.create(parent, name, DIRECTORY if content is None else FILE, 0o755, 1000, 1000)
     if content:
         fs.write(inode, 0, content)
@@ -63,16 +71,16 @@ def _make(fs: FileSystem, parent: Inode, name: bytes, content: bytes | None = No
 
 
 def _first(fs: FileSystem) -> None:
-    folder = _make(fs, fs.root, b"folder")
-    _make(fs, folder, b"kept", b"one\n")
-    _make(fs, folder, b"gone", b"to be deleted\n")
-    _make(fs, folder, b"swapped", b"the old one\n")
+    folder = made(fs, fs.root, b"folder")
+    made(fs, folder, b"kept", b"one\n")
+    made(fs, folder, b"gone", b"to be deleted\n")
+    made(fs, folder, b"swapped", b"the old one\n")
     fs.symlink(folder, b"link", b"kept", 1000, 1000)
-    inner = _make(fs, folder, b"inner")
-    _make(fs, inner, b"deep", b"deep\n")
+    inner = made(fs, folder, b"inner")
+    made(fs, inner, b"deep", b"deep\n")
 
 
-def _find(fs: FileSystem, *names: bytes) -> Inode:
+def found(fs: FileSystem, *names: bytes) -> Inode:
     inode = fs.inode(0, 1, MAX_TID)
     for name in names:
         inode = fs.lookup(inode, name)
@@ -80,19 +88,19 @@ def _find(fs: FileSystem, *names: bytes) -> Inode:
 
 
 def _second(fs: FileSystem) -> None:
-    kept = _find(fs, b"folder", b"kept")
+    kept = found(fs, b"folder", b"kept")
     fs.write(kept, 0, b"one\ntwo\n")
     fs.setattr(kept, mode=0o600)
-    fs.unlink(_find(fs, b"folder"), b"gone")
+    fs.unlink(found(fs, b"folder"), b"gone")
 
 
 def _third(fs: FileSystem) -> None:
-    folder = _find(fs, b"folder")
-    fs.write(_find(fs, b"folder", b"kept"), 0, b"ONE\ntwo\n")
+    folder = found(fs, b"folder")
+    fs.write(found(fs, b"folder", b"kept"), 0, b"ONE\ntwo\n")
     fs.unlink(folder, b"swapped")
-    _make(fs, folder, b"swapped", b"the new one\n")
+    made(fs, folder, b"swapped", b"the new one\n")
     fs.rename(folder, b"inner", fs.root, b"outer")
 
 
 def _last(fs: FileSystem) -> None:
-    _make(fs, _find(fs, b"folder"), b"young", b"young\n")
+    made(fs, found(fs, b"folder"), b"young", b"young\n")

@@ -125,7 +125,7 @@ def test_a_file_beside_the_original(
 def test_what_has_no_history_is_told(image: PastImage, capsys: Capture) -> None:
     run(image, "/folder/young", "/folder/never", code=1)
     assert capsys.readouterr().out == "/folder/young: No UNDO history found\n/folder/never: No UNDO history found\n"
-    run(image, "-t", "0x0000000000000020", "/folder/never")
+    run(image, "-t", "0x0000000000000020", "/folder/never", code=1)
     assert "Unable to access either /folder/never@@0x0000000000000020 or /folder/never" in capsys.readouterr().err
 
 

@@ -1,0 +1,127 @@
+"""What would be different if something of the past stood where something stands now, for people to read.
+
+Contents as diff(1) shows them, one file at a time; what it does not see, kinds, owners, modes, attributes and where
+symlinks lead, as lines of their own.  Names and contents cannot give a terminal orders.
+"""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import zip_longest
+from tempfile import NamedTemporaryFile
+
+from hammerfs.cli.looking_back import MountedPast
+from hammerfs.cli.past import Status, Tree
+from hammerfs.ops.escaping import on_one_line
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
+
+
+def print_differences(past: Tree, present: str, source: str) -> None:
+    """From what is at `present` now, anywhere, to what is at `source` in the past, with all that is below."""
+    for line in _differences(MountedPast(), present, past, source):
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _differences(now: Tree, present: str, past: Tree, source: str) -> Iterator[str]:
+    """Of one path and what is below it."""
+    here, there = _status(now, present), _status(past, source)
+    shown = on_one_line(present)
+    if here is None and there is None:
+        return
+    if here is not None and there is not None:
+        yield from (f"{shown}: {note}" for note in _notes(now, present, here, past, source, there))
+    elif there is None and here is not None:
+        yield f"only now: {shown} ({_kind(here)})"
+    elif there is not None:
+        yield f"only then: {shown} ({_kind(there)})"
+    yield from _content_differences(now, present, here, past, source, there)
+    names = {*_names(now, present, here), *_names(past, source, there)}
+    for name in sorted(names):
+        yield from _differences(now, f"{present}/{name}", past, f"{source}/{name}")
+
+
+def _status(past: Tree, path: str) -> Status | None:
+    try:
+        return past.status(path)
+    except OSError:
+        return None
+
+
+def _names(past: Tree, path: str, status: Status | None) -> list[str]:
+    return past.names(path) if status is not None and status.is_directory else []
+
+
+def _kind(status: Status) -> str:
+    return _KINDS.get(stat.S_IFMT(status.mode), "object")
+
+
+def _notes(now: Tree, present: str, here: Status, past: Tree, source: str, there: Status) -> Iterator[str]:
+    """What differs of two objects but for their contents."""
+    if _kind(here) != _kind(there):
+        yield f"{_kind(here)} -> {_kind(there)}"
+        return
+    if stat.S_IMODE(here.mode) != stat.S_IMODE(there.mode):
+        yield f"mode {stat.S_IMODE(here.mode):04o} -> {stat.S_IMODE(there.mode):04o}"
+    if (here.uid, here.gid) != (there.uid, there.gid):
+        yield f"owner {here.uid}:{here.gid} -> {there.uid}:{there.gid}"
+    if stat.S_ISLNK(here.mode):
+        first, second = now.target(present), past.target(source)
+        if first != second:
+            yield f"target {on_one_line(first)} -> {on_one_line(second)}"
+    before, after = now.xattrs(present), past.xattrs(source)
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            yield f"attribute {on_one_line(name)} {_presence(name, before, after)}"
+
+
+def _presence(name: str, before: dict[str, bytes], after: dict[str, bytes]) -> str:
+    if name not in after:
+        return "only now"
+    return "changed" if name in before else "only then"
+
+
+def _content_differences(
+    now: Tree, present: str, here: Status | None, past: Tree, source: str, there: Status | None
+) -> Iterator[str]:
+    """What diff(1) says of two files; an absent one is empty."""
+    first = here is not None and stat.S_ISREG(here.mode)
+    second = there is not None and stat.S_ISREG(there.mode)
+    if not (first or second) or (first and second and _same_content(now, present, past, source)):
+        return
+    with NamedTemporaryFile() as then:
+        # Volumes that are not mounted have no path that diff(1) could read.
+        for piece in past.content(source) if second else ():
+            then.write(piece)
+        then.flush()
+        paths = [present if first else "/dev/null", then.name]
+        labels = ["--label", _label(present, here), "--label", _label(source, there)]
+        done = subprocess.run(["diff", "-u", *labels, "--", *paths], capture_output=True, check=False)
+    for line in done.stdout.decode(errors="surrogateescape").splitlines():
+        yield on_one_line(line) if sys.stdout.isatty() else line
+
+
+def _label(path: str, status: Status | None) -> str:
+    """A name and a time as diff(1) puts them above a difference; what is not there has the time 0, as with -N."""
+    seconds, nanoseconds = divmod(0 if status is None else status.mtime_ns, 1_000_000_000)
+    moment = time.localtime(seconds)
+    when = f"{time.strftime('%Y-%m-%d %H:%M:%S', moment)}.{nanoseconds:09d} {time.strftime('%z', moment)}"
+    return f"{on_one_line(path)}\t{when}"
+
+
+def _same_content(now: Tree, present: str, past: Tree, source: str) -> bool:
+    pieces = zip_longest(now.content(present), past.content(source))
+    return all(first == second for first, second in pieces)
