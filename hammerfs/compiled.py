@@ -36,7 +36,7 @@ GROUP: Final = frozenset(
         "store": "blockmap buffers datablocks fiforeader freemap nodestore recovery regions rootvolume undo volumes",
         "btree": "cache changed node nodestore reshape shape tree",
         "fs": "attributes barrier births cycle directory filedata flusher flushgroup fsync groupflush inodecache "
-        "knownnames metadata mount namespace pfs records redo redolog space sync_inode writebehind xattr",
+        "knownnames lookup metadata mount namespace pfs records redo redolog space sync_inode writebehind xattr",
     }.items()
     for module in modules.split()
 )

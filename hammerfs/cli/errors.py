@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
 
 from hammerfs.cli.report_lines import take_any_name
 from hammerfs.errors import HammerError
@@ -19,24 +21,68 @@ EXIT_BROKEN_PIPE = 141
 
 
 def guarded(program: str, action: Callable[[], int]) -> int:
-    """Run `action` and return its exit code, or that of the error it raised, told in one sentence on stderr."""
+    """Run `action` and return its exit code, or that of the error it raised, told in one sentence on stderr.
+
+    To parse arguments is part of it, since that may print help; the SystemExit it ends with passes through.
+    """
+    open_standard_streams()
     take_any_name()
     try:
-        code = action()
+        try:
+            code = action()
+        except SystemExit:
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
+        return code
     except HammerError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(program, str(error), error.exit_code)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _failed(program, "interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        _drop_stdout()
-        return EXIT_BROKEN_PIPE
+        return _failed(program, "", EXIT_BROKEN_PIPE)
     except OSError as error:
-        print(f"{program}: {described(error)}", file=sys.stderr)
-        return EXIT_ERROR
+        takes_no_more = error.filename is None and not _settled(sys.stdout)
+        return _failed(program, f"{'standard output: ' * takes_no_more}{described(error)}", EXIT_ERROR)
+
+
+def open_standard_streams() -> None:
+    """Open on nothing what whoever called us closed of the three standard streams.
+
+    To be done before anything else is opened: an image that got the number of one would be written by what prints.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the number is free, and no smaller one is: it is the next to be given out
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, errors="backslashreplace"))  # noqa: SIM115 -- for as long as we run
+
+
+def _failed(program: str, sentence: str, code: int) -> int:
+    """Tell it, as far as somebody takes it; the interpreter's last flush must not fail once more and tell of that."""
+    _settled(sys.stdout)
+    if sentence:
+        with suppress(OSError):
+            print(f"{program}: {sentence}", file=sys.stderr)
+    _settled(sys.stderr)
     return code
+
+
+def _settled(stream: TextIO) -> bool:
+    """Flush a stream; where that fails, point it at nothing, with what is still in its buffer."""
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, stream.fileno())
+        finally:
+            os.close(null)
+        return False
+    return True
 
 
 def described(error: Exception) -> str:
@@ -51,12 +97,3 @@ def described_of(path: str, error: Exception) -> str:
     """The same where one of several paths is meant: the sentence names it, whether or not the error does."""
     sentence = described(error)
     return sentence if path in sentence else f"{path}: {sentence}"
-
-
-def _drop_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not fail once more."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, sys.stdout.fileno())
-    finally:
-        os.close(null)

@@ -66,15 +66,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         compiled.use()
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded("hammerfs", lambda: run(arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line, without the program's name; the exit code."""
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     known = chosen if chosen in VERBS else None
     if known is None and hammer.is_meant(arguments):
-        return guarded("hammerfs", lambda: hammer.run(arguments))
+        return hammer.run(arguments)
     if not arguments:
         build_parser(None).print_help(sys.stderr)
         return EXIT_ERROR
     args = build_parser(known).parse_args(arguments)
-    return guarded("hammerfs", lambda: load(args.verb).run(args))
+    return load(args.verb).run(args)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make a file system; returns the exit code."""
     parser = build_parser()
-    args = parser.parse_args(argv)
-    code = guarded(parser.prog, lambda: run(args))
+    code = guarded(parser.prog, lambda: run(parser.parse_args(argv)))
     return EXIT_FAILED if code == EXIT_ERROR else code
 
 

@@ -25,8 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compiled.use()
     parser = build_parser()
     # Options may stand between and behind the operands.
-    args = parser.parse_intermixed_args(argv)
-    return guarded(parser.prog, lambda: run(args))
+    return guarded(parser.prog, lambda: run(parser.parse_intermixed_args(argv)))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -122,8 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = {name: value for name, value in _PARSER.items() if name != "help"}
     parser = argparse.ArgumentParser(prog="undo", **options)
     _declare(parser)
-    args = parser.parse_args(argv)
-    return guarded("undo", lambda: run(args))
+    return guarded("undo", lambda: run(parser.parse_args(argv)))
 
 
 def _job(args: argparse.Namespace) -> Job:

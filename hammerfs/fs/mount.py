@@ -6,7 +6,6 @@ holds no rules of its own: each call goes to the module whose subject it is.
 
 from __future__ import annotations
 
-import errno
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from hammerfs.fs.flusher import Flusher
 from hammerfs.fs.fsync import Fsync
 from hammerfs.fs.headercheck import compare_header
 from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.lookup import lookup, parent_of
 from hammerfs.fs.options import MountOptions
 from hammerfs.fs.wiring import wire
 from hammerfs.ondisk.address import Localization, ObjId, Tid, pfs_localization
@@ -169,50 +169,15 @@ class FileSystem:
 
     def lookup(self, parent: Inode, name: bytes) -> Inode:
         """The object called `name`; understands `.`, `..` and names with `@@`."""
-        ctx = self.ctx
-        if not parent.is_directory:
-            raise FileOperationError(errno.ENOTDIR)
-        entry = directory.find(ctx, parent, name)
-        if entry is not None:
-            return ctx.inodes.get(ctx, entry.localization, entry.obj_id, parent.as_of)
-        if name == b".":
-            return parent
-        if name == b"..":
-            return self.parent(parent)
-        if b"@@" in name:
-            at = pfs.parse_at_name(name)
-            if at is not None:
-                return self._lookup_at(parent, at)
-        if len(name) > 255:
-            raise FileOperationError(errno.ENAMETOOLONG)
-        raise FileOperationError(errno.ENOENT)
+        return lookup(self.ctx, parent, name)
 
     def parent(self, child: Inode) -> Inode:
         """The directory above a directory; a PFS root is its own."""
-        if not child.data.parent_obj_id:
-            return child
-        return self.ctx.inodes.get(self.ctx, child.localization, child.data.parent_obj_id, child.as_of)
+        return parent_of(self.ctx, child)
 
     def path_of(self, localization: Localization, obj_id: ObjId, as_of: Tid) -> tuple[bytes, ...] | None:
         """The names from the root to an object in any view; None when damage or the effort forbids to tell."""
         return paths.path_of(self.ctx, self.root, localization, obj_id, as_of)
-
-    def _lookup_at(self, parent: Inode, at: pfs.AtName) -> Inode:
-        ctx = self.ctx
-        if ctx.root.next_tid < at.tid < MAX_TID:
-            # The present would be cached under the name of a moment that is still to come.
-            raise FileOperationError(errno.ENOENT)
-        if at.pfs is not None and not at.base:
-            if self.options.pfs not in (0, at.pfs):
-                # Who mounted one PFS gave access to that one.
-                raise FileOperationError(errno.ENOENT)
-            localization = pfs_localization(at.pfs)
-            if pfs.load_pfs(ctx, localization) is None:
-                raise FileOperationError(errno.ENOENT)
-            return ctx.inodes.get(ctx, localization, OBJID_ROOT, pfs.view_of(ctx, localization, at.tid))
-        view = pfs.view_of(ctx, parent.localization, at.tid)
-        then = ctx.inodes.get(ctx, parent.localization, parent.obj_id, view)
-        return then if at.base in (b"", b".") else self.lookup(then, at.base)
 
     def create(
         self,

@@ -16,6 +16,7 @@ from hammerfs.fs import directory as names
 from hammerfs.fs import filedata
 from hammerfs.fs.directory import Entry
 from hammerfs.fs.inode import Dirty, Inode
+from hammerfs.fs.lookup import refuse_moment, refuse_removal
 from hammerfs.fs.metadata import drop_pending, pend_record
 from hammerfs.fs.records import EntryRecord, RecordState, bind
 from hammerfs.ondisk.address import ObjId
@@ -123,6 +124,8 @@ def _free_name(ctx: Context, directory: Inode, name: bytes, space: int) -> int:
     found, key = names.find_or_key(ctx, directory, name)
     if found is not None:
         raise FileOperationError(errno.EEXIST)
+    if b"@@" in name:
+        refuse_moment(ctx, directory, name)
     ctx.space.check_write(space)
     return key
 
@@ -220,7 +223,7 @@ def _remove(ctx: Context, directory: Inode, name: bytes, *, wants_directory: boo
     _editable(ctx, directory)
     entry = names.find(ctx, directory, name)
     if entry is None:
-        raise FileOperationError(errno.ENOENT)
+        raise _absent(ctx, directory, name)
     inode = _target(ctx, directory, entry)
     writable(ctx, inode)
     _check_removable(ctx, inode, wants_directory)
@@ -232,6 +235,12 @@ def _remove(ctx: Context, directory: Inode, name: bytes, *, wants_directory: boo
     _drop_link(ctx, inode, now)
     _touch_directory(ctx, directory, now)
     return inode
+
+
+def _absent(ctx: Context, directory: Inode, name: bytes) -> FileOperationError:
+    if b"@@" in name:
+        refuse_removal(ctx, directory, name)
+    return FileOperationError(errno.ENOENT)
 
 
 def _target(ctx: Context, directory: Inode, entry: Entry) -> Inode:
@@ -283,7 +292,7 @@ def rename(
     names.check_name(new_name)
     entry = names.find(ctx, directory, name)
     if entry is None:
-        raise FileOperationError(errno.ENOENT)
+        raise _absent(ctx, directory, name)
     if directory.localization != new_directory.localization:
         raise FileOperationError(errno.EXDEV)
     inode = _target(ctx, directory, entry)
@@ -292,6 +301,8 @@ def rename(
     victim = None if standing is None else _target(ctx, new_directory, standing)
     if victim is not None:
         writable(ctx, victim)
+    elif b"@@" in new_name:
+        refuse_moment(ctx, new_directory, new_name)
     ctx.space.check_write(2 * _RECORD_SPACE)
     if flags & RENAME_EXCHANGE:
         if standing is None or victim is None:

@@ -105,7 +105,9 @@ class HammerOperations(pyfuse3.Operations):
         """An absent name is cached too, except one that names a moment, which may lie in the future.
 
         `@@-1` and the number of the mounted PFS lead back to a directory from inside.  The kernel's tree cannot hold
-        itself: it refuses that with ELOOP, and takes it for an I/O error where the directory is the root.
+        itself, and a second inode of a directory would bring second inodes of all files in it, with pages of their own
+        for one content.  So what leads to the very directory is a link to it.  From further inside there is no link
+        that leads up in every bind mount: that is refused with ELOOP, which the kernel would take for an I/O error.
         """
         try:
             if self.private:
@@ -120,7 +122,9 @@ class HammerOperations(pyfuse3.Operations):
                     return self._absent
                 raise
             if (inode is self.fs.root or inode is parent) and name not in (b".", b".."):
-                raise FileOperationError(errno.ELOOP)
+                if inode is not parent:
+                    raise FileOperationError(errno.ELOOP)
+                return self._snapdir.here(parent)
             entry = self._attributes.referenced(inode)
             if not self.present_names.may_be_remembered(parent_inode, name):
                 entry.entry_timeout = 0

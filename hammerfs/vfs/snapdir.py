@@ -43,11 +43,11 @@ NO_MOMENT: Final = 0
 """The `as_of` of these directories: no record was ever visible at this TID."""
 _FIRST_COOKIE: Final = 3
 """Behind `..`, and in front of all entries that a root may have besides."""
-_TOP, _SNAPSHOTS, _TIDS, _TIMES, _UP, _UP_TWICE = range(2, 8)
+_TOP, _SNAPSHOTS, _TIDS, _TIMES, _UP, _UP_TWICE, _HERE = range(2, 9)
 _LATEST: Final = b"latest"
 _FOLDERS: Final = {b"snapshots": _SNAPSHOTS, b"tid": _TIDS, b"time": _TIMES}
-_LINKS: Final = {_UP: b"..", _UP_TWICE: b"../.."}
-"""From `.hammer` and from one of its folders to the root that they are in."""
+_LINKS: Final = {_UP: b"..", _UP_TWICE: b"../..", _HERE: b"."}
+"""From `.hammer` and from one of its folders to the root that they are in; from any directory to itself."""
 _MODE: Final = 0o555
 _LINK_MODE: Final = 0o777
 
@@ -92,6 +92,10 @@ class Snapdir:
         if found is None:
             raise FileOperationError(errno.ENOENT)
         return self._entry(found)
+
+    def here(self, directory: Inode) -> pyfuse3.EntryAttributes:
+        """A link that leads from a directory to itself, for names of it that lie in it, as `@@-1` does."""
+        return self._entry(self.inode(directory.localization, _HERE))
 
     def reply(self, directory: Inode, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
         """List what these directories hold, or a root besides its entries; whether there is room for more."""

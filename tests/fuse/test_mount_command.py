@@ -145,6 +145,20 @@ def test_the_mount_table_names_image_and_type(hammer_mount: Maker, tmp_path: Pat
     assert ("default_permissions" in options) == (os.geteuid() != 0)
 
 
+def test_a_mount_without_standard_streams_keeps_the_image_from_what_prints(hammer_mount: Maker) -> None:
+    """What is opened first would get their numbers, and the image be written by a line of the log."""
+    mount = hammer_mount()
+    for script in ('"$@" <&- >&- 2>&-', '"$@" >&-'):
+        subprocess.run(["/bin/sh", "-c", script, "sh", HAMMERFS, "mount", mount.image, mount.path], check=True)
+        descriptors = Path(f"/proc/{mount.server()}/fd")
+        assert not {number for number in "012" if str(mount.image) in os.readlink(descriptors / number)}
+        (mount.path / "file").write_bytes(b"content")
+        info = ["/bin/sh", "-c", '"$@" >&-', "sh", HAMMERFS, "info", mount.path]
+        assert subprocess.run(info, stderr=subprocess.PIPE, check=True).stderr == b""
+        subprocess.run(["/bin/sh", "-c", script, "sh", HAMMERFS, "umount", mount.path], check=True)
+        mount.check()
+
+
 def test_umount_of_a_busy_mount_leaves_it_alone(hammer_mount: Maker) -> None:
     mount = hammer_mount()
     mount.mount()

@@ -100,6 +100,23 @@ def test_a_sparse_file_of_20_gib_holds_what_was_written(here: Path, module_mount
         assert file.read(MIB) == bytes(MIB)
 
 
+def test_holes_take_no_space_and_are_told_to_nobody(here: Path, tmp_path: Path) -> None:
+    """As mount.hammer(8) has it: who wants them back looks for zeros."""
+    path = here / "file"
+    free = os.statvfs(here).f_bavail
+    with path.open("wb") as file:
+        file.truncate(100 << 30)
+        os.fsync(file.fileno())
+    assert free - os.statvfs(here).f_bavail <= 2 * 8 * MIB // os.statvfs(here).f_frsize
+    assert path.stat().st_blocks == (100 << 30) // 512
+    os.truncate(path, 8 * MIB)
+    with path.open("rb") as file:
+        assert [os.lseek(file.fileno(), 0, whence) for whence in (os.SEEK_DATA, os.SEEK_HOLE)] == [0, 8 * MIB]
+    for how, blocks in (("auto", 8 * MIB // 512), ("always", 0)):
+        subprocess.run(["cp", f"--sparse={how}", path, tmp_path / how], check=True)
+        assert blocks <= (tmp_path / how).stat().st_blocks <= blocks + 64
+
+
 def test_the_largest_file_that_linux_can_have(here: Path, module_mount: HammerMount) -> None:
     """All but its last block can hold data: that block's end would be no valid key."""
     largest = (1 << 63) - 1

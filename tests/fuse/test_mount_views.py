@@ -150,6 +150,72 @@ def test_the_past_by_name_beside_the_present(hammer_mount: Maker) -> None:
         os.link(mount.path / "d" / f"removed{tid}", mount.path / "d" / "back")
 
 
+def test_the_root_by_its_number_is_the_root(hammer_mount: Maker) -> None:
+    """Live and writable, with one inode for each file: what is written by one name is read by the other."""
+    mount = hammer_mount()
+    mount.mount()
+    (mount.path / "d").mkdir()
+    for name in ("@@-1:00000", "@@-1"):
+        again = mount.path / name
+        (again / "d" / "file").write_bytes(b"by the other name")
+        assert (mount.path / "d" / "file").read_bytes() == b"by the other name"
+        with (mount.path / "d" / "file").open("ab") as file, (again / "d" / "file").open("rb") as reader:
+            file.write(b", and on")
+            file.flush()
+            assert reader.read() == b"by the other name, and on"
+        assert os.path.samefile(again / "d" / "file", mount.path / "d" / "file")
+        assert subprocess.run(["ls", again], capture_output=True, text=True, check=True).stdout == "d\n"
+        assert os.listdir(mount.path) == ["d"]
+        for call in (again.unlink, lambda path=again: path.rename(mount.path / "x")):
+            with refused(errno.EROFS):
+                call()
+        with refused(errno.EEXIST):
+            again.mkdir()
+    with refused(errno.ELOOP):
+        os.listdir(mount.path / "d" / "@@-1:00000")
+    assert os.listdir(mount.path / "d" / "@@-1") == ["file"]
+
+
+def test_names_of_moments_are_neither_removed_nor_made(hammer_mount: Maker) -> None:
+    """`rm -f` would take ENOENT for done; an entry of such a name would hide the moment."""
+    mount = hammer_mount()
+    tid = f"@@{two_moments(mount):#018x}"
+    mount.mount()
+    d = mount.path / "d"
+    commands = [
+        f"rm -f kept{tid}",
+        f"rm -rf ../d{tid}",
+        f"rmdir ../d{tid}",
+        f"mv kept{tid} elsewhere",
+        f"mv -T kept kept{tid}",
+        f"mv -T kept removed{tid}",
+    ]
+    for command in commands:
+        done = subprocess.run(["/bin/sh", "-c", command], cwd=d, capture_output=True, text=True, check=False)
+        assert done.returncode != 0, command
+        assert "Read-only file system" in done.stderr, command
+    to_come = "kept@@0x7fffffffffffffff"
+    for command in (
+        f"touch {to_come}",
+        f"mkdir {to_come}",
+        f"ln kept {to_come}",
+        f"mv kept {to_come}",
+        "mkdir @@-1:00009",
+    ):
+        done = subprocess.run(["/bin/sh", "-c", command], cwd=d, capture_output=True, text=True, check=False)
+        assert "Invalid argument" in done.stderr or "subdirectory of itself" in done.stderr, command  # as mv says it
+    for taken in (f"kept{tid}", "kept@@-1"):
+        for call in (lambda name=taken: (d / name).mkdir(), lambda name=taken: (d / name).symlink_to("x")):
+            with refused(errno.EEXIST):
+                call()
+    assert sorted(os.listdir(d)) == ["added", "kept", "new name"]
+    (d / f"never{tid}").write_bytes(b"unpacked")
+    (d / f"never{tid}").rename(d / "never")
+    assert (d / "never").read_bytes() == b"unpacked"
+    assert not (d / f"never{tid}").exists()
+    assert (d / f"kept{tid}").read_bytes() == b"old contents"
+
+
 def test_a_lost_file_comes_back_from_the_past(hammer_mount: Maker) -> None:
     mount = hammer_mount()
     tid = f"@@{two_moments(mount):#018x}"

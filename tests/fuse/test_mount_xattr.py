@@ -174,6 +174,18 @@ def test_an_acl_that_is_inherited_leaves_the_sgid_bit(here: Path) -> None:
     assert (here / "folder").stat().st_mode & stat.S_ISGID
 
 
+def test_the_umask_is_applied_besides_a_default_acl(here: Path) -> None:
+    """As mount.hammer(8) has it: FUSE tells us a mode that has lost its bits already."""
+    os.setxattr(here, DEFAULT, FOR_NOBODY)
+    before = os.umask(0o077)
+    try:
+        os.mkdir(here / "folder", 0o777)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((here / "folder").stat().st_mode) == 0o700
+    assert os.getxattr(here / "folder", DEFAULT) == FOR_NOBODY
+
+
 def test_a_default_acl_is_inherited(here: Path, module_mount: HammerMount) -> None:
     before = os.umask(0)
     try:

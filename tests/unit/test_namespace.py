@@ -24,11 +24,12 @@ from small_filesystem import (
 )
 
 from hammerfs.errors import FileOperationError, ReadOnlyError
+from hammerfs.fs import namespace
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ondisk.constants import CAP_DIRHASH_ALG1, MAX_TID, OBJID_ROOT
 from hammerfs.ondisk.direntry import name_key
-from hammerfs.ondisk.inode import uuid_to_id
+from hammerfs.ondisk.inode import InodeData, uuid_to_id
 
 NOREPLACE, EXCHANGE = 1, 2
 
@@ -352,3 +353,118 @@ def test_dots_and_moments_are_looked_up_too(fs: FileSystem) -> None:
         fs.unlink(fs.lookup(fs.root, b"d@@0x%016x" % tid), b"f")
     refuses(errno.ENOENT, lambda: fs.lookup(directory, b"f@@0x%016x" % 0x100000002))
     refuses(errno.ENAMETOOLONG, lambda: fs.lookup(directory, b"x" * 256))
+
+
+# --- names that read as a moment ----------------------------------------------------------------
+@pytest.fixture
+def moment(fs: FileSystem) -> bytes:
+    """`@@` and a TID at which the root had the directory `d` with the file `f`, and no file `later`."""
+    make(fs, make(fs, fs.root, b"d"), b"f", b"then")
+    assert fs.flusher is not None
+    fs.flusher.flush_now()
+    tid = fs.ctx.root.next_tid
+    make(fs, fs.root, b"later", b"now")
+    fs.flusher.flush_now()
+    return b"@@0x%016x" % tid
+
+
+def refused_read_only(call: Callable[[], object]) -> None:
+    with pytest.raises(ReadOnlyError):
+        call()
+
+
+def makers(fs: FileSystem, name: bytes) -> list[Callable[[], object]]:
+    """All ways to make an entry of that name in the root, which has a file `later`."""
+    later = walk(fs, b"later")
+    return [
+        lambda: fs.create(fs.root, name, FILE, 0o644, 0, 0),
+        lambda: fs.create(fs.root, name, DIRECTORY, 0o755, 0, 0),
+        lambda: fs.create(fs.root, name, NAMED_PIPE, 0o644, 0, 0),
+        lambda: fs.symlink(fs.root, name, b"target", 0, 0),
+        lambda: fs.link(later, fs.root, name),
+        lambda: fs.rename(fs.root, b"later", fs.root, name),
+        lambda: fs.rename(fs.root, b"later", fs.root, name, NOREPLACE),
+        lambda: fs.rename(fs.root, b"later", fs.root, name, EXCHANGE),
+    ]
+
+
+def test_no_entry_may_hide_a_moment(fs: FileSystem, moment: bytes) -> None:
+    before = names(fs, fs.root)
+    for name in (
+        b"d" + moment,
+        moment,
+        b"." + moment,
+        b"d@@-1",
+        b"later@@-1",
+        b"d@@-1" + moment,
+        b"@@-1",
+        b"@@-1:00000",
+    ):
+        for call in makers(fs, name):
+            refused_read_only(call)
+    to_come = b"@@0x%016x" % (fs.ctx.root.next_tid + (1 << 20))
+    for name in (b"d" + to_come, b"never" + to_come, to_come, b"d" + to_come + moment, b"d" + moment + to_come):
+        for call in makers(fs, name):
+            refuses(errno.EINVAL, call)
+    for name in (b"@@-1:00007", moment + b":00007", to_come + b":00007"):
+        for call in makers(fs, name):
+            refuses(errno.EINVAL, call)
+    assert names(fs, fs.root) == before
+
+
+def test_a_name_that_never_was_a_moment_is_like_any_other(fs: FileSystem, moment: bytes) -> None:
+    """So what somebody copied out of the past under such a name can be unpacked."""
+    plain = [
+        b"never" + moment,
+        b"later" + moment,
+        b"never@@-1",
+        b"never@@0x1",
+        b"d" + moment + b".bak",
+        b"never" + moment + b":00001",
+    ]
+    for name in plain:
+        make(fs, fs.root, name, b"made here")
+        assert read(fs, name) == b"made here"
+        refuses(errno.EEXIST, lambda name=name: make(fs, fs.root, name, b""))
+        fs.rename(fs.root, name, fs.root, b"away")
+        fs.rename(fs.root, b"away", fs.root, name)
+    fs.unlink(fs.root, plain[0])
+    refuses(errno.ENOENT, lambda: fs.lookup(fs.root, plain[0]))
+    refuses(errno.ENOENT, lambda: fs.unlink(fs.root, plain[0]))
+
+
+def test_a_moment_cannot_be_removed(fs: FileSystem, moment: bytes) -> None:
+    """ENOENT would tell `rm -f` that it was gone."""
+    d = walk(fs, b"d")
+    for name in (b"f" + moment, b"f@@-1"):
+        refused_read_only(lambda name=name: fs.unlink(d, name))
+        refused_read_only(lambda name=name: fs.rename(d, name, fs.root, b"new"))
+        refused_read_only(lambda name=name: fs.rename(d, name, d, b"f"))
+    for name in (b"d" + moment, moment, b"@@-1:00000"):
+        refused_read_only(lambda name=name: fs.rmdir(fs.root, name))
+    refuses(errno.ENOENT, lambda: fs.unlink(d, b"never" + moment))
+    refuses(errno.ENOENT, lambda: fs.rename(d, b"never" + moment, d, b"new"))
+    refuses(errno.ENOENT, lambda: fs.unlink(d, b"f@@0x%016x" % (fs.ctx.root.next_tid + (1 << 20))))
+    assert read(fs, b"d", b"f" + moment) == b"then"
+
+
+def test_an_entry_that_others_made_of_such_a_name_stands_before_the_moment(
+    fs: FileSystem, moment: bytes, settle: Callable[[FileSystem], None]
+) -> None:
+    """A crash's file, too: it was made when its name was free."""
+    literal = b"d" + moment
+    born = InodeData(obj_type=FILE, mode=0o600, nlinks=1, parent_obj_id=OBJID_ROOT)
+    namespace.create_again(fs.ctx, fs.root, literal, fs.ctx.alloc_tid(), born)
+    settle(fs)
+    assert fs.lookup(fs.root, literal).data.obj_type == FILE
+    make(fs, fs.root, b"new", b"new")
+    fs.rename(fs.root, b"new", fs.root, literal)
+    assert read(fs, literal) == b"new"
+    fs.rename(fs.root, literal, fs.root, b"new")
+    assert fs.lookup(fs.root, literal).is_directory
+    refused_read_only(lambda: fs.rename(fs.root, b"new", fs.root, literal))
+    namespace.create_again(fs.ctx, fs.root, literal, fs.ctx.alloc_tid(), born)
+    settle(fs)
+    fs.unlink(fs.root, literal)
+    settle(fs)
+    assert fs.lookup(fs.root, literal).is_directory

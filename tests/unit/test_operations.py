@@ -72,11 +72,18 @@ def test_refusals_become_errnos_silently(
     assert errno_of(operations.readlink(ROOT, USER)) == number
 
 
-def test_a_name_that_leads_back_to_where_it_is_is_refused(fs: FileSystem, operations: HammerOperations) -> None:
-    """The kernel would answer EIO for its root."""
+def test_a_name_that_leads_back_to_where_it_is_is_a_link(fs: FileSystem, operations: HammerOperations) -> None:
+    """The kernel would answer EIO for its root, and two inodes of one directory would be two of each file in it."""
     directory = node(make(fs, fs.root, b"d").obj_id)
-    for parent, word in ((ROOT, b"@@-1"), (ROOT, b"@@-1:00000"), (directory, b"@@-1:00000"), (directory, b"@@-1")):
-        assert errno_of(operations.lookup(parent, name(word), USER)) == errno.ELOOP
+    for parent, word in ((ROOT, b"@@-1"), (ROOT, b"@@-1:00000"), (directory, b"@@-1")):
+        link = call(operations.lookup(parent, name(word), USER))
+        assert stat.S_ISLNK(link.st_mode)
+        assert (link.st_ino not in (parent, ROOT, directory), link.entry_timeout) == (True, 0)
+        assert call(operations.readlink(link.st_ino, USER)) == b"."
+        assert call(operations.getattr(link.st_ino, USER)).st_size == 1
+        call(operations.forget([(link.st_ino, 1)]))
+    assert len(operations.node_ids) == 0
+    assert errno_of(operations.lookup(directory, name(b"@@-1:00000"), USER)) == errno.ELOOP
     assert errno_of(operations.lookup(ROOT, name(b"@@-1:00001"), USER)) == errno.ENOENT
     assert call(operations.lookup(directory, name(b".."), USER)).st_ino == ROOT
     assert call(operations.lookup(directory, name(b"."), USER)).st_ino == directory
