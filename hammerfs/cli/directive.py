@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from hammerfs.cli.errors import described_of
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.report_lines import print_lines
 from hammerfs.errors import HammerError
@@ -54,6 +55,23 @@ def show(options: HammerOptions, name: str, result: dict[str, Any], lines: Itera
         print()
     else:
         print_lines(lines)
+
+
+def asked_of_each(
+    word: str, paths: Iterable[str], ask: Callable[[str], dict[str, Any]]
+) -> tuple[list[dict[str, Any]], bool]:
+    """What `ask` has to say of each path, and whether that was all of them.
+
+    One that cannot be asked is told of on stderr, and takes nothing away from the others.
+    """
+    results, complete = [], True
+    for path in paths:
+        try:
+            results.append({"path": path, **ask(path)})
+        except (HammerError, OSError) as error:
+            print(f"hammer {word}: {described_of(path, error)}", file=sys.stderr)
+            complete = False
+    return results, complete
 
 
 def confirmed(options: HammerOptions, question: str) -> bool:

@@ -50,6 +50,7 @@ class _Pfs:
 
     path -- leads to it; folder -- what is remembered of it
     inner -- a folder with softlinks inside of the volumes of -f, "" where there is none
+    outside -- the folder that the PFS's record names, where -f has no way to it: its path is one of where it is mounted
     has_records -- the format keeps snapshots as records
     without_snapshots -- none are made, and those that are there are not kept, be they made by hand: no history is kept
     """
@@ -59,6 +60,7 @@ class _Pfs:
     folder: Path
     has_records: bool
     inner: str = ""
+    outside: str = ""
     without_snapshots: bool = False
 
     def run(self, directive: Callable[[HammerOptions], int], cycle: str, seconds: int) -> int:
@@ -75,7 +77,7 @@ def cleanup(options: HammerOptions, arguments: list[str]) -> int:
     """Clean up the PFSs that the paths lead to, or all of all that is mounted."""
     paths, code = arguments, 0
     if not paths:
-        paths, code = (["/"], 0) if options.specials else _everything(options)
+        paths, code = _everything_offline(options) if options.specials else _everything(options)
     handled: set[tuple[str, int]] = set()
     with noted() as running:
         for path in paths:
@@ -116,10 +118,24 @@ def _everything(options: HammerOptions) -> tuple[list[str], int]:
             _tell(mount.path, error)
             code = 1
             continue
-        paths.append(mount.path)
-        others = [f"{mount.path.rstrip('/')}/@@-1:{pfs['id']:05d}" for pfs in found if pfs["id"] != ROOT_PFSID]
-        paths += [below for below in others if os.path.isdir(below)]
+        paths += [mount.path, *(below for below in _others(mount.path, found) if os.path.isdir(below))]
     return paths, code
+
+
+def _everything_offline(options: HammerOptions) -> tuple[list[str], int]:
+    """The same of the file system on the volumes of -f."""
+    try:
+        with working(options) as desk, desk.reach("/") as reach:
+            below = _others("/", reach.call("info", {})["pfs_list"])
+            return ["/", *(path for path in below if desk.names.kind(path, follow=True) == KIND_DIRECTORY)], 0
+    except (HammerError, OSError) as error:
+        _tell("/", error)
+        return [], 1
+
+
+def _others(top: str, pfss: list[dict[str, Any]]) -> list[str]:
+    """Where PFSs other than the root one are; there is nothing at a slave's that nothing was mirrored to."""
+    return [f"{top.rstrip('/')}/@@-1:{pfs['id']:05d}" for pfs in pfss if pfs["id"] != ROOT_PFSID]
 
 
 def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], running: RunningCleanup) -> int:
@@ -145,12 +161,16 @@ def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], run
         if has_records and text is None:
             text = default_config(path)
             reach.call("config-set", {"text": text})
-        pfs = _Pfs(options, path, folder, has_records, _inner(options, desk, path))
+        inner = _inner(options, desk, path)
+        outside = named if options.specials and named != inner else ""
+        pfs = _Pfs(options, path, folder, has_records, inner, outside)
     with locked(folder) as is_ours:
         if not is_ours:
             print(f"cleanup {path:<20} - PFS#{config['pfs']} locked by other process")
             return 0
         print(f"cleanup {path:<20} - handle PFS#{config['pfs']} using {folder}")
+        if outside:
+            print(f"\tSoftlinks in {on_one_line(outside)} are left alone: -f does not know where that is")
         lines = parse_config(_file_config(pfs) if text is None else text)
         return max([_line(pfs, line, running) for line in lines], default=0)
 
@@ -211,7 +231,7 @@ def _without_period(pfs: _Pfs, line: ConfigLine, now: int) -> int:
     """What is never due; snapshots may still expire."""
     if line.word != "snapshots":
         print("disabled")
-    elif line.limit and _has_snapshots(pfs):
+    elif line.limit and (pfs.outside or _has_snapshots(pfs)):
         print("only removing old snapshots", flush=True)
         _expire(pfs, line, now)
     else:
@@ -281,6 +301,10 @@ def _expire(pfs: _Pfs, line: ConfigLine, now: int) -> None:
 
 # --- the others ---------------------------------------------------------------------------------
 def _prune(pfs: _Pfs, line: ConfigLine) -> int:
+    if pfs.outside and not pfs.has_records:
+        raise DirectiveError(
+            f"only softlinks in {pfs.outside} tell what prune has to keep: mount it, or upgrade to version 3"
+        )
     if pfs.without_snapshots:
         return pfs.run(lambda options: prune_everything(options, [pfs.path]), "prune", line.limit)
     if pfs.options.specials:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hammerfs.cli.directive import Directive, DirectiveError, show, usage_error
-from hammerfs.cli.hammer_options import HammerOptions
+from hammerfs.cli.hammer_options import SHORT_OPTIONS, HammerOptions
 from hammerfs.cli.looking_back import MountedPast, volumes
 from hammerfs.cli.moment import tid_text, time_text
 from hammerfs.cli.past import Past, as_of, exists, place_of
@@ -44,10 +44,21 @@ def history(options: HammerOptions, arguments: list[str]) -> int:
     with ExitStack() as stack:
         past: Past = stack.enter_context(volumes(options)) if options.specials else MountedPast()
         for argument in arguments:
+            _refuse_option(past, argument)
             where = _Where(argument, *common) if common is not None else _parse(past, argument)
             results.append(_result(past, where, dump=options.verbose))
     show(options, "history", {"paths": results}, _lines(results))
-    return 0
+    return 1 if any("error" in result for result in results) else 0
+
+
+def _refuse_option(past: Past, argument: str) -> None:
+    """An option behind the directive is taken for a path, and what it asks for would silently not happen."""
+    letter = argument[1:2]
+    if argument.startswith("-") and letter.isalnum() and letter in SHORT_OPTIONS and not exists(past, argument):
+        raise DirectiveError(
+            f"history: options stand before the directive, as in 'hammer {argument} history ...'; "
+            f"a file of the name {argument} is ./{argument}"
+        )
 
 
 def _offset_in(text: str) -> tuple[int, int]:

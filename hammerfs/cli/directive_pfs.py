@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from hammerfs.cli.directive import Directive, DirectiveError, confirmed, count_down, show, usage_error
+from hammerfs.cli.directive import Directive, DirectiveError, asked_of_each, confirmed, count_down, show, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing
 from hammerfs.cli.names import KIND_SYMLINK, directory_part
@@ -72,9 +72,10 @@ class Chosen:
 def status(options: HammerOptions, arguments: list[str]) -> int:
     """Describe PFSs."""
     with working(options) as desk:
-        results = [{"path": path, **Chosen(desk, path).ask("pfs-get")} for path in arguments or [desk.here]]
+        paths = arguments or [desk.here]
+        results, complete = asked_of_each("pfs-status", paths, lambda path: Chosen(desk, path).ask("pfs-get"))
     show(options, "pfs-status", {"pfs_list": results}, _status_lines(results))
-    return 0
+    return 0 if complete else 1
 
 
 def _status_lines(results: list[dict[str, Any]]) -> Iterator[str]:
@@ -206,6 +207,9 @@ def destroy(options: HammerOptions, arguments: list[str]) -> int:
     with working(options, writable=True) as desk:
         chosen = Chosen(desk, arguments[0])
         pfs = chosen.ask("pfs-get")
+        if pfs["pfs"] == ROOT_PFSID:
+            raise DirectiveError(f"You cannot destroy PFS#{ROOT_PFSID}")
+        chosen.ask("pfs-get", to_change=True)  # what cannot be done is refused before anybody is frightened
         _ask_before_destruction(options, pfs)
         with watching(options) as hearing:
             chosen.ask("pfs-destroy", hearing)
@@ -218,8 +222,6 @@ def destroy(options: HammerOptions, arguments: list[str]) -> int:
 
 def _ask_before_destruction(options: HammerOptions, pfs: dict[str, Any]) -> None:
     number = pfs["pfs"]
-    if number == ROOT_PFSID:
-        raise DirectiveError(f"You cannot destroy PFS#{ROOT_PFSID}")
     if options.json and not options.yes:
         raise DirectiveError("with --json nothing is asked; -y says yes")
     if options.json:

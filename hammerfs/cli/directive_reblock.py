@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from hammerfs.cli.cycle_file import begin_numbers, keep_position
 from hammerfs.cli.directive import Directive, show, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.reach import reaching, watching
-from hammerfs.ondisk.constants import BIGBLOCK_SIZE, MAX_TID, NODE_SIZE
+from hammerfs.ondisk.constants import BIGBLOCK_SIZE, LOCALIZE_INODE, LOCALIZE_MISC, MAX_TID, MIN_OBJID, NODE_SIZE
 
 _PARTS = {
     "reblock": "btree,inodes,dirs,data",
@@ -19,6 +19,8 @@ _PARTS = {
     "reblock-dirs": "dirs",
     "reblock-data": "data",
 }
+_FROM = {"inodes": LOCALIZE_INODE, "dirs": LOCALIZE_MISC, "data": LOCALIZE_MISC}
+"""Where the records of those begin that do not take all of them."""
 _USAGES = {name: f"{name} <filesystem> [fill_percentage]" for name in _PARTS}
 _REBALANCE = "rebalance <filesystem> [saturation_percentage]"
 
@@ -29,13 +31,10 @@ def reblock(name: str, options: HammerOptions, arguments: list[str]) -> int:
     if percentage is None:
         raise usage_error(*_USAGES.values())
     path = arguments[0]
-    call = {
-        "parts": _PARTS[name],
-        "percentage": percentage,
-        "all_pfs": options.all_pfs,
-        "begin": begin_numbers(options.cycle_path),
-    }
+    begin = begin_numbers(options.cycle_path)
+    call = {"parts": _PARTS[name], "percentage": percentage, "all_pfs": options.all_pfs, "begin": begin}
     with reaching(options, path, writable=True) as reach, watching(options) as hearing:
+        _tell_start(options, "reblock", begin or [_FROM.get(_PARTS[name], 0), MIN_OBJID])
         result = reach.call("reblock", call, hearing, options.timeout)
     keep_position(options.cycle_path, result["interrupted"], result["position"])
     show(options, name, result, [f"free level {result['free_level']}/{BIGBLOCK_SIZE}", *reblock_lines(result, path)])
@@ -51,6 +50,7 @@ def rebalance(options: HammerOptions, arguments: list[str]) -> int:
     begin = begin_numbers(options.cycle_path)
     call = {"percentage": percentage, "all_pfs": options.all_pfs, "begin": begin}
     with reaching(options, path, writable=True) as reach, watching(options) as hearing:
+        _tell_start(options, "rebalance", begin or [0, MIN_OBJID])
         result = reach.call("rebalance", call, hearing, options.timeout)
     keep_position(options.cycle_path, result["interrupted"], result["position"])
     show(options, "rebalance", result, rebalance_lines(result, path))
@@ -65,6 +65,13 @@ def _percentage(arguments: list[str], default: int, least: int) -> int | None:
         return default
     text = arguments[1].removesuffix("%")
     return int(text) if text.isdecimal() and least <= int(text) <= 100 else None
+
+
+def _tell_start(options: HammerOptions, word: str, begin: Sequence[int]) -> None:
+    """Say where a run begins, before it does: it may take hours, and whoever stops it by force learns no more."""
+    if not options.json:
+        localization, obj_id = begin
+        print(f"{word} start {obj_id & MAX_TID:016x}:{localization:04x}", flush=True)
 
 
 def reblock_lines(result: dict[str, Any], path: str) -> Iterator[str]:

@@ -10,12 +10,15 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
-from hammerfs.cli.directive import Directive, DirectiveError, show, usage_error
+from hammerfs.cli.directive import Directive, DirectiveError, asked_of_each, show, usage_error
+from hammerfs.cli.errors import described
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.names import KIND_DIRECTORY, KIND_SYMLINK, Names, directory_part
 from hammerfs.cli.reach import Desk, Reach, working
+from hammerfs.errors import HammerError
 from hammerfs.ops.escaping import on_one_line
 
 DEFAULT_NAME = "snap-%Y%m%d-%H%M"
@@ -51,25 +54,26 @@ def _snap(options: HammerOptions, arguments: list[str], word: str, usage: str) -
     if not 1 <= len(arguments) <= 2:
         raise usage_error(usage)
     path, note = arguments[0], arguments[1] if len(arguments) == 2 else ""
+    _refuse_nothing(path)
     with working(options, writable=True) as desk:
         names = desk.names
         kind = names.kind(path, follow=True)
         if kind not in (None, KIND_DIRECTORY):
             raise DirectiveError(f"hammer {word}: File {path} exists and is not a directory", 2)
         folder = path if kind else directory_part(path)
-        with desk.reach(folder) as reach:
-            made = reach.call("snapshot-add", {"label": note})
         is_root = names.is_root(folder)
-        if word == "snapq":
-            shown = _at(folder, made["tid"], is_root=is_root)
-        else:
-            shown = f"{path.rstrip('/')}/{time.strftime(DEFAULT_NAME)}" if kind else path
-            start = directory_part(shown)
-            if word == "snap":
-                target = f"{names.way_to_root(folder, start)}/{_root_name(made)}"
+        shown = f"{path.rstrip('/')}/{time.strftime(DEFAULT_NAME)}" if kind else path
+        start = directory_part(shown)
+        with desk.reach(folder) as reach:
+            if word == "snapq":
+                made = reach.call("snapshot-add", {"label": note})
+                shown = _at(folder, made["tid"], is_root=is_root)
             else:
-                target = _at(names.way_to(folder, start), made["tid"], is_root=is_root)
-            _replace_link(names, target, shown)
+                _refuse_link(names, shown)
+                way = (names.way_to_root if word == "snap" else names.way_to)(folder, start)
+                made = reach.call("snapshot-add", {"label": note})
+                target = f"{way}/{_root_name(made)}" if word == "snap" else _at(way, made["tid"], is_root=is_root)
+                _link(names, reach, made, target, shown)
     told = {"path": shown, "tid": f"{made['tid']:#018x}", "pfs": made["pfs"]}
     show(options, word, told, [shown] if word == "snapq" else [])
     return 0
@@ -80,6 +84,7 @@ def snapshot(options: HammerOptions, arguments: list[str]) -> int:
     if not 1 <= len(arguments) <= 3:
         raise usage_error(*_SNAPSHOT)
     pattern, note = arguments[min(1, len(arguments) - 1)], arguments[2] if len(arguments) == 3 else ""
+    _refuse_nothing(pattern)
     with working(options, writable=True) as desk:
         names = desk.names
         kind = names.kind(pattern, follow=True)
@@ -90,9 +95,11 @@ def snapshot(options: HammerOptions, arguments: list[str]) -> int:
         link = time.strftime(pattern)
         start = directory_part(link)
         filesystem = arguments[0] if len(arguments) > 1 else start
+        _refuse_link(names, link)
         with desk.reach(filesystem) as reach:
+            way = names.way_to_root(filesystem, start)
             made = reach.call("snapshot-add", {"label": note, "legacy": True})
-        _replace_link(names, f"{names.way_to_root(filesystem, start)}/{_root_name(made)}", link)
+            _link(names, reach, made, f"{way}/{_root_name(made)}", link)
     show(options, "snapshot", {"path": link, "tid": f"{made['tid']:#018x}", "pfs": made["pfs"]}, [link])
     return 0
 
@@ -112,10 +119,52 @@ def _at(folder: str, tid: int, *, is_root: bool) -> str:
     return f"{folder}{'' if has_name or folder.endswith('/') else '/'}@@{tid:#018x}"
 
 
-def _replace_link(names: Names, target: str, link: str) -> None:
-    if names.kind(link, follow=False) is not None:
-        names.remove(link)
-    names.symlink(target, link)
+# --- their links --------------------------------------------------------------------------------
+
+
+def _refuse_nothing(path: str) -> None:
+    if not path:
+        raise DirectiveError("an empty path names neither a snapshot nor its directory", 2)
+
+
+def _refuse_link(names: Names, link: str) -> None:
+    """What is in the way of a link, told before there is a snapshot: its record would hold history for ever."""
+    taken = names.kind(link, follow=False)
+    if taken not in (None, KIND_SYMLINK):
+        what = "is a directory" if taken == KIND_DIRECTORY else "exists and is no softlink"
+        raise DirectiveError(f"cannot make the softlink {link}: it {what}", 2)
+    try:
+        names.demand_folder(directory_part(link))
+    except (HammerError, OSError) as error:
+        raise DirectiveError(f"cannot make the softlink {link}: {described(error)}", 2) from None
+
+
+def _link(names: Names, reach: Reach, made: dict[str, Any], target: str, link: str) -> None:
+    """Make the link to a snapshot, in place of one that is there; without it the snapshot goes as well."""
+    before = None
+    try:
+        if names.kind(link, follow=False) is not None:
+            before = names.readlink(link)
+            names.remove(link)
+        names.symlink(target, link)
+    except (HammerError, OSError) as error:
+        if before is not None and names.kind(link, follow=False) is None:
+            with suppress(HammerError, OSError):
+                names.symlink(before, link)
+        # An OSError of symlink(2) names the target first.
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        left = _taken_back(reach, made)
+        raise DirectiveError(f"cannot make the softlink {link}: {reason}; {left}", 2) from None
+
+
+def _taken_back(reach: Reach, made: dict[str, Any]) -> str:
+    """Remove the record of a snapshot, unless it was there before; what has become of it."""
+    if made.get("added", False):
+        try:
+            reach.call("snapshot-remove", {"tids": [made["tid"]]})
+        except (HammerError, OSError):
+            return f"the snapshot is on record all the same, 'hammer snaprm' with {made['tid']:#018x} removes it"
+    return "no snapshot was made"
 
 
 # --- listing and removing -----------------------------------------------------------------------
@@ -123,13 +172,15 @@ def _replace_link(names: Names, target: str, link: str) -> None:
 
 def snapls(options: HammerOptions, arguments: list[str]) -> int:
     """List the snapshots of the PFSs that the paths lie in."""
-    results = []
     with working(options) as desk:
-        for path in arguments or [desk.here]:
+
+        def ask(path: str) -> dict[str, Any]:
             with desk.reach(path) as reach:
-                results.append({"path": path, **reach.call("snapshot-list", {})})
+                return reach.call("snapshot-list", {})
+
+        results, complete = asked_of_each("snapls", arguments or [desk.here], ask)
     show(options, "snapls", {"lists": results}, _list_lines(results))
-    return 0
+    return 0 if complete else 2
 
 
 def _list_lines(results: list[dict[str, Any]]) -> Iterator[str]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-from hammerfs.cli.directive import Directive, DirectiveError, show
-from hammerfs.cli.errors import described_of
+from hammerfs.cli.directive import Directive, DirectiveError, asked_of_each, show
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.reach import reaching
-from hammerfs.errors import HammerError
 from hammerfs.ondisk.constants import BIGBLOCK_SIZE, ROOT_PFSID, ROOT_VOLNO
 from hammerfs.ops.escaping import on_one_line
 from hammerfs.vfs.mounttable import FILESYSTEM_KIND, mounts
@@ -24,20 +21,14 @@ def info(options: HammerOptions, arguments: list[str]) -> int:
     paths = arguments or (["/"] if options.specials else _mounted())
     if not paths:
         raise DirectiveError("No mounted HAMMER filesystems found")
-    results = []
-    code = 0
-    for path in paths:
-        try:
-            with reaching(options, path) as reach:
-                found = {"path": path, **reach.call("info", {})}
-                if options.verbose:
-                    found |= reach.call("reclaimable", {})
-                results.append(found)
-        except (HammerError, OSError) as error:
-            print(f"hammer info: {described_of(path, error)}", file=sys.stderr)
-            code = 1
+
+    def ask(path: str) -> dict[str, Any]:
+        with reaching(options, path) as reach:
+            return reach.call("info", {}) | (reach.call("reclaimable", {}) if options.verbose else {})
+
+    results, complete = asked_of_each("info", paths, ask)
     show(options, "info", {"filesystems": results}, _blocks(results))
-    return code
+    return 0 if complete else 1
 
 
 def _mounted() -> list[str]:

@@ -17,7 +17,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing
 from hammerfs.cli.mirror_end import MirrorEnd, reaching_end
 from hammerfs.cli.mirror_pipe import MirrorPipe
-from hammerfs.cli.mirror_progress import MirrorProgress, load_cycle, save_cycle, tell_lost
+from hammerfs.cli.mirror_progress import MirrorProgress, load_cycle, save_cycle
 from hammerfs.errors import StreamError
 from hammerfs.ondisk.mirror import Header, Idle, Sync, Term, Update
 
@@ -25,7 +25,8 @@ from hammerfs.ondisk.mirror import Header, Idle, Sync, Term, Update
 def send(options: HammerOptions, path: str, begin: int | None, *, streaming: bool, pipe: MirrorPipe) -> None:
     """Send until everything is sent, or with `streaming` until the other end goes away."""
     with reaching_end(options, path) as source:
-        _Sender(options, source, pipe).run(begin, streaming=streaming)
+        progress = MirrorProgress(options, streaming=streaming)
+        _Sender(options, source, pipe, progress).run(begin, streaming=streaming)
     print(f"Mirror-read {path} succeeded", file=sys.stderr)
 
 
@@ -35,11 +36,11 @@ class _Sender:
     batches -- ends of the batches that a long range was cut into, and their sizes
     """
 
-    def __init__(self, options: HammerOptions, source: MirrorEnd, pipe: MirrorPipe) -> None:
+    def __init__(self, options: HammerOptions, source: MirrorEnd, pipe: MirrorPipe, progress: MirrorProgress) -> None:
         self._options = options
         self._source = source
         self._pipe = pipe
-        self._progress = MirrorProgress(options)
+        self._progress = progress
         self._deadline = monotonic() + options.timeout if options.timeout else None
         self._batches: deque[dict[str, int]] = deque()
 
@@ -49,7 +50,7 @@ class _Sender:
         self._source.state(sync=True)
         quiet = self._options.verbosity < (2 if streaming else 0)
         while True:
-            self._progress.phase("Running")
+            self._progress.running()
             began = monotonic()
             self._pipe.write(Header(self._source.state().copy()))
             if self._options.two_way:
@@ -101,8 +102,9 @@ class _Sender:
         if options.bulk or begin > end:
             return begin, end, 0
         arguments = {"begin": begin, "end": end, "bytes": max(1, options.splitup_bytes)}
+        self._progress.prescan()
         told = self._source.call("mirror-split", arguments)
-        self._progress.prescan(told["batches"], told["bytes"])
+        self._progress.cut(told["batches"], told["bytes"])
         self._batches.extend(told["batches"])
         batch = self._batches.popleft()
         return begin, batch["end"], batch["bytes"]
@@ -119,13 +121,15 @@ class _Sender:
             self._pipe.write(Idle())
             return True
         seconds = 0 if self._deadline is None else max(1, round(self._deadline - monotonic()))
+        before = self._pipe.sent
 
         def pour(content: bytes) -> None:
             self._pipe.pour(content)
-            self._progress.sent(begin, end, self._pipe.sent)
+            self._progress.sent(begin, end, self._pipe.sent - before)
 
-        hearing = Hearing(on_data=pour, on_item=tell_lost)
+        hearing = Hearing(on_data=pour, on_item=self._progress.item)
         told = self._source.call("mirror-read", {"begin": begin, "end": end}, hearing, seconds)
+        self._progress.batch_ended(more=bool(told["complete"] and self._batches))
         if told["complete"]:
             self._pipe.write(Sync())
         else:
@@ -144,6 +148,10 @@ class _Sender:
 
     def _await_change(self, end: int, began: float) -> None:
         """Until the source went on, and -i seconds after the last batch began."""
-        self._progress.phase("Waiting")
+        self._progress.waiting()
         self._source.call("mirror-await", {"end": end}, Hearing(on_wait=self._pipe.wait_beside))
-        sleep(max(0.0, began + self._options.delay - monotonic()))
+        left = began + self._options.delay - monotonic()
+        if left > 0:
+            self._progress.delayed()
+            sleep(left)
+        self._progress.woken()

@@ -11,7 +11,7 @@ from time import monotonic
 
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.mirror_end import MirrorEnd, create_slave, end_at, is_missing, reaching_end
-from hammerfs.cli.mirror_progress import MirrorProgress, tell_lost
+from hammerfs.cli.mirror_progress import MirrorProgress
 from hammerfs.cli.reach import watching, working
 
 
@@ -42,13 +42,14 @@ def _batches(options: HammerOptions, source: MirrorEnd, target: MirrorEnd) -> No
     batches = [{"end": end, "bytes": 0}]
     if not options.bulk:
         arguments = {"begin": begin, "end": end, "bytes": max(1, options.splitup_bytes)}
+        progress.prescan()
         told = source.call("mirror-split", arguments)
         batches = told["batches"]
-        progress.prescan(batches, told["bytes"])
+        progress.cut(batches, told["bytes"])
     number = source.call("mirror-state", {})["pfs"]
     deadline = monotonic() + options.timeout if options.timeout else None
     with watching(options) as hearing:
-        hearing.on_item = tell_lost
+        hearing.on_item = progress.item
         for batch in batches:
             seconds = 0 if deadline is None else max(1, round(deadline - monotonic()))
             arguments = {"source": number, "begin": begin, "end": batch["end"]}

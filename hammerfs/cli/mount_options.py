@@ -208,10 +208,12 @@ def _parse_tid(name: str, value: str) -> int:
 def _parse_keepfree(value: str) -> dict[str, int]:
     """A size or a percentage; the later word wins over the earlier, whichever of them it is."""
     if value.endswith("%"):
-        return {
-            "keep_free_bytes": 0,
-            "keep_free_percent": _whole_number("keepfree", value[:-1], 0, KEEP_FREE_PERCENT_MAX),
-        }
+        digits = value[:-1]
+        if not (digits.isascii() and digits.isdigit() and int(digits) <= KEEP_FREE_PERCENT_MAX):
+            raise UsageError(
+                f"mount option keepfree={value}: a percentage is a whole number from 0% to {KEEP_FREE_PERCENT_MAX}%"
+            )
+        return {"keep_free_bytes": 0, "keep_free_percent": int(digits)}
     try:
         return {"keep_free_bytes": parse_size(value), "keep_free_percent": 0}
     except UsageError:

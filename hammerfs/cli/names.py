@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Protocol
@@ -38,6 +39,9 @@ class Names(Protocol):
     def is_root(self, path: str) -> bool:
         """Whether a directory is the root of what is mounted."""
 
+    def demand_folder(self, path: str) -> None:
+        """OSError or UsageError, naming it, where this user can make no names in a directory, or there is none."""
+
 
 class MountedNames:
     """Names as the kernel knows them."""
@@ -71,6 +75,14 @@ class MountedNames:
 
     def is_root(self, path: str) -> bool:
         return os.path.ismount(path)
+
+    def demand_folder(self, path: str) -> None:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def directory_part(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -68,13 +69,18 @@ class OfflineReach:
         def interrupted() -> bool:
             return stop or (seconds > 0 and monotonic() >= deadline)
 
-        try:
-            place = resolve(self.fs, os.fsencode(self.path))
-        except FileOperationError as error:
-            raise UsageError(f"{self.path}: {error}") from None
+        place = _walked(self.fs, self.path)[-1]
         with interrupts(ask_to_stop):
             work = begin(find(operation), Call(self.fs, place, arguments, interrupted, exclusive=True))
             return run_work(self.fs, work, _Listening(hearing or Hearing()))
+
+
+def _walked(fs: FileSystem, path: str) -> list[Inode]:
+    """The directories that a path leads through, and what it leads to; UsageError, naming it, when that is nothing."""
+    try:
+        return walk(fs, os.fsencode(path))
+    except FileOperationError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 class OfflineNames:
@@ -107,7 +113,7 @@ class OfflineNames:
 
     def way_to_root(self, folder: str, start: str) -> str:
         """Nobody knows where the file system will be mounted, so the way goes up."""
-        depth = len(walk(self._fs, os.fsencode(start))) - 1
+        depth = len(_walked(self._fs, start)) - 1
         return "/".join([".."] * depth) or "."
 
     def way_to(self, path: str, start: str) -> str:
@@ -115,10 +121,14 @@ class OfflineNames:
         return f"{self.way_to_root(path, start)}/{path.lstrip('/')}"
 
     def is_root(self, path: str) -> bool:
-        return len(walk(self._fs, os.fsencode(path))) == 1
+        return len(_walked(self._fs, path)) == 1
+
+    def demand_folder(self, path: str) -> None:
+        if _walked(self._fs, path)[-1].data.obj_type != OBJTYPE_DIRECTORY:
+            raise UsageError(f"{path}: {os.strerror(errno.ENOTDIR)}")
 
     def _parent(self, path: str) -> tuple[Inode, bytes]:
-        parent = resolve(self._fs, os.fsencode(directory_part(path)))
+        parent = _walked(self._fs, directory_part(path))[-1]
         return parent, os.fsencode(os.path.basename(path))
 
 

@@ -6,6 +6,7 @@ come to an end, so that it can say how far it got; a second one ends it at its n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.hearing import Hearing, interrupts
 from hammerfs.cli.names import MountedNames, Names
 from hammerfs.cli.progress import reporting
-from hammerfs.vfs.controlclient import Connection, connected
+from hammerfs.vfs.controlclient import Connection, RefusedError, connected
 
 
 class Reach(Protocol):
@@ -27,16 +28,36 @@ class Reach(Protocol):
 
 
 class LiveReach:
-    """A mounted file system, through its server."""
+    """A mounted file system, through its server.
 
-    def __init__(self, connection: Connection) -> None:
+    path -- by which it was reached, "" where nobody named one
+    """
+
+    def __init__(self, connection: Connection, path: str = "") -> None:
         self.connection = connection
+        self.path = path
 
     def call(
         self, operation: str, arguments: Mapping[str, Any], hearing: Hearing | None = None, seconds: int = 0
     ) -> dict[str, Any]:
-        with interrupts(self.connection.stop):
-            return self.connection.request(operation, arguments, hearing or Hearing(), seconds)
+        try:
+            with interrupts(self.connection.stop):
+                return self.connection.request(operation, arguments, hearing or Hearing(), seconds)
+        except RefusedError as error:
+            # The server knows a number for what a path led to, and no more words than that errno has.
+            if not self.path or str(error) != os.strerror(error.errno):
+                raise
+            raise RefusedError(f"{_shown(self.path)}: {error}", error.errno, error.exit_code) from None
+
+
+def _shown(path: str) -> str:
+    """A path for people, to whom `.` says nothing; the shell remembers what the kernel has no path for any more."""
+    if path != ".":
+        return path
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.environ.get("PWD", path)
 
 
 class Desk(Protocol):
@@ -65,7 +86,7 @@ class MountedDesk:
     def reach(self, path: str) -> Iterator[LiveReach]:
         """The place, through the server that has it mounted."""
         with connected(path) as connection:
-            yield LiveReach(connection)
+            yield LiveReach(connection, path)
 
 
 @contextmanager

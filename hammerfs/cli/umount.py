@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -113,9 +114,16 @@ def _unmount(mounted: Mount) -> None:
         if done.returncode == 0:
             return
         reason = complaint(done)
-        if reason != os.strerror(errno.EBUSY) or time.monotonic() >= deadline:
+        if reason != os.strerror(errno.EBUSY):
             raise UnmountError(f"cannot unmount {mounted.path}: {reason}")
+        if time.monotonic() >= deadline:
+            raise UnmountError(_in_use(mounted.path, reason))
         time.sleep(0.05)
+
+
+def _in_use(path: str, reason: str) -> str:
+    """What whoever wants to unmount can do; there is no way to throw a user out who holds something open."""
+    return f"cannot unmount {path}: {reason} (which processes use it, shells among them: fuser -vm {shlex.quote(path)})"
 
 
 def _wait(watch: int, pid: int, mountpoint: str) -> None:

@@ -20,7 +20,7 @@ from hammerfs.fs.pfs import link_target
 from hammerfs.fs.work import Data, Done, Emit, Phase, Receive, Want, Work
 from hammerfs.ondisk.address import Tid, pfs_localization, pfs_of
 from hammerfs.ondisk.constants import MAX_PFSID, MAX_TID, OBJTYPE_SOFTLINK
-from hammerfs.ondisk.element import LeafElement, first_key, last_key, unpack_leaf
+from hammerfs.ondisk.element import BASE, LeafElement, first_key, last_key, unpack_leaf
 from hammerfs.ondisk.mirror import HEAD_SIZE, Pass, Record, Skip, StreamParser, Sync, packed, padded
 from hammerfs.ops.administer_sync import durable_tid
 from hammerfs.ops.operation import Call, Operation, Result
@@ -66,10 +66,11 @@ def _state(call: Call) -> Work[Result]:
 def _read(call: Call) -> Work[Result]:
     """One batch in key order, without what stands around it; `complete` unless it was interrupted.
 
-    Each record whose data is nowhere is an item of the result.
+    Each record whose data is nowhere is an item of the result, and so is the object that a piece goes up to.
     """
     pfs, begin, end = _pfs(call), call.tid("begin"), call.tid("end")
     piece = bytearray()
+    last: Record | Pass | Skip | None = None
     records = 0
     complete = False
     yield Phase("mirroring")
@@ -83,15 +84,24 @@ def _read(call: Call) -> Work[Result]:
             yield _lost(record)
         piece += packed(record)
         records += 1
+        last = record
         if len(piece) >= _PIECE:
+            yield _reached(record)
             yield Data(bytes(piece))
             yield Done(len(piece))
             piece.clear()
     else:
         complete = True
-    if piece:
+    if last is not None and piece:
+        yield _reached(last)
         yield Data(bytes(piece))
     return {"complete": complete, "records": records}
+
+
+def _reached(record: Record | Pass | Skip) -> Emit:
+    """Which object mirroring has come to, a signed number as records hold it."""
+    obj_id: int = BASE.unpack(record.high)[0] if isinstance(record, Skip) else record.leaf.obj_id
+    return Emit({"at": obj_id})
 
 
 def _lost(record: Lost) -> Emit:
@@ -230,12 +240,16 @@ def _within(call: Call) -> Work[Result]:
         slave_record(ctx, pfs)
         writer = BatchWriter(ctx, pfs, begin, end)
         yield Phase("mirroring")
+        last: Record | Pass | Skip | None = None
         for record in changes(ctx, source, begin, end):
             if call.interrupted():
+                if last is not None:
+                    yield _reached(last)
                 return {"complete": False, "damaged": writer.damaged}
             if isinstance(record, Lost):
                 yield _lost(record)
             if record is not None:
+                last = record
                 yield from _applied(writer, record)
                 yield Done(1)
         yield from _gently(writer.finish())

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from hammerfs.errors import BusyError, UsageError
+from hammerfs.errors import BusyError, ReadOnlyError, UsageError
 from hammerfs.fs import pfsremoval
 from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mount import FileSystem
@@ -89,9 +89,15 @@ def _text(field: bytes) -> str:
 
 
 def _get(call: Call) -> Work[Result]:
+    """A PFS's state; with `to_change` only where it could be promoted, demoted or destroyed at this moment."""
     yield from ()
     pfs_id = _id_of(call)
-    return described(call.fs, pfs_id, _existing(call.fs, pfs_id))
+    record = _existing(call.fs, pfs_id)
+    if call.flag("to_change"):
+        if call.fs.ctx.read_only:
+            raise ReadOnlyError("the file system is read-only")
+        _demand_unused(call.fs, pfs_id)
+    return described(call.fs, pfs_id, record)
 
 
 # --- creation and change ------------------------------------------------------------------------
@@ -180,15 +186,20 @@ def _uuid(name: str, text: str) -> uuid.UUID:
 # --- what it is ---------------------------------------------------------------------------------
 
 
-@contextmanager
-def _frozen(fs: FileSystem, pfs_id: int) -> Iterator[None]:
-    """Nothing of the PFS changes within the block, and afterwards nobody remembers anything of it."""
-    inodes = fs.ctx.inodes
+def _demand_unused(fs: FileSystem, pfs_id: int) -> None:
     localization = pfs_localization(pfs_id)
     if fs.root.localization == localization:
         raise BusyError(f"PFS#{pfs_id} is what is mounted here")
-    if any(inode.localization == localization for inode in inodes.opened()):
+    if any(inode.localization == localization for inode in fs.ctx.inodes.opened()):
         raise BusyError(f"PFS#{pfs_id} is in use: files in it are open")
+
+
+@contextmanager
+def _frozen(fs: FileSystem, pfs_id: int) -> Iterator[None]:
+    """Nothing of the PFS changes within the block, and afterwards nobody remembers anything of it."""
+    _demand_unused(fs, pfs_id)
+    inodes = fs.ctx.inodes
+    localization = pfs_localization(pfs_id)
     with claimed(fs, pfs_id):
         inodes.freeze(localization)
         try:

@@ -45,17 +45,22 @@ def require_records(fs: FileSystem) -> None:
 
 
 def _add(call: Call) -> Work[Result]:
-    """Record the state of this moment; with `legacy` also where the format has no records, which are left out then."""
+    """Record the state of this moment; with `legacy` also where the format has no records, which are left out then.
+
+    `added` says whether the record is of this call: one of the same moment may have been there, and stays as it was.
+    """
     fs = call.fs
     if not call.flag("legacy"):
         require_records(fs)
     label = os.fsencode(call.text("label", ""))[: LABEL_SIZE - 1]
     fs.ctx.space.check_change()
     tid = yield from synchronized(fs)
+    added = False
     if records_supported(fs):
-        rootrecords.add_snapshot(fs.ctx, call.place.localization, tid, fs.ctx.clock(), label)
+        added = rootrecords.add_snapshot(fs.ctx, call.place.localization, tid, fs.ctx.clock(), label)
         yield Want.DURABLE
-    return {"tid": tid, "pfs": pfs_of(call.place.localization), "mounted_pfs": pfs_of(fs.root.localization)}
+    pfs, mounted = pfs_of(call.place.localization), pfs_of(fs.root.localization)
+    return {"tid": tid, "pfs": pfs, "mounted_pfs": mounted, "added": added}
 
 
 def _adopt(call: Call) -> Work[Result]:

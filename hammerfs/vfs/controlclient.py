@@ -146,7 +146,7 @@ def connected(path: str) -> Iterator[Connection]:
         held = _open(path)
         stack.callback(os.close, held)
         status = _status(held, path)
-        mount = mount_of_device(status.st_dev, os.path.realpath(path))
+        mount = mount_of_device(status.st_dev, _real(path))
         if mount is None:
             raise UsageError(f"{path} does not lie on a mounted HAMMER file system")
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -181,6 +181,14 @@ def control_path(mount: Mount) -> str:
     if note is None or note.control is None:
         raise UsageError(f"the server of {mount.path} has left no word of where it can be reached")
     return note.control
+
+
+def _real(path: str) -> str:
+    """A path without symlinks, or as it is where the working directory has no path any more."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return path
 
 
 def _status(held: int, path: str) -> os.stat_result:

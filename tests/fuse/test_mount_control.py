@@ -165,6 +165,43 @@ def test_a_pfs_of_a_mounted_file_system(here: Path) -> None:
     assert list(link.iterdir()) == []
 
 
+def test_nothing_is_asked_before_a_destruction_that_cannot_be(hammer_mount: Maker) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    hammer("pfs-master", mount.path / "pfs")
+    mount.umount()
+    mount.mount("ro")
+    words = [*HAMMER, "-y", "pfs-destroy", mount.path / "pfs"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=4)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "hammer: the file system is read-only\n")
+
+
+def test_a_working_directory_without_a_path_is_still_a_place(here: Path, module_mount: HammerMount) -> None:
+    """The root of a PFS that became a slave is another directory for the kernel, and getcwd(3) fails in the old one."""
+    pfs = module_mount.path / f"pfs-{here.name}"
+    hammer("pfs-master", pfs)
+    script = f'"$@" pfs-downgrade ../{pfs.name} >&2; "$@" pfs-status; "$@" snapls ../{here.name}'
+    words = ["sh", "-c", script, "sh", *HAMMER]
+    done = subprocess.run(words, cwd=pfs, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+    assert done.stdout.startswith(".\tPFS#")
+    assert "operating as a SLAVE" in done.stdout
+    assert f"Snapshots on ../{here.name}\tPFS#0" in done.stdout
+    hammer("-dy", "pfs-destroy", pfs)
+
+
+def test_a_link_that_fails_takes_its_snapshot_back(here: Path, tmp_path: Path) -> None:
+    before = hammer("snapls", here)
+    (here / "change").touch()
+    long = here / ("x" * 300)
+    for words in (["snap", long], ["snaplo", long], ["snapshot", here, long], ["snapshot", here, "/proc/link"]):
+        done = subprocess.run([*HAMMER, *words], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"hammer: cannot make the softlink {words[-1]}: ")
+        assert done.stderr.endswith("; no snapshot was made\n")
+    assert hammer("snapls", here) == before
+
+
 def test_a_pfs_is_destroyed_beside_a_writer(hammer_mount: Maker) -> None:
     mount = hammer_mount()
     mount.mount()

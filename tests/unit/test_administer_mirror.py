@@ -22,8 +22,8 @@ from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Data, Done, Emit, Phase, carry_out
 from hammerfs.ondisk.address import pfs_localization
-from hammerfs.ondisk.constants import LOCALIZE_INODE, RECTYPE_CONFIG
-from hammerfs.ondisk.mirror import Record, StreamParser, Sync, Term, packed
+from hammerfs.ondisk.constants import LOCALIZE_INODE, MAX_OBJID, RECTYPE_CONFIG
+from hammerfs.ondisk.mirror import Record, Skip, StreamParser, Sync, Term, packed
 from hammerfs.ondisk.pfs import PfsData
 from hammerfs.ops.operation import Call
 from hammerfs.ops.registry import begin, find
@@ -34,11 +34,14 @@ class Peer:
 
     def __init__(self, *pieces: bytes) -> None:
         self.content = b""
+        self.items: list[dict[str, object]] = []
         self._pieces = list(pieces)
 
     def tell(self, step: Phase | Done | Emit | Data) -> None:
         if isinstance(step, Data):
             self.content += step.content
+        elif isinstance(step, Emit):
+            self.items.append(step.item)
 
     def receive(self, limit: int) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
@@ -116,6 +119,19 @@ def test_a_batch_is_read_as_bytes_and_may_be_interrupted() -> None:
     told = ask(fs, "mirror-read", None, cut, lambda: next(asked) > 60, begin=1, end=end)
     assert told == {"complete": False, "records": 61}
     assert peer.content.startswith(cut.content)
+
+
+def test_a_batch_tells_which_object_it_has_come_to() -> None:
+    fs = filled()
+    end = settle(fs)
+    peer = Peer()
+    ask(fs, "mirror-read", None, peer, begin=1, end=end)
+    last = batch(fs, 1, end)[-1]
+    assert not isinstance(last, Skip)
+    assert peer.items[-1] == {"at": last.leaf.obj_id}
+    later = Peer()
+    ask(fs, "mirror-read", None, later, begin=end + 1, end=end + 5)
+    assert later.items == [{"at": MAX_OBJID}], "what was passed over counts, too"
 
 
 def test_a_range_is_cut_at_transactions() -> None:

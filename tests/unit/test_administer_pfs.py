@@ -134,6 +134,24 @@ def test_impossible_fields_are_refused(changes: dict[str, object]) -> None:
     assert ask(fs, "pfs-get") == before
 
 
+def test_whether_a_pfs_can_be_changed_is_told_before() -> None:
+    devices = fresh()
+    fs = mount(devices)
+    ask(fs, "pfs-create")
+    file = make(fs, root_of(fs), b"file", b"content")
+    told = ask(fs, "pfs-get", pfs=1, to_change=True)
+    assert told == ask(fs, "pfs-get", pfs=1)
+    fs.opened(file)
+    with pytest.raises(BusyError, match="PFS#1 is in use"):
+        ask(fs, "pfs-get", pfs=1, to_change=True)
+    fs.released(file)
+    fs.close_now()
+    with pytest.raises(ReadOnlyError):
+        ask(mount(devices, read_only=True), "pfs-get", pfs=1, to_change=True)
+    with pytest.raises(BusyError, match="PFS#1 is what is mounted"):
+        ask(mount(devices, pfs=1), "pfs-get", pfs=1, to_change=True)
+
+
 @pytest.mark.parametrize("operation", ["pfs-get", "pfs-update", "pfs-upgrade", "pfs-downgrade", "pfs-destroy"])
 @pytest.mark.parametrize("pfs_id", [7, -1, 65536])
 def test_what_does_not_exist_is_refused(operation: str, pfs_id: int) -> None:

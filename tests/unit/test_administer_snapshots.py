@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 from administration import ask
 from small_filesystem import START_US, assert_clean, fresh, make, mount, names
@@ -9,7 +11,9 @@ from small_filesystem import START_US, assert_clean, fresh, make, mount, names
 from hammerfs.errors import NoSpaceError, ReadOnlyError, UsageError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.rootrecords import snapshots
+from hammerfs.fs.work import Want
 from hammerfs.ondisk.constants import VERSION_SNAPSHOT_RECORDS
+from hammerfs.ops import administer_snapshots
 
 
 def tids(fs: FileSystem) -> list[int]:
@@ -47,6 +51,21 @@ def test_a_state_without_changes_is_one_snapshot() -> None:
     first = ask(fs, "snapshot-add", label="first")["tid"]
     assert first < ask(fs, "synctid")["tid"]
     assert len(tids(fs)) == 1
+
+
+def test_who_adds_a_snapshot_learns_whether_it_is_his(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only then he may take it back."""
+    fs = mount(fresh())
+    first = ask(fs, "snapshot-add", label="first")
+    assert first["added"]
+
+    def same_moment(_fs: FileSystem) -> Generator[Want, None, int]:
+        yield from ()
+        return int(first["tid"])
+
+    monkeypatch.setattr(administer_snapshots, "synchronized", same_moment)
+    assert ask(fs, "snapshot-add", label="second") == {**first, "added": False}
+    assert [item["label"] for item in ask(fs, "snapshot-list")["snapshots"]] == ["first"]
 
 
 def test_removed_snapshots_leave_no_history() -> None:
@@ -117,7 +136,9 @@ def test_before_version_3_there_are_no_records(version: int) -> None:
         with pytest.raises(UsageError, match="upgrade the filesystem to version 3"):
             ask(fs, operation, **arguments)
     make(fs, fs.root, b"before")
-    tid = ask(fs, "snapshot-add", legacy=True)["tid"]
+    made = ask(fs, "snapshot-add", legacy=True)
+    assert not made["added"]
+    tid = made["tid"]
     assert names(fs, fs.lookup(fs.root, b"@@0x%016x" % tid)) == [b"before"]
     assert not tids(fs)
     fs.close_now()

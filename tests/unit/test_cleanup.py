@@ -216,6 +216,63 @@ def test_an_unknown_line_is_told(image: Path, tmp_path: Path, capsys: pytest.Cap
     assert words_of(capsys.readouterr().out) == {"polish": "unknown directive"}
 
 
+def pfss_of(told: str) -> list[str]:
+    return [line.split(" using ")[0] for line in told.splitlines() if line.startswith("cleanup ")]
+
+
+def test_without_a_path_all_pfss_of_the_volumes_are_cleaned_up(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of a mounted file system are; a slave that nothing was mirrored to has nothing to clean up."""
+    for words in (["pfs-master", "/own"], ["pfs-slave", "/empty"], ["pfs-master", "/other"]):
+        assert main(["-f", str(image), *words]) == 0
+    file = tmp_path / "config"
+    file.write_text("snapshots 2d 4d\n")
+    assert main(["-f", str(image), "config", "/other", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["-f", str(image), "cleanup"]) == 0
+    told = capsys.readouterr().out
+    assert pfss_of(told) == [
+        "cleanup /                    - handle PFS#0",
+        "cleanup /@@-1:00001          - handle PFS#1",
+        "cleanup /@@-1:00003          - handle PFS#3",
+    ]
+    assert told[told.index("/@@-1:00003") :].count(" - run") == 1, "each goes by its own configuration"
+    fs = opened(image)
+    counts = [len(rootrecords.snapshots(fs.ctx, pfs << 16)) for pfs in range(4)]
+    fs.close_now()
+    assert counts == [1, 1, 0, 1]
+    assert main(["-f", str(image), "cleanup", "/"]) == 0
+    assert pfss_of(capsys.readouterr().out) == ["cleanup /                    - handle PFS#0"]
+
+
+def test_volumes_that_cannot_be_opened_are_told_of_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-f", str(tmp_path / "absent"), "cleanup"]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("cleanup /                    - ")
+    assert told.out.count("\n") == 1
+
+
+def test_a_folder_outside_of_the_volumes_is_left_alone_and_that_is_said(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-f", str(image), "pfs-update", "/", "snapshots=/srv/links"]) == 0
+    file = tmp_path / "config"
+    file.write_text("snapshots 0d 1d\nprune 1d 5m\n")
+    assert main(["-f", str(image), "config", "/", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["-f", str(image), "cleanup"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[1] == "\tSoftlinks in /srv/links are left alone: -f does not know where that is"
+    assert told[2] == "           snapshots - only removing old snapshots"
+    fs = opened(image)
+    history = [raw for raw in fs.ctx.tree.scan(b"\0" * 30, b"\xff" * 30) if any(raw[24:32])]
+    fs.close_now()
+    assert history, "who cannot see whether there are snapshots does not take away everything"
+
+
 # --- what was files before version 3 ------------------------------------------------------------
 OLD_CONFIG = "snapshots 1d 60000d\nprune 1d 5m\n"
 
@@ -272,6 +329,20 @@ def test_before_version_3_links_in_the_image_are_respected(
     names = folder_of(image)
     assert len(names) == 7, "a link to the snapshot of today has been made"
     assert b"config" in names
+
+
+def test_before_version_3_nothing_is_pruned_by_who_cannot_see_the_links(
+    old_image: tuple[Path, list[int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, tids = old_image
+    assert main(["-f", str(image), "pfs-update", "/", "snapshots=/srv/links"]) == 0
+    capsys.readouterr()
+    assert main(["-f", str(image), "cleanup"]) == 1
+    told = capsys.readouterr()
+    assert (
+        told.err == "    only softlinks in /srv/links tell what prune has to keep: mount it, or upgrade to version 3\n"
+    )
+    assert [content_at(image, tid) for tid in tids] == [b"one", b"two", b"six"]
 
 
 @pytest.mark.usefixtures("utc")

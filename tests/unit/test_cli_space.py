@@ -173,6 +173,23 @@ def test_reblock_rebalance_and_dedup_keep_what_is_there(image: Path, hammer: Run
     assert versions(image) == 4
 
 
+def test_a_run_says_where_it_starts_before_it_does(image: Path, hammer: Run, tmp_path: Path) -> None:
+    lowest = "8000000000000000"
+    assert hammer("reblock", "/", "80").splitlines()[:3] == [
+        f"reblock start {lowest}:0000",
+        "free level 1677722/8388608",
+        "Reblock / succeeded",
+    ]
+    for word, kind in (("btree", 0), ("inodes", 1), ("dirs", 2), ("data", 2)):
+        assert hammer(f"reblock-{word}", "/").startswith(f"reblock start {lowest}:{kind:04x}\nfree level 0/8388608\n")
+    assert hammer("rebalance", "/").startswith(f"rebalance start {lowest}:0000\nRebalance / succeeded\n")
+    for word in ("reblock", "rebalance"):
+        keep_cycle(str(tmp_path / "cycle"), Cycle(2, 0x100000010))
+        told = hammer("-c", str(tmp_path / "cycle"), word, "/")
+        assert told.startswith(f"{word} start 0000000100000010:0002\n")
+        assert json.loads(hammer("--json", word, "/"))["command"] == word
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -156,13 +156,13 @@ def test_what_is_wrong_is_said_in_one_sentence(
 # --- hammer history -------------------------------------------------------------------------------
 
 
-def listed(image: PastImage, *words: str, capsys: Capture, front: tuple[str, ...] = ()) -> list[str]:
-    assert hammer.main(["-f", str(image.path), *front, *words]) == 0
+def listed(image: PastImage, *words: str, capsys: Capture, front: tuple[str, ...] = (), code: int = 0) -> list[str]:
+    assert hammer.main(["-f", str(image.path), *front, *words]) == code
     return capsys.readouterr().out.splitlines()
 
 
 def test_the_history_of_an_inode(image: PastImage, capsys: Capture) -> None:
-    lines = listed(image, "history", "/folder/kept", "/folder/gone", capsys=capsys)
+    lines = listed(image, "history", "/folder/kept", "/folder/gone", capsys=capsys, code=1)
     path, _, rest = lines[0].partition("\t")
     assert (path, rest.split()[1:]) == ("/folder/kept", ["clean", "{"])
     assert len(rest.split()[0]) == 16
@@ -193,6 +193,23 @@ def test_history_as_json(image: PastImage, capsys: Capture) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["format"] == "hammerfs/1"
     assert [moment["seconds"] for moment in found["paths"][0]["moments"]] == [1700000010, 1700000020, 1700000030]
+
+
+def test_a_path_that_is_not_there_is_told_by_the_exit_code_as_well(image: PastImage, capsys: Capture) -> None:
+    told = listed(image, "history", "/folder/gone", capsys=capsys, front=("--json",), code=1)
+    assert json.loads("".join(told))["paths"] == [{"path": "/folder/gone", "error": "No such file or directory"}]
+
+
+@pytest.mark.parametrize("word", ["-v", "-vv", "-f", "-tx"])
+def test_an_option_behind_the_directive_is_no_path(word: str, image: PastImage, capsys: Capture) -> None:
+    assert hammer.main(["-f", str(image.path), "history", word, "/folder/kept"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(
+        f"hammer: history: options stand before the directive, as in 'hammer {word} history ...'"
+    )
+    assert listed(image, "history", f"./{word}", capsys=capsys, code=1) == [f"./{word}\tNo such file or directory"]
+    assert listed(image, "history", "-w", capsys=capsys, code=1) == ["-w\tNo such file or directory"]
 
 
 def test_an_offset_that_is_none(image: PastImage, capsys: Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from second_opinion import COMMAND, assert_original_agrees
@@ -19,7 +20,10 @@ from hammerfs.cli import hammer
 from hammerfs.cli.directive_config import DEFAULTS
 from hammerfs.cli.directive_recover import Copy
 from hammerfs.cli.directive_status import humanized
+from hammerfs.cli.names import MountedNames
+from hammerfs.cli.offline import OfflineNames
 from hammerfs.cli.pfs_options import SECONDS_MAX, parse_seconds
+from hammerfs.cli.reach import LiveReach
 from hammerfs.device.file import FileDevice
 from hammerfs.errors import HammerError
 from hammerfs.fs.mount import FileSystem
@@ -29,6 +33,7 @@ from hammerfs.ops.check import check_devices
 from hammerfs.ops.mkfs import FormatRequest, plan_format, write_file_system
 from hammerfs.ops.recover import Extent, Found
 from hammerfs.store.volumes import VolumeSet
+from hammerfs.vfs.controlclient import Connection, RefusedError
 
 Hammer = Callable[..., str]
 
@@ -169,8 +174,143 @@ def test_refusals_are_hammers_own_words(words: str, sentence: str, run: Hammer, 
     changing(populate)
     code = 2 if words.startswith(("snap /", "snapr", "snapl", "config")) and "usage" not in sentence else 1
     error = run(*words.split(), code=code)
-    assert error.startswith("hammer: ")
+    assert re.match(r"hammer( snapls)?: ", error)
     assert sentence in error
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["snapshot", "/", "/nowhere/x"], "cannot make the softlink /nowhere/x: /nowhere: No such file or directory"),
+        (["snapshot", "/", "/d/file/x"], "cannot make the softlink /d/file/x: /d/file: Not a directory"),
+        (["snapshot", "/", "/d/f%%ile"], "cannot make the softlink /d/f%ile: it exists and is no softlink"),
+        (["snapshot", "/", "/%%"], "cannot make the softlink /%: it is a directory"),
+        (["snapshot", "/", ""], "an empty path names neither"),
+        (["snapshot", ""], "an empty path names neither"),
+        (["snap", ""], "an empty path names neither"),
+        (["snapq", ""], "an empty path names neither"),
+        (["snapshot", "/nowhere", "/d/x"], "/nowhere: No such file or directory"),
+    ],
+)
+def test_a_link_that_cannot_be_made_is_named_before_there_is_a_snapshot(
+    words: list[str], sentence: str, run: Hammer, changing: Change
+) -> None:
+    def fill(fs: FileSystem) -> None:
+        populate(fs)
+        make(fs, walk(fs, b"d"), b"f%ile", b"mine")
+        make(fs, fs.root, b"%")
+
+    changing(fill)
+    assert sentence in run(*words, code=2)
+    assert len(run("snapls").splitlines()) == 2
+    assert changing(lambda fs: read(fs, b"d", b"f%ile")) == b"mine"
+
+
+@pytest.mark.parametrize("word", ["snap", "snaplo", "snapshot"])
+def test_without_its_link_a_snapshot_goes_as_well(
+    word: str, run: Hammer, changing: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing(populate)
+    run("snapq", "/")
+    changing(lambda fs: fs.symlink(walk(fs, b"snaps"), b"kept", b"/elsewhere", 0, 0))
+    before = run("snapls")
+    make_link = OfflineNames.symlink
+
+    def no_space(names: OfflineNames, target: str, path: str) -> None:
+        monkeypatch.setattr(OfflineNames, "symlink", make_link)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target, None, path)
+
+    for path in ("/snaps/new", "/snaps/kept"):  # the latter would be replaced, as it leads nowhere
+        monkeypatch.setattr(OfflineNames, "symlink", no_space)
+        error = run(word, *(["/"] if word == "snapshot" else []), path, code=2)
+        assert error == f"hammer: cannot make the softlink {path}: No space left on device; no snapshot was made\n"
+    assert run("snapls") == before
+    assert changing(lambda fs: names(fs, walk(fs, b"snaps"))) == [b"kept"]
+    assert changing(lambda fs: fs.readlink(walk(fs, b"snaps", b"kept"))) == b"/elsewhere"
+
+
+def test_a_link_into_the_past_is_refused_and_no_snapshot_stays(run: Hammer, changing: Change) -> None:
+    """What a snapshot's link leads to is a directory, in which the next one's would lie."""
+    changing(populate)
+    run("snapshot", "/", "/snaps/one")
+    before = run("snapls")
+    changing(lambda fs: make(fs, fs.root, b"more"))
+    assert re.search(
+        r"softlink /snaps/one/snap-\S+: the past is read-only; no snapshot", run("snap", "/snaps/one", code=2)
+    )
+    assert run("snapls") == before
+
+
+def test_where_links_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = MountedNames()
+    mounted.demand_folder(str(tmp_path))
+    (tmp_path / "file").touch()
+    for path, reason in (("file", NotADirectoryError), ("absent", FileNotFoundError)):
+        with pytest.raises(reason, match=re.escape(str(tmp_path / path))):
+            mounted.demand_folder(str(tmp_path / path))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_words, **_how: False)
+        with pytest.raises(PermissionError, match=re.escape(str(tmp_path))):
+            mounted.demand_folder(str(tmp_path))
+    status = os.statvfs(tmp_path)
+    read_only = os.statvfs_result((*status[:8], status.f_flag | os.ST_RDONLY, status.f_namemax))
+    monkeypatch.setattr(os, "statvfs", lambda _path: read_only)
+    with pytest.raises(OSError, match="Read-only file system"):
+        mounted.demand_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "code"), [("snapls", "lists", 2), ("pfs-status", "pfs_list", 1), ("info", "filesystems", 1)]
+)
+def test_one_path_that_fails_takes_nothing_from_the_others(
+    word: str, key: str, code: int, image: Path, changing: Change, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changing(populate)
+    paths = ["/d", "/nowhere", "/snaps"]
+    alone = []
+    for path in ("/d", "/snaps"):
+        assert hammer.main(["-f", str(image), word, path]) == 0
+        alone.append(capsys.readouterr().out)
+    assert hammer.main(["-f", str(image), word, *paths]) == code
+    told = capsys.readouterr()
+    assert told.out == ("\n" if word == "info" else "").join(alone)
+    assert told.err == f"hammer {word}: /nowhere: No such file or directory\n"
+    assert hammer.main(["--json", "-f", str(image), word, *paths]) == code
+    assert [item["path"] for item in json.loads(capsys.readouterr().out)[key]] == ["/d", "/snaps"]
+
+
+class Refusing:
+    """A connection to a server that knows of a path no more than a number."""
+
+    def __init__(self, sentence: str) -> None:
+        self._sentence = sentence
+
+    def request(self, *_words: object) -> dict[str, Any]:
+        raise RefusedError(self._sentence, errno.ENOENT, 2)
+
+    def stop(self) -> None: ...
+
+
+def test_a_refusal_that_is_but_an_errno_names_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", "/as the shell/has it")
+
+    def lost() -> str:
+        raise FileNotFoundError
+
+    bare = os.strerror(errno.ENOENT)
+    for path, sentence, told in (
+        ("/a", bare, f"/a: {bare}"),
+        ("/a", "there is no PFS#7", "there is no PFS#7"),
+        (".", bare, f"{tmp_path}: {bare}"),
+        ("..", bare, f"..: {bare}"),
+    ):
+        with pytest.raises(RefusedError) as refusal:
+            LiveReach(cast(Connection, Refusing(sentence)), path).call("pfs-get", {})
+        assert (str(refusal.value), refusal.value.exit_code) == (told, 2)
+    monkeypatch.setattr(os, "getcwd", lost)
+    with pytest.raises(RefusedError, match=r"^/as the shell/has it: "):
+        LiveReach(cast(Connection, Refusing(bare)), ".").call("pfs-get", {})
 
 
 # --- PFSs ---------------------------------------------------------------------------------------
@@ -196,7 +336,7 @@ def test_the_life_of_a_pfs(run: Hammer, changing: Change) -> None:
     shown = run("-d", "-y", "pfs-destroy", "/d/one")
     assert shown.endswith("Destroying PFS#1 (zwei)\npfs-destroy of PFS#1 succeeded!\n")
     assert changing(lambda fs: names(fs, walk(fs, b"d"))) == [b"file"]
-    assert "PFS#1" in run("pfs-status", "/@@-1:00001", code=2)
+    assert "PFS#1" in run("pfs-status", "/@@-1:00001", code=1)
 
 
 def test_a_slave_has_a_link_before_it_has_a_root(run: Hammer) -> None:

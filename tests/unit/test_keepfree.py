@@ -148,9 +148,13 @@ def test_the_option_takes_a_size_or_a_percentage() -> None:
     for text, shares in (("keepfree=1G", (1 << 30, 0)), ("keepfree=1G,keepfree=5%", (0, 5)), ("", (0, 0))):
         options = parse_mount_options([text]).filesystem
         assert (options.keep_free_bytes, options.keep_free_percent) == shares
-    for text in ("keepfree=91%", "keepfree=-1%", "keepfree=much", "keepfree="):
+    for text in ("keepfree=much", "keepfree="):
         with pytest.raises(UsageError, match="keepfree"):
             parse_mount_options([text])
+    for text in ("keepfree=200%", "keepfree=91%", "keepfree=-1%", "keepfree=0x5%", "keepfree=1.5%", "keepfree=%"):
+        with pytest.raises(UsageError) as refusal:
+            parse_mount_options([text])
+        assert str(refusal.value) == f"mount option {text}: a percentage is a whole number from 0% to 90%"
 
 
 @pytest.mark.trio

@@ -250,7 +250,7 @@ def test_a_copy_within_an_image_ends_in_time_and_goes_on(tmp_path: Path, monkeyp
     hammer("-f", image, "pfs-slave", "/slave", f"shared-uuid={_shared(image)}")
     monkeypatch.setattr(offline, "monotonic", itertools.count(0, 10).__next__)
     done = run("-f", image, "-t", "1", "mirror-copy", "/master", "/slave")
-    assert b"Mirror-read /master interrupted by timer" in done.stderr
+    assert re.search(rb"(?m)^Mirror-read /master interrupted by timer at \w{16}$", done.stderr)
     monkeypatch.undo()
     hammer("-f", image, "mirror-copy", "/master", "/slave")
     same, copied = looked_at(image, lambda fs: (tree(fs, pfs_root(fs, 1)), tree(fs, pfs_root(fs, 2))))
@@ -387,14 +387,87 @@ def test_several_directives_may_be_allowed() -> None:
 def test_a_scoreboard_tells_how_far_it_is(tmp_path: Path) -> None:
     board = tmp_path / "board"
     progress = MirrorProgress(HammerOptions(scoreboard=str(board), verbosity=-1))
-    progress.phase("Running")
+    progress.running()
+    progress.item({"at": 0x100000010})
     progress.sent(1, 2, 3)
-    progress.prescan([{"end": 9, "bytes": 5}], 5 << 20)
+    progress.cut([{"end": 9, "bytes": 5}], 5 << 20)
     text = board.read_text()
     assert text.split("\n")[0].rstrip() == "Running"
-    assert "tids=0000000000000001:0000000000000002           3" in text
+    assert "obj=0000000100000010 tids=0000000000000001:0000000000000002           3" in text
     assert "Prescan 1 chunks, total 5 MBytes" in text
     assert len(text) == 168
+
+
+def test_an_interruption_names_the_object_that_was_reached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board = tmp_path / "board"
+    progress = MirrorProgress(HammerOptions(scoreboard=str(board)))
+    progress.running()
+    progress.interrupted("/a")
+    progress.item({"at": 0x100000010})
+    progress.interrupted("/a")
+    assert capsys.readouterr().err == (
+        "Mirror-read /a interrupted by timer at 8000000000000000\n"
+        "Mirror-read /a interrupted by timer at 0000000100000010\n"
+    )
+    assert "interrupted by timer at 0000000100000010" in board.read_text()
+
+
+def test_a_verbose_stream_tells_the_same_into_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """What hammer(8) says with -v: in one line that is rewritten, and that is no more on a terminal than elsewhere."""
+    now = iter((0.0, 0.0, 0.05, 0.05, 0.06, 0.06))
+    progress = MirrorProgress(HammerOptions(verbosity=1), streaming=True, clock=lambda: next(now))
+    progress.running()
+    progress.prescan()
+    progress.cut([{"end": 9, "bytes": 5}], 5)
+    for number in (1, 2):
+        progress.item({"at": number})
+        progress.sent(3, 4, number)
+    progress.batch_ended(more=True)
+    progress.running()
+    progress.batch_ended(more=False)
+    progress.waiting()
+    progress.delayed()
+    progress.woken()
+    tids = "tids=0000000000000003:0000000000000004"
+    assert capsys.readouterr().err == (
+        "\nRunning  \b\b"
+        "\nPrescan to break up bulk transfer\nPrescan 1 chunks, total 0 MBytes (5)\n"
+        f"\rscan obj=0000000000000001 {tids}           1"
+        f"\rscan obj=0000000000000002 {tids}           2"
+        "\n (bulk incremental)"
+        "\rRunning  \b\b"
+        " W\bD\b "
+    )
+
+
+def test_without_v_nothing_is_told_of_the_scan(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = MirrorProgress(HammerOptions(), streaming=True)
+    progress.running()
+    progress.sent(3, 4, 5)
+    progress.batch_ended(more=True)
+    progress.waiting()
+    progress.delayed()
+    progress.woken()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_verbose_reader_names_objects(tmp_path: Path) -> None:
+    source, board = master(tmp_path / "source"), tmp_path / "board"
+    told = run("-v", "-f", source, "-e", board, "mirror-read", "/")
+    newest = max(record.leaf.obj_id for record in records(told.stdout) if isinstance(record, Record))
+    lines = re.findall(rb"scan obj=(\w{16}) tids=\w{16}:\w{16} +(\d+)", told.stderr)
+    assert int(lines[-1][0], 16) == newest
+    assert f"obj={newest:016x} tids=" in board.read_text()
+    assert told.stderr.startswith(b"\nRunning  \b\b\nPrescan to break up bulk transfer\nPrescan 1 chunks")
+
+
+def test_a_prescan_is_told_before_it_begins(tmp_path: Path) -> None:
+    source = master(tmp_path / "source")
+    assert b"Prescan to break up bulk transfer\nPrescan 1 chunks" in run("-f", source, "mirror-read", "/").stderr
+    told = run("-vv", "-S", "3m", "-f", source, "mirror-read", "/").stderr
+    assert b"Prescan to break up bulk transfer (3MB chunks)\n" in told
+    for words in (["-q"], ["-B"]):
+        assert b"Prescan" not in run(*words, "-f", source, "mirror-read", "/").stderr
 
 
 def test_a_cycle_file_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
