@@ -82,7 +82,7 @@ def _result(past: Past, where: _Where, *, dump: bool) -> dict[str, Any]:
         past.status(where.path)
         path = _unlinked(past, where.path)
         place, name = place_of(past, path)
-        asked = {} if where.offset is None else {"offset": where.offset}
+        asked: dict[str, Any] = {} if where.offset is None else {"offset": where.offset}
         found = past.ask(place, "history", path=name, **asked)
         moments = [{"tid": tid_text(moment["tid"]), "seconds": moment["seconds"]} for moment in found["moments"]]
         if dump and where.offset is not None:

@@ -83,17 +83,41 @@ def whereabouts(past: Past, path: str) -> Whereabouts:
 def folders_of(past: Past, path: str) -> list[Folder]:
     """All directories that a path leads or led to, that of today first; UsageError where there is no history."""
     now = [Folder(path, "", 0, None)] if leads_to_directory(past, path) else []
+    earlier: dict[Folder, None] = {}
+    refusal: UsageError | None = None
+    # A symlink may stand where a directory was: then it is the path as it is written that led there.
+    ways = dict.fromkeys([past.absolute(path), past.absolute(path, follow=False)])
+    for way in ways:
+        try:
+            earlier.update(dict.fromkeys(_earlier(past, way)))
+        except UsageError as error:
+            refusal = refusal or error
+    if refusal is not None and not earlier and not now:
+        raise refusal
+    if earlier and len(ways) > 1 and not _has_history(past, path):
+        now = []
+    return now + sorted(earlier, key=lambda folder: -folder.begin)
+
+
+def _has_history(past: Past, path: str) -> bool:
     try:
-        return now + sorted(_earlier(past, path), key=lambda folder: -folder.begin)
+        past.ask(path, "incarnations", name=".")
     except UsageError:
-        if not now:
-            raise
-        return now
+        return False
+    return True
+
+
+def root_of(past: Past, path: str) -> str:
+    """The root of what is mounted there, of volumes that nobody has mounted the slash."""
+    path = past.absolute(path)
+    while not past.is_top(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path.rstrip("/")
 
 
 def _earlier(past: Past, path: str) -> list[Folder]:
-    """Those of former days."""
-    root, names = _from_root(past, past.absolute(path))
+    """Those of former days, of an absolute path."""
+    root, names = _from_root(past, path)
     if any(is_at_moment(name) for name in names):
         return []
     found = [Folder(root, "", 0, None)]

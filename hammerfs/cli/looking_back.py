@@ -5,30 +5,38 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.past import READ_SIZE, Past, Status
-from hammerfs.cli.reach import reaching, watching
+from hammerfs.cli.reach import watching
 from hammerfs.cli.verb import split_specials
+from hammerfs.errors import UsageError
+from hammerfs.vfs.controlclient import connected
 
 
 class MountedPast:
     """Ordinary paths on mounted file systems."""
 
-    def ask(self, place: str, operation: str, **arguments: Any) -> dict[str, Any]:
-        options = HammerOptions()
-        with reaching(options, place) as reach, watching(options) as hearing:
-            return reach.call(operation, arguments, hearing)
+    def ask(
+        self, place: str, operation: str, *, on_item: Callable[[dict[str, Any]], None] | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        with connected(place) as connection, watching(HammerOptions()) as hearing:
+            if on_item is not None:
+                hearing.on_item = on_item
+            return connection.request(operation, arguments, hearing)
 
     def is_top(self, path: str) -> bool:
         return os.path.ismount(path)
 
-    def absolute(self, path: str) -> str:
-        return os.path.realpath(path)
+    def absolute(self, path: str, *, follow: bool = True) -> str:
+        try:
+            return os.path.realpath(path) if follow else os.path.abspath(path)
+        except FileNotFoundError:
+            raise UsageError(f"{path}: the working directory is gone; give paths that begin with a slash") from None
 
     def status(self, path: str) -> Status:
         found = os.lstat(path)

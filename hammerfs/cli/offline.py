@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from time import monotonic
@@ -20,7 +20,7 @@ from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MIB, MountOptions
 from hammerfs.fs.work import Data, Done, Emit, Phase, run_work
 from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY, OBJTYPE_SOFTLINK
-from hammerfs.ops.operation import Call
+from hammerfs.ops.operation import Call, never
 from hammerfs.ops.paths import resolve, walk
 from hammerfs.ops.registry import begin, find
 
@@ -69,10 +69,16 @@ class OfflineReach:
         def interrupted() -> bool:
             return stop or (seconds > 0 and monotonic() >= deadline)
 
-        place = _walked(self.fs, self.path)[-1]
         with interrupts(ask_to_stop):
-            work = begin(find(operation), Call(self.fs, place, arguments, interrupted, exclusive=True))
-            return run_work(self.fs, work, _Listening(hearing or Hearing()))
+            return self.ask(operation, arguments, hearing or Hearing(), interrupted)
+
+    def ask(
+        self, operation: str, arguments: Mapping[str, Any], hearing: Hearing, interrupted: Callable[[], bool] = never
+    ) -> dict[str, Any]:
+        """The same without a word about ^C, which ends it at once."""
+        place = _walked(self.fs, self.path)[-1]
+        work = begin(find(operation), Call(self.fs, place, arguments, interrupted, exclusive=True))
+        return run_work(self.fs, work, _Listening(hearing))
 
 
 def _walked(fs: FileSystem, path: str) -> list[Inode]:

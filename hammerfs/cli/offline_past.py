@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hammerfs.cli.hearing import Hearing
 from hammerfs.cli.offline import OfflineReach
 from hammerfs.cli.past import READ_SIZE, Status, exists
 from hammerfs.cli.treecopy import copy_tree
@@ -27,13 +28,18 @@ class OfflinePast:
         self._fs = fs
         self._folder = folder
 
-    def ask(self, place: str, operation: str, **arguments: Any) -> dict[str, Any]:
-        return OfflineReach(self._fs, place).call(operation, arguments)
+    def ask(
+        self, place: str, operation: str, *, on_item: Callable[[dict[str, Any]], None] | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        hearing = Hearing() if on_item is None else Hearing(on_item=on_item)
+        return OfflineReach(self._fs, place).ask(operation, arguments, hearing)
 
     def is_top(self, path: str) -> bool:
         return not path.strip("/.")
 
-    def absolute(self, path: str) -> str:
+    def absolute(self, path: str, *, follow: bool = True) -> str:
+        if not follow:
+            return os.path.normpath(f"/{path.lstrip('/')}")
         done, links = "/", 0
         waiting = path.split("/")[::-1]
         while waiting:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +66,19 @@ class Tree(Protocol):
 class Past(Tree, Protocol):
     """Where paths lead, now and earlier."""
 
-    def ask(self, place: str, operation: str, **arguments: Any) -> dict[str, Any]:
-        """What the file system answers about a directory, or what is or was below it."""
+    def ask(
+        self, place: str, operation: str, *, on_item: Callable[[dict[str, Any]], None] | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        """What the file system answers about a directory, or what is or was below it; `on_item` gets parts of that.
+
+        ^C is a KeyboardInterrupt at once: what only looks has nothing to bring to an end.
+        """
 
     def is_top(self, path: str) -> bool:
         """Whether a path leads to a file system's root, which has no name."""
 
-    def absolute(self, path: str) -> str:
-        """The path without symlinks, from the root that paths begin at."""
+    def absolute(self, path: str, *, follow: bool = True) -> str:
+        """The path from the root that paths begin at, without symlinks or, unless `follow`, with those that it has."""
 
     def local(self, paths: Sequence[str]) -> AbstractContextManager[Path]:
         """A folder in which these paths, as far as they exist, can be read by any program while the block lasts."""

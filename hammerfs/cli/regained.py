@@ -1,26 +1,18 @@
-"""A directory that was removed with all that was in it, as it was before that began.
+"""What a removal took (`ops/removal.py`), as a tree of paths: each name as it was last.
 
-`rm -r` takes names away one by one, from the innermost on, and the flusher writes what was done every few seconds.  So
-the last state that a large directory had on disk is one in which most of it was gone already.  What belongs to one
-removal is found by going back from its end: names that went within a minute of one another, through all directories
-below.  Each is shown as it was last, so that nothing is lost of what changed a moment before.
+Paths that lead there are as of many moments; a command that copies or compares sees one tree.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hammerfs.cli.past import Past, Status
+from hammerfs.cli.moment import tid_text
+from hammerfs.cli.past import Past, Status, Tree
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
-
-PAUSE_SECONDS = 60
-"""A removal is over when nothing went for so long: a busy disk may hold up a flush, but not that much."""
-NEW_NAMES_SHARE = 10
-"""Nor does it go back to where one name came for so many that went: then the directory was in use, not removed."""
 
 
 @dataclass(slots=True)
@@ -29,113 +21,115 @@ class Removal:
 
     begin, end -- the TIDs of the first and of the last flush that took part in it
     begin_seconds, end_seconds -- when that was
-    names -- how many names went, that of the directory not counted
-    last -- for each path below the directory, the TID that shows it as it was last
-    inside -- the names that went from each directory, by its path; "" is the directory itself
-    obj_ids -- which object was at a path
-    since -- for each directory, the TID at which it got its name
-    old_paths -- what an object that was renamed meanwhile was called before
+    earlier -- how many names had gone before
+    lost -- how many went with it that there is no way to
+    mtimes -- when contents changed last, in microseconds, by path; "" is the object itself
+    seen -- the path by which each is seen as it was last: as of a TID, and where it has another one then, that
+    inside -- the names that went from each directory, by its path
+    obj_ids -- which object was at a path that is no directory; newest -- the path of its name that went last
     """
 
-    begin: Tid
-    end: Tid
-    begin_seconds: int
-    end_seconds: int
-    names: int = 0
-    last: dict[str, Tid] = field(default_factory=dict)
+    begin: Tid = 0
+    end: Tid = 0
+    begin_seconds: int = 0
+    end_seconds: int = 0
+    earlier: int = 0
+    lost: int = 0
+    mtimes: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, tuple[Tid, str | None]] = field(default_factory=dict)
     inside: dict[str, list[str]] = field(default_factory=dict)
     obj_ids: dict[str, int] = field(default_factory=dict)
-    since: dict[str, Tid] = field(default_factory=dict)
-    old_paths: dict[int, str] = field(default_factory=dict)
+    newest: dict[int, str] = field(default_factory=dict)
 
-    def path_of(self, below: str, tid: Tid) -> str:
-        """What a path below the directory was at a moment, before which a directory on it may have been renamed."""
-        names = below.split("/")
-        for depth in range(len(names) - 1, 0, -1):
-            folder = "/".join(names[:depth])
-            if tid < self.since.get(folder, 0):
-                old = self.old_paths.get(self.obj_ids[folder], folder)
-                return "/".join([old, *names[depth:]])
-        return below
+    def take(self, part: dict[str, Any]) -> None:
+        """A part of what the file system answers: names, the newest first."""
+        for name in part["names"]:
+            path = name["path"]
+            self.seen[path] = name["last_tid"], name["seen"]
+            folder, _, last = path.rpartition("/")
+            self.inside.setdefault(folder, []).append(last)
+            if name["obj_type"] != OBJTYPE_DIRECTORY:
+                self.obj_ids[path] = name["obj_id"]
+                self.newest.setdefault(name["obj_id"], path)
+                self.mtimes[path] = name["mtime_us"]
+
+    @property
+    def names(self) -> int:
+        """How many went, the object itself not counted."""
+        return len(self.seen)
+
+    def told(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "names": self.names,
+            "begin_tid": tid_text(self.begin),
+            "end_tid": tid_text(self.end),
+            "begin_seconds": self.begin_seconds,
+            "end_seconds": self.end_seconds,
+            "earlier": self.earlier,
+            "lost": self.lost,
+        }
 
 
-_Event = tuple[int, bool, str, dict[str, Any]]
-"""The negative TID, so that the newest comes first; whether a name came instead of going; its path; what is known."""
-
-
-def removal_of(past: Past, path_at: Callable[[Tid], str], end: Tid, seconds: int) -> Removal:
-    """The removal that ended with the name of a directory at TID `end`; `path_at` is its path as of a moment."""
-    removal = Removal(end, end, seconds, seconds)
-    events: list[_Event] = []
-    moved: set[tuple[int, Tid]] = set()
-    _look_into(past, path_at(end - 1), "", events, moved)
-    came = 0
-    while events:
-        tid, is_new, path, name = heapq.heappop(events)
-        if is_new:
-            came += 1
-            if came * NEW_NAMES_SHARE > removal.names:
-                break
-            continue
-        went = name["deleted"]["seconds"]
-        if removal.begin_seconds - went > PAUSE_SECONDS:
-            break
-        removal.begin, removal.begin_seconds = -tid, min(went, removal.begin_seconds)
-        if (name["obj_id"], -tid) in moved:
-            # It was renamed within, and went by its new name.
-            removal.old_paths[name["obj_id"]] = path
-            continue
-        removal.names += 1
-        removal.last[path] = name["last_tid"]
-        removal.obj_ids[path] = name["obj_id"]
-        folder, _, last = path.rpartition("/")
-        removal.inside.setdefault(folder, []).append(last)
-        if name["obj_type"] == OBJTYPE_DIRECTORY:
-            removal.since[path] = name["created"]["tid"]
-            _look_into(past, f"{path_at(name['last_tid'])}/{path}", path, events, moved)
+def removal_at(past: Past, place: str, name: str, end: Tid, since: Tid) -> Removal:
+    """The removal that ended with a directory's name at TID `end`; the path to it has led there since `since`."""
+    removal = Removal()
+    told = past.ask(place, "removal", on_item=removal.take, name=name, end=end, since=since)
+    removal.begin, removal.begin_seconds = told["begin"]["tid"], told["begin"]["seconds"]
+    removal.end, removal.end_seconds = told["end"]["tid"], told["end"]["seconds"]
+    removal.earlier, removal.lost = told["earlier"], told["lost"]
+    removal.mtimes[""] = told["mtime_us"]
     return removal
 
 
-def _look_into(past: Past, folder: str, path: str, events: list[_Event], moved: set[tuple[int, Tid]]) -> None:
-    """Note what came to a directory that is gone, and what went from it."""
-    for name in past.ask(folder, "deleted", by_now=True)["names"]:
-        below = f"{path}/{name['name']}" if path else name["name"]
-        moved.add((name["obj_id"], name["created"]["tid"]))
-        heapq.heappush(events, (-name["deleted"]["tid"], False, below, name))
-        heapq.heappush(events, (-name["created"]["tid"], True, below, name))
-
-
 class RegainedTree:
-    """Paths below `source` lead to what a removal took, each as it was last; no other path leads anywhere."""
+    """Paths below `source` lead to what a removal took, each as it was last; no other path leads anywhere.
 
-    def __init__(self, past: Past, source: str, path_at: Callable[[Tid], str], removal: Removal) -> None:
-        self._past = past
+    path_at -- the path of what was removed as of a moment; root -- where paths of the whole file system begin
+    """
+
+    def __init__(self, tree: Tree, source: str, path_at: Callable[[Tid], str], root: str, removal: Removal) -> None:
+        self._tree = tree
         self._source = source
         self._path_at = path_at
+        self._root = root
         self._removal = removal
 
     def status(self, path: str) -> Status:
-        """Two names of one object have one identity, though they are looked at as of two moments."""
-        status = self._past.status(self._seen(path))
-        obj_id = self._removal.obj_ids.get(self._below(path))
-        return status if obj_id is None else replace(status, identity=(0, obj_id), nlink=max(2, status.nlink))
+        """The time of the last change is that of the record; a path into the past shows that of the version.
+
+        Two names of one object have one identity, though they are looked at as of two moments.
+        """
+        below = self._below(path)
+        status = self._tree.status(self._seen(below))
+        if status.is_directory:
+            return status
+        removal = self._removal
+        mtime_ns = removal.mtimes[removal.newest.get(removal.obj_ids.get(below, 0), below)] * 1000
+        if below:
+            status = replace(status, identity=(0, removal.obj_ids[below]), nlink=max(2, status.nlink))
+        return replace(status, mtime_ns=mtime_ns)
 
     def names(self, path: str) -> list[str]:
         return sorted(self._removal.inside.get(self._below(path), []))
 
     def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
-        return self._past.content(self._seen(path), offset)
+        return self._tree.content(self._seen(self._below(path)), offset)
 
     def target(self, path: str) -> str:
-        return self._past.target(self._seen(path))
+        return self._tree.target(self._seen(self._below(path)))
 
     def xattrs(self, path: str) -> dict[str, bytes]:
-        return self._past.xattrs(self._seen(path))
+        return self._tree.xattrs(self._seen(self._below(path)))
 
     def _below(self, path: str) -> str:
         return path[len(self._source) :].strip("/")
 
-    def _seen(self, path: str) -> str:
-        below = self._below(path)
-        tid = self._removal.last.get(below, self._removal.end - 1)
-        return f"{self._path_at(tid)}/{self._removal.path_of(below, tid)}" if below else self._path_at(tid)
+    def _seen(self, below: str) -> str:
+        removal = self._removal
+        if not below:
+            return self._path_at(removal.end - 1)
+        # Of several names of one object, the one that went last leads to what it was last.
+        below = removal.newest.get(removal.obj_ids.get(below, 0), below)
+        tid, elsewhere = removal.seen[below]
+        return f"{self._path_at(tid)}/{below}" if elsewhere is None else f"{self._root}/{elsewhere}"

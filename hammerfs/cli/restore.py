@@ -17,18 +17,17 @@ from typing import Any
 
 from hammerfs.cli.differences import print_differences
 from hammerfs.cli.directive import show
-from hammerfs.cli.earlier import Whereabouts, whereabouts
+from hammerfs.cli.earlier import Folder, Whereabouts, folders_of, root_of, whereabouts
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, looking_back
 from hammerfs.cli.moment import TIME_HELP, is_at_moment, names_tid, parse_tid, parse_time, tid_text, time_text
 from hammerfs.cli.past import Past, Tree, add_command, exists, moment_of
 from hammerfs.cli.progress import reporting
-from hammerfs.cli.regained import RegainedTree, Removal, removal_of
+from hammerfs.cli.regained import RegainedTree, Removal, removal_at
 from hammerfs.cli.treecopy import copy_tree
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
-from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
 from hammerfs.ops.escaping import on_one_line
 from hammerfs.ops.progress import Progress
 
@@ -108,12 +107,12 @@ def run(args: argparse.Namespace) -> int:
         "tid": tid_text(plan.tid),
         "target": str(target),
         "replaced": plan.occupied and args.force,
-        "removal": _told(plan.removal),
+        "removal": plan.removal.told() if plan.removal is not None and plan.removal.names else None,
         "done": not args.dry_run,
     }
     verb = "would restore" if args.dry_run else "restored"
     source = on_one_line(plan.source)
-    if plan.removal is not None:
+    if plan.removal is not None and plan.removal.names:
         source += f", as it was before {_how_it_went(plan.removal)},"
     place = ", in the place of what is there now:" if result["replaced"] else " as"
     show(HammerOptions(json=args.json), "restore", result, [f"{verb} {source}{place} {on_one_line(str(target))}"])
@@ -122,26 +121,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _how_it_went(removal: Removal) -> str:
     begin, end = time_text(removal.begin_seconds), time_text(removal.end_seconds)
-    return f"{removal.names} names went from {begin} to {end.partition(' ')[2]}"
-
-
-def _told(removal: Removal | None) -> dict[str, Any] | None:
-    """A removal for programs."""
-    if removal is None:
-        return None
-    return {
-        "names": removal.names,
-        "begin_tid": tid_text(removal.begin),
-        "end_tid": tid_text(removal.end),
-        "begin_seconds": removal.begin_seconds,
-        "end_seconds": removal.end_seconds,
-    }
+    notes = [f"{removal.earlier} more had gone before"] * bool(removal.earlier)
+    notes += [f"{removal.lost} that went with them cannot be reached"] * bool(removal.lost)
+    more = f" ({', '.join(notes)})" if notes else ""
+    return f"{removal.names} names went from {begin} to {end.partition(' ')[2]}{more}"
 
 
 def _plan(past: Past, args: argparse.Namespace) -> Plan:
     if args.specials and args.to is None:
         raise UsageError("volumes given by -f are only read: say by --to where it shall be brought")
-    path = args.path.rstrip("/") or "/"
+    path = _without_dots(args.path)
     if args.to is None and _is_in_the_past(past, path):
         raise UsageError(f"{path} is in the past: name it as of now, and the moment by --tid, or use --to")
     where = whereabouts(past, path)
@@ -149,27 +138,44 @@ def _plan(past: Past, args: argparse.Namespace) -> Plan:
     source = where.at(past, tid)
     if not exists(past, source):
         raise UsageError(f"{path}: there was nothing of that name at {tid_text(tid)}")
-    tree = past if removal is None else RegainedTree(past, source, partial(where.at, past), removal)
-    target = Path(args.to) if args.to is not None else Path(path)
-    if target.is_mount():
+    tree: Tree = past
+    if removal is not None:
+        tree = RegainedTree(past, source, partial(where.at, past), root_of(past, where.folders[0].top), removal)
+    target = _target(path if args.to is None else args.to)
+    return Plan(tree, tid, source, target, os.path.lexists(target), removal)
+
+
+def _without_dots(path: str) -> str:
+    """A path whose end says its own directory, without that: what is gone cannot be entered."""
+    while path.endswith(("/", "/.")) and path.strip("/."):
+        path = path[:-1]
+    return path or "/"
+
+
+def _target(path: str) -> Path:
+    """Where it goes; UsageError where nothing can be made."""
+    target = Path(path)
+    if path.rstrip("/").rpartition("/")[2] in ("", ".", ".."):
+        raise UsageError(f"'{path}' has no name that could be given to what comes back: say one by --to")
+    if target.is_mount() and not target.is_symlink():
         raise UsageError(f"{target} is the root of a file system: bring back what is in it, or use --to")
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is no directory: bring that one back first, or use --to")
-    return Plan(tree, tid, source, target, os.path.lexists(target), removal)
+    if not os.access(target.parent, os.W_OK | os.X_OK, effective_ids=True):
+        raise UsageError(f"nothing can be made in {target.parent}: use --to")
+    return target
 
 
 def _is_in_the_past(past: Past, path: str) -> bool:
     """Whether a part of a path names a moment; a name that only reads so stands in its directory like any other."""
     parts = path.split("/")
     named = [depth for depth, part in enumerate(parts, 1) if is_at_moment(part) and not part.startswith("@@-1:")]
-    return any(parts[depth - 1] not in _names(past, "/".join(parts[: depth - 1])) for depth in named)
+    return any(not _is_name(past, "/".join(parts[: depth - 1]) or ".", parts[depth - 1]) for depth in named)
 
 
-def _names(past: Past, folder: str) -> list[str]:
-    try:
-        return past.names(folder or ".")
-    except OSError:
-        return []
+def _is_name(past: Past, folder: str, name: str) -> bool:
+    """Whether a directory knows or knew something by a name, be it what reads as a moment."""
+    return any(past.ask(place.seen, "incarnations", name=name)["entries"] for place in folders_of(past, folder))
 
 
 def _moment(past: Past, args: argparse.Namespace, where: Whereabouts) -> tuple[Tid, Removal | None]:
@@ -185,25 +191,29 @@ def _moment(past: Past, args: argparse.Namespace, where: Whereabouts) -> tuple[T
     if is_there and not args.before_delete:
         raise UsageError(f"{path} is there: say by --tid or --time which state you want; 'hammerfs log' lists them")
     for folder, entries in where.ask(past, "log", "entries"):
-        if folder.end is not None and exists(past, where.at(past, folder.end - 1)):
+        end = next((entry for entry in entries if entry["event"] in ENDS), None)
+        if (
+            folder.end is not None
+            and (end is None or end["tid"] < folder.end)
+            and exists(past, f"{folder.seen}/{where.name}")
+        ):
             # It went with its directory, which was renamed or moved away.
             return folder.end - 1, None
-        end = next((entry for entry in entries if entry["event"] in ENDS), None)
         if end is not None:
-            return _before(past, where, end)
-    raise UsageError(f"{path} was not deleted" if is_there else f"{path}: nothing is known of such a name")
+            return _before(past, where, folder, end)
+    if is_there:
+        raise UsageError(f"{path} was not deleted; --tid and --time bring back what it was at a moment")
+    raise UsageError(f"{path}: nothing is known of such a name")
 
 
-def _before(past: Past, where: Whereabouts, end: dict[str, Any]) -> tuple[Tid, Removal | None]:
+def _before(past: Past, where: Whereabouts, folder: Folder, end: dict[str, Any]) -> tuple[Tid, Removal | None]:
     """The moment before something ended; of a directory, the one before the first of its names went."""
-    tid: Tid = end["tid"] - 1
-    if end["obj_type"] != OBJTYPE_DIRECTORY or end["event"] != REMOVED:
-        return tid, None
-    removal = removal_of(past, partial(where.at, past), end["tid"], end["seconds"])
-    if removal.begin == removal.end:
-        return tid, None
-    begin = removal.begin - 1
-    return (begin if exists(past, where.at(past, begin)) else tid), removal
+    last: Tid = end["tid"] - 1
+    if end["event"] != REMOVED:
+        return last, None
+    removal = removal_at(past, folder.seen, where.name, end["tid"], folder.begin)
+    before = removal.begin - 1
+    return (before if removal.names and exists(past, where.at(past, before)) else last), removal
 
 
 def _beside(plan: Plan) -> Path:

@@ -13,16 +13,19 @@ from typing import Any, TypeVar
 from hammerfs.errors import FileOperationError, UsageError
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Want, Work
+from hammerfs.fs.work import Emit, Want, Work
 from hammerfs.ondisk.constants import MAX_KEY, OBJTYPE_DBFILE, OBJTYPE_DIRECTORY, OBJTYPE_REGFILE
 from hammerfs.ops.moments import moment_before
 from hammerfs.ops.name_history import DeletedName, deleted_names, incarnations, name_history, name_log, object_log
 from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.pace import Paced
+from hammerfs.ops.removal import Gone, removal_of
 from hammerfs.ops.tree_diff import Change, tree_diff
 from hammerfs.ops.versions import inode_moments, key_moments
 
 T = TypeVar("T")
+NAMES_AT_ONCE = 200
+"""In one part of a result."""
 
 
 def _paused(steps: Paced[T]) -> Work[T]:
@@ -95,16 +98,21 @@ def _log(call: Call) -> Work[Result]:
 
 
 def _incarnations(call: Call) -> Work[Result]:
-    """All objects that the place ever knew by `name`, oldest first; `end` is None for the one that bears it now."""
+    """All objects that the place ever knew by `name`, oldest first; `end` is None for the one that bears it.
+
+    To a place of the past, that is what it knew then.
+    """
     yield Want.DURABLE
     _check_directory(call.place)
+    as_of = call.place.as_of
     entries = [
         {
             "begin": entry.life.begin.tid,
-            "end": None if entry.life.end is None else entry.life.end.tid,
+            "end": None if entry.life.end is None or entry.life.end.tid > as_of else entry.life.end.tid,
             "obj_type": entry.obj_type,
         }
         for entry in incarnations(call.fs.ctx, call.place, os.fsencode(call.text("name")))
+        if entry.life.begin.tid <= as_of
     ]
     return {"entries": entries}
 
@@ -115,6 +123,43 @@ def _deleted(call: Call) -> Work[Result]:
     _check_directory(call.place)
     names = yield from _paused(deleted_names(call.fs.ctx, call.place, by_now=call.flag("by_now")))
     return {"names": [_deleted_name(name) for name in names]}
+
+
+def _removal(call: Call) -> Work[Result]:
+    """What went with the object whose `name` ended at the TID `end`; a path has led to it since the TID `since`.
+
+    Names come in parts before the result, each with the path below the object, and where that does not show it as it
+    was last, with one from the root of what is mounted.
+    """
+    yield Want.DURABLE
+    _check_directory(call.place)
+    name, end = call.text("name"), call.tid("end")
+    known = incarnations(call.fs.ctx, call.place, os.fsencode(name))
+    entry = next((entry for entry in known if entry.life.end is not None and entry.life.end.tid == end), None)
+    if entry is None:
+        raise UsageError(f"{name} was not removed at {end:#018x}")
+    removal = yield from _paused(removal_of(call.fs.ctx, call.fs.path_of, entry, call.tid("since")))
+    for first in range(0, len(removal.names), NAMES_AT_ONCE):
+        yield Emit({"names": [_gone(gone) for gone in removal.names[first : first + NAMES_AT_ONCE]]})
+    return {
+        "begin": removal.begin._asdict(),
+        "end": removal.end._asdict(),
+        "names": len(removal.names),
+        "earlier": removal.earlier,
+        "lost": removal.lost,
+        "mtime_us": removal.mtime_us,
+    }
+
+
+def _gone(gone: Gone) -> dict[str, Any]:
+    return {
+        "path": os.fsdecode(gone.path),
+        "obj_id": gone.name.obj_id,
+        "obj_type": gone.name.obj_type,
+        "last_tid": gone.name.last_tid,
+        "mtime_us": gone.name.mtime_us,
+        "seen": None if gone.seen is None else _joined(gone.seen),
+    }
 
 
 def _check_directory(place: Inode) -> None:
@@ -176,6 +221,7 @@ OPERATIONS = (
     Operation("log", _log),
     Operation("incarnations", _incarnations),
     Operation("deleted", _deleted),
+    Operation("removal", _removal),
     Operation("diff", _diff),
     Operation("moment", _moment),
 )

@@ -279,16 +279,19 @@ class DeletedName:
 
     begin, end -- the moments between which it was there
     last_tid -- the last moment at which the name leads to the object: what to ask for to see it again
+    moved -- the object lost this name for another one
     new_name -- what the object is called in the same directory now, None when it is not there
     exists -- whether the object still exists, under another name
     """
 
     name: bytes
     obj_id: ObjId
+    localization: Localization
     obj_type: int
     begin: Moment
     end: Moment
     last_tid: Tid
+    moved: bool
     size: int
     uid: int
     mtime_us: int
@@ -335,15 +338,18 @@ def _deleted(ctx: Context, entry: EntryVersion, as_of: Tid, new_name: bytes | No
     shown = bearer.version_at(last_tid)
     if shown is None:
         return None
+    after = bearer.version_at(entry.life.end.tid)
     now = bearer.version_at(as_of)
     data = shown.data
     return DeletedName(
         entry.name,
         entry.obj_id,
+        entry.localization,
         data.obj_type,
         entry.life.begin,
         entry.life.end,
         last_tid,
+        after is not None and after.data.nlinks >= data.nlinks,
         data.size,
         uuid_to_id(data.uid),
         data.mtime,

@@ -13,6 +13,7 @@ from past_image import PastImage, Step, found, made, make
 from hammerfs.cli import progress, undo
 from hammerfs.cli.main import main
 from hammerfs.cli.moment import tid_text
+from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
 
 pytestmark = pytest.mark.usefixtures("utc")
@@ -56,10 +57,10 @@ REMOVAL: list[tuple[Step, int]] = [
 ]
 
 
-def restored(path: Path, steps: list[tuple[Step, int]], *words: str) -> set[str]:
+def restored(path: Path, steps: list[tuple[Step, int]], *words: str, what: str = "/proj") -> set[str]:
     """The names that come back of /proj after these steps."""
     image = make(path / "image", steps=steps)
-    assert main(["restore", "-f", str(image.path), "--to", str(path / "back"), *words, "/proj"]) == 0
+    assert main(["restore", "-f", str(image.path), "--to", str(path / "back"), *words, what]) == 0
     return {str(name.relative_to(path / "back")) for name in (path / "back").rglob("*")}
 
 
@@ -160,6 +161,133 @@ def test_a_directory_that_was_renamed_while_it_went_comes_back_under_its_last_na
     assert (tmp_path / "back" / "renamed" / "f3").read_text() == "3\n"
 
 
+def _remove_all(*way: bytes) -> Step:
+    """As `rm -r`."""
+
+    def empty(fs: FileSystem, folder: Inode) -> None:
+        for entry in list(fs.readdir(folder, 0)):
+            inode = fs.lookup(folder, entry.name)
+            if inode.is_directory:
+                empty(fs, inode)
+                fs.rmdir(folder, entry.name)
+            else:
+                fs.unlink(folder, entry.name)
+
+    def remove(fs: FileSystem) -> None:
+        empty(fs, found(fs, *way))
+        fs.rmdir(found(fs, *way[:-1]), way[-1])
+
+    return remove
+
+
+def renames(old: tuple[bytes, ...], new: tuple[bytes, ...]) -> Step:
+    def rename(fs: FileSystem) -> None:
+        fs.rename(found(fs, *old[:-1]), old[-1], found(fs, *new[:-1]), new[-1])
+
+    return rename
+
+
+def test_a_directory_within_that_went_in_the_same_flush_comes_back_whole(tmp_path: Path) -> None:
+    steps = [(_begin, 10), (removes(INNER, range(20)), 5), (_remove_all(b"proj"), 5)]
+    assert restored(tmp_path, steps, what="/proj/inner") == {f"f{number}" for number in range(FILES)}
+
+
+def test_a_name_that_came_late_does_not_end_the_search(tmp_path: Path, capsys: Capture) -> None:
+    """As where rm finds a directory not empty, and is called again."""
+
+    def _late(fs: FileSystem) -> None:
+        made(fs, found(fs, b"proj"), b"late", b"late\n")
+
+    assert restored(tmp_path, [(_begin, 10), *REMOVAL[:2], (_late, 5), (_remove_all(b"proj"), 5)]) == WHOLE | {"late"}
+    assert "more had gone" not in capsys.readouterr().out
+
+
+def test_what_had_gone_long_before_is_counted(tmp_path: Path, capsys: Capture) -> None:
+    restored(tmp_path, [(_begin, 10), (removes(INNER, range(20)), 5), (_remove_all(b"proj"), 70)])
+    assert " (20 more had gone before), as " in capsys.readouterr().out
+
+
+def test_a_directory_that_was_moved_out_before_is_not_part_of_it(tmp_path: Path) -> None:
+    def _later(fs: FileSystem) -> None:
+        removes((b"keep",), range(5))(fs)
+
+    steps = [(_begin, 10), (renames(INNER, (b"keep",)), 5), (removes(PROJ, range(9)), 5), (_remove_all(b"proj"), 5)]
+    names = {name for name in WHOLE if not name.startswith("inner")}
+    assert restored(tmp_path, [*steps, (_later, 5)]) == names
+
+
+def test_what_went_before_a_directory_was_moved_in_is_not_part_of_it(tmp_path: Path) -> None:
+    def _outside(fs: FileSystem) -> None:
+        made(fs, made(fs, fs.root, b"sub"), b"f0", b"x")
+        made(fs, found(fs, b"sub"), b"f1", b"x")
+
+    steps = [(_begin, 5), (_outside, 5), (removes((b"sub",), range(1)), 5), (renames((b"sub",), (b"proj", b"sub")), 5)]
+    back = restored(tmp_path, [*steps, (removes(PROJ, range(9)), 5), (_remove_all(b"proj"), 5)])
+    assert back == WHOLE | {"sub", "sub/f1"}
+
+
+def test_what_was_put_into_a_bin_first_comes_back(tmp_path: Path) -> None:
+    """The removal begins in the very flush that gives the directory its last name."""
+
+    def _throw_away(fs: FileSystem) -> None:
+        renames(PROJ, (b"bin",))(fs)
+        removes((b"bin", b"inner"), range(20))(fs)
+
+    back = restored(tmp_path, [(_begin, 10), (_throw_away, 5), (_remove_all(b"bin"), 5)], what="/bin")
+    assert back == WHOLE
+    assert (tmp_path / "back" / "inner" / "f3").read_text() == "3\n"
+
+
+def test_directories_that_were_renamed_again_and_again(tmp_path: Path) -> None:
+    steps: list[tuple[Step, int]] = [(_begin, 10), (removes(INNER, range(5)), 5)]
+    for old, new, number in ((b"inner", b"two", 5), (b"two", b"three", 10), (b"three", b"four", 15)):
+        steps += [(renames((b"proj", old), (b"proj", new)), 5), (removes((b"proj", new), range(number, number + 5)), 5)]
+    back = restored(tmp_path, [*steps, (_remove_all(b"proj"), 5)])
+    assert back == {name.replace("inner", "four") for name in WHOLE}
+    assert (tmp_path / "back" / "four" / "f3").read_text() == "3\n"
+
+
+def test_of_two_names_of_a_file_the_last_contents_come_back(tmp_path: Path) -> None:
+    def _write(fs: FileSystem) -> None:
+        fs.write(found(fs, b"proj", b"link"), 0, b"the newest\n")
+
+    restored(tmp_path, [(_begin, 10), (removes(INNER, range(1)), 5), (_write, 5), (_remove_all(b"proj"), 5)])
+    first, second = (tmp_path / "back" / name for name in ("inner/f0", "link"))
+    assert first.samefile(second)
+    assert first.read_text() == "the newest\n"
+
+
+def test_names_that_a_file_had_while_it_was_written_do_not_come_back(tmp_path: Path) -> None:
+    def saves(number: int) -> Step:
+        def _save(fs: FileSystem) -> None:
+            made(fs, found(fs, b"proj"), b"f.tmp%d" % number, b"save %d\n" % number)
+
+        return _save
+
+    steps: list[tuple[Step, int]] = [(_begin, 10)]
+    for number in range(3):
+        steps += [(saves(number), 5), (renames((b"proj", b"f.tmp%d" % number), (b"proj", b"f7")), 5)]
+    assert restored(tmp_path, [*steps, *REMOVAL]) == WHOLE
+    assert (tmp_path / "back" / "f7").read_text() == "save 2\n"
+
+
+def test_times_come_back(tmp_path: Path) -> None:
+    """A path into the past shows when a version was made; the time that a user gave a file stands in its record."""
+
+    def _touch(fs: FileSystem) -> None:
+        fs.setattr(found(fs, b"proj", b"f3"), mtime_us=1_000_000_000_000_000)
+        fs.setattr(found(fs, b"proj", b"inner", b"f4"), mtime_us=1_000_000_001_000_000)
+
+    steps = [(_begin, 10), (_touch, 10), *REMOVAL]
+    restored(tmp_path, steps)
+    assert (tmp_path / "back" / "f3").stat().st_mtime == 1_000_000_000
+    assert (tmp_path / "back" / "inner" / "f4").stat().st_mtime == 1_000_000_001
+    (tmp_path / "one").mkdir()
+    image = make(tmp_path / "one" / "image", steps=[*steps[:2], (removes(PROJ, range(5)), 5)])
+    assert main(["restore", "-f", str(image.path), "--to", str(tmp_path / "one" / "f3"), "/proj/f3"]) == 0
+    assert (tmp_path / "one" / "f3").stat().st_mtime == 1_000_000_000
+
+
 # --- one file of it -------------------------------------------------------------------------------
 
 
@@ -204,6 +332,32 @@ def test_a_way_by_symlinks_leads_to_the_same_log(path: str, anew: PastImage, cap
     expected = capsys.readouterr().out
     command(anew, "log", path)
     assert capsys.readouterr().out == expected
+
+
+def test_a_directory_that_a_symlink_stands_in_the_place_of(tmp_path: Path, capsys: Capture) -> None:
+    def _swap(fs: FileSystem) -> None:
+        _remove_all(b"proj")(fs)
+        made(fs, fs.root, b"other")
+        fs.symlink(fs.root, b"proj", b"other", 0, 0)
+
+    image = make(tmp_path / "image", steps=[(_begin, 10), (_swap, 10)])
+    command(image, "log", "/proj/inner/f1")
+    assert [line.split()[3] for line in capsys.readouterr().out.splitlines()] == ["folder,", "removed", "created"]
+    command(image, "restore", "--to", str(tmp_path / "back"), "/proj/f2")
+    assert (tmp_path / "back").read_text() == "2\n"
+
+
+def test_a_name_that_reads_as_a_moment_comes_back_from_a_directory_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = b"f@@0x0000000000000001"
+
+    def _odd(fs: FileSystem) -> None:
+        made(fs, found(fs, b"proj"), name, b"odd\n")
+
+    image = make(tmp_path / "image", steps=[(_begin, 10), (_odd, 10), (_remove_all(b"proj"), 10)])
+    command(image, "restore", "--to", str(tmp_path / "back"), f"/proj/{name.decode()}")
+    assert (tmp_path / "back").read_text() == "odd\n"
 
 
 def test_undo_of_a_name_in_directories_that_are_gone(anew: PastImage, capsys: Capture) -> None:

@@ -35,6 +35,7 @@ NUMBERS = {
     "mirror-await": ("pfs", "end"),
     "version-upgrade": ("version",),
     "history": ("offset",),
+    "removal": ("end", "since"),
     "moment": ("time_us",),
 }
 OTHERS: dict[str, dict[str, Any]] = {
@@ -46,6 +47,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "mirror-within": {"pfs": 1, "source": 0, "begin": 1, "end": 2},
     "mirror-synced": {"pfs": 1, "tid": 5},
     "history": {"path": "file"},
+    "removal": {"name": "file", "end": 1, "since": 0},
 }
 
 

@@ -1,0 +1,234 @@
+"""What one removal took: a directory, with all names below it that went before it did.
+
+`rm -r` takes names away one by one, from the innermost on, and the flusher writes what was done every few seconds.  So
+the last state that a large directory had on disk is one in which most of it was gone already.  The removal's begin is
+found by going back from its end, through the directories that went with it: to the moment at which there were most
+names, as long as names went at short intervals, and few came.  Names that came and went all the time, as in a spool
+directory, so do not add up.
+
+Each name is told of as it was last.  One that was renamed or moved is none that went: it went by its new name, or is
+still there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from hammerfs.errors import HammerError
+from hammerfs.ondisk.address import Localization, ObjId, Tid
+from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
+from hammerfs.ops.name_history import DeletedName, deleted_names
+from hammerfs.ops.pace import Paced
+from hammerfs.ops.versions import EntryVersion, Moment, inode_versions
+
+if TYPE_CHECKING:
+    from hammerfs.fs.context import Context
+
+PAUSE_SECONDS = 60
+"""A removal does not go on after a pause of that length: a busy disk may hold up a flush, but not so long."""
+CAME_MAX = 100
+CAME_SHARE = 10
+"""Nor does the search go back beyond so many names that came, and one for so many that went."""
+
+PathOf: TypeAlias = Callable[[Localization, ObjId, Tid], tuple[bytes, ...] | None]
+"""The path of an object as of a moment, from the root of what is mounted (`fs/paths.py`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A name that went.
+
+    path -- below the directory, by the names that directories had last
+    seen -- the path by which it can be seen as it was last; None where that is its own path as of `name.last_tid`
+    """
+
+    path: bytes
+    name: DeletedName
+    seen: tuple[bytes, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What went, from the first flush that took part in it to the last.
+
+    names -- the newest first; a directory stands before what was in it
+    earlier -- how many had gone before, from directories that were looked into
+    lost -- how many there is no way to
+    mtime_us -- of the object itself, when it went
+    """
+
+    begin: Moment
+    end: Moment
+    names: list[Gone]
+    earlier: int
+    lost: int
+    mtime_us: int
+
+
+_WENT, _CAME, _CAME_ALONG = range(3)
+"""A name went; it came; it came with the directory that it was in."""
+_Event: TypeAlias = tuple[int, int, int, bytes, DeletedName]
+"""The negative TID, so that the newest comes first; what happened; a number; the path; what is known of the name."""
+
+
+class _Events:
+    """What happened to the names below a directory, the newest first.
+
+    since -- the TID since which a path to each directory that was looked into has led there
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._heap: list[_Event] = []
+        self._count = 0
+        self.since: dict[bytes, Tid] = {}
+        self._path_of: dict[ObjId, bytes] = {}
+        self._before: dict[ObjId, list[DeletedName]] = {}
+        self._along: dict[ObjId, int] = {}
+
+    def look_into(self, path: bytes, localization: Localization, obj_id: ObjId, begin: Tid, end: Tid) -> Paced[None]:
+        """Take in what a directory knows of the time from TID `begin` to `end`, during which its path led to it."""
+        self.since[path] = max(begin, self.since[_folder(path)]) if path else begin
+        self._path_of[obj_id] = path
+        self._before[obj_id] = []
+        try:
+            directory = self._ctx.inodes.get(self._ctx, localization, obj_id, end - 1)
+            names = yield from deleted_names(self._ctx, directory, by_now=True)
+        except HammerError:
+            return  # It was pruned, or is damaged: what was in it cannot be told.
+        self._before[obj_id] = [name for name in names if name.end.tid <= end]
+        self._take(obj_id, begin)
+
+    def follow(self, name: DeletedName) -> int:
+        """A directory was renamed: what went from it before went from the same one.
+
+        The answer is how many names did not come when it got its new name, though they seemed to.
+        """
+        if name.obj_id not in self._before:
+            return 0
+        along = self._along[name.obj_id]
+        self._take(name.obj_id, name.begin.tid)
+        return along
+
+    def _take(self, obj_id: ObjId, begin: Tid) -> None:
+        """What went from a directory since a TID; older names stay where they are."""
+        path = self._path_of[obj_id]
+        older, along = [], 0
+        for name in self._before[obj_id]:
+            if name.end.tid < begin:
+                older.append(name)
+                continue
+            below = path + b"/" + name.name if path else name.name
+            came_along = name.begin.tid < begin
+            along += came_along
+            self._put(name.end.tid, _WENT, below, name)
+            if not came_along:
+                self._put(name.begin.tid, _CAME, below, name)
+            elif path:  # what came with the outermost one is all that there is
+                self._put(begin, _CAME_ALONG, below, name)
+        self._before[obj_id], self._along[obj_id] = older, along
+
+    def _put(self, tid: Tid, what: int, path: bytes, name: DeletedName) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (-tid, what, self._count, path, name))
+
+    @property
+    def next_tid(self) -> Tid:
+        """When the next event was; 0 if there is none."""
+        return -self._heap[0][0] if self._heap else 0
+
+    def pop(self) -> tuple[int, bytes, DeletedName]:
+        """The next event: what happened, the path, and what is known of the name."""
+        _, what, _, path, name = heapq.heappop(self._heap)
+        return what, path, name
+
+    def left(self) -> int:
+        """How many names went that were not reached."""
+        return sum(what == _WENT and not name.moved for _, what, _, _, name in self._heap)
+
+
+class _Search:
+    """Going back from the end of a removal, one flush after the other.
+
+    went -- names, the newest first; the first `belonging` of them are the removal's, which began at `begin`
+    is_over -- it does not go back further
+    """
+
+    def __init__(self, events: _Events, end: Moment) -> None:
+        self._events = events
+        self.went: list[tuple[bytes, DeletedName]] = []
+        self.belonging = 0
+        self.begin = end
+        self.is_over = False
+        self._seconds = end.seconds
+        self._size = self._most = self._came = 0
+
+    def flush(self, tid: Tid) -> Paced[None]:
+        """All that happened at one TID, what went first: that is how it was before."""
+        while self._events.next_tid == tid and not self.is_over:
+            what, path, name = self._events.pop()
+            if what == _WENT:
+                yield from self._went(path, name)
+            else:
+                self._size -= 1
+                self._came += what == _CAME
+        if self._came > max(CAME_MAX, len(self.went) // CAME_SHARE):
+            self.is_over = True
+        if not self.is_over and self._size > self._most:
+            self._most, self.belonging = self._size, len(self.went)
+            self.begin = Moment(tid, self._seconds)
+
+    def _went(self, path: bytes, name: DeletedName) -> Paced[None]:
+        self._size += 1
+        if name.moved:
+            self._size += self._events.follow(name)
+            return
+        self.went.append((path, name))
+        if self._seconds - name.end.seconds > PAUSE_SECONDS:
+            self.is_over = True
+            return
+        self._seconds = min(self._seconds, name.end.seconds)
+        if name.obj_type == OBJTYPE_DIRECTORY:
+            begin, end = name.begin.tid, name.end.tid
+            yield from self._events.look_into(path, name.localization, name.obj_id, begin, end)
+
+
+def removal_of(ctx: Context, path_of: PathOf, entry: EntryVersion, since: Tid) -> Paced[Removal]:
+    """The removal that ended with a name; a path has led to its object since the TID `since`."""
+    end = entry.life.end
+    assert end is not None
+    events = _Events(ctx)
+    begin = max(since, entry.life.begin.tid)
+    if entry.obj_type == OBJTYPE_DIRECTORY:
+        yield from events.look_into(b"", entry.localization, entry.obj_id, begin, end.tid)
+    search = _Search(events, end)
+    while not search.is_over and (tid := events.next_tid) >= begin:
+        yield from search.flush(tid)
+    names, lost = _to_be_seen(search.went[: search.belonging], events.since, path_of)
+    earlier = len(search.went) - search.belonging + events.left()
+    versions = inode_versions(ctx, entry.localization, entry.obj_id)
+    mtime_us = next((version.data.mtime for version in versions if version.life.covers(end.tid - 1)), 0)
+    return Removal(search.begin, end, names, earlier, lost, mtime_us)
+
+
+def _to_be_seen(
+    went: list[tuple[bytes, DeletedName]], since: dict[bytes, Tid], path_of: PathOf
+) -> tuple[list[Gone], int]:
+    """How each name can be seen as it was last, and how many cannot."""
+    found = []
+    for path, name in went:
+        seen = None
+        if name.last_tid < since[_folder(path)]:
+            # A directory on the path was called otherwise then.
+            seen = path_of(name.localization, name.obj_id, name.last_tid)
+            if seen is None:
+                continue
+        found.append(Gone(path, name, seen))
+    return found, len(went) - len(found)
+
+
+def _folder(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
