@@ -114,8 +114,11 @@ def run(args: argparse.Namespace) -> int:
     source = on_one_line(plan.source)
     if plan.removal is not None and plan.removal.names:
         source += f", as it was before {_how_it_went(plan.removal)},"
-    place = ", in the place of what is there now:" if result["replaced"] else " as"
-    show(HammerOptions(json=args.json), "restore", result, [f"{verb} {source}{place} {on_one_line(str(target))}"])
+    place = "in the place of what is there now:" if result["replaced"] else "as"
+    comma = "," if result["replaced"] and not source.endswith(",") else ""
+    show(
+        HammerOptions(json=args.json), "restore", result, [f"{verb} {source}{comma} {place} {on_one_line(str(target))}"]
+    )
     return 0
 
 
