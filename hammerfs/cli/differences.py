@@ -37,21 +37,28 @@ def print_differences(past: Tree, present: str, source: str) -> None:
 
 
 def _differences(now: Tree, present: str, past: Tree, source: str) -> Iterator[str]:
-    """Of one path and what is below it."""
-    here, there = _status(now, present), _status(past, source)
+    """Of one path and what is below it, which waits on a stack, since trees may be deeper than Python calls."""
+    waiting = [(present, source)]
+    while waiting:
+        present, source = waiting.pop()
+        here, there = _status(now, present), _status(past, source)
+        yield from _own_differences(now, present, here, past, source, there)
+        names = {*_names(now, present, here), *_names(past, source, there)}
+        waiting += [(f"{present}/{name}", f"{source}/{name}") for name in sorted(names, reverse=True)]
+
+
+def _own_differences(
+    now: Tree, present: str, here: Status | None, past: Tree, source: str, there: Status | None
+) -> Iterator[str]:
+    """Of one path alone."""
     shown = on_one_line(present)
-    if here is None and there is None:
-        return
     if here is not None and there is not None:
         yield from (f"{shown}: {note}" for note in _notes(now, present, here, past, source, there))
-    elif there is None and here is not None:
+    elif here is not None:
         yield f"only now: {shown} ({_kind(here)})"
     elif there is not None:
         yield f"only then: {shown} ({_kind(there)})"
     yield from _content_differences(now, present, here, past, source, there)
-    names = {*_names(now, present, here), *_names(past, source, there)}
-    for name in sorted(names):
-        yield from _differences(now, f"{present}/{name}", past, f"{source}/{name}")
 
 
 def _status(past: Tree, path: str) -> Status | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any
 from hammerfs.cli.differences import print_differences
 from hammerfs.cli.directive import show
 from hammerfs.cli.earlier import Whereabouts, whereabouts
+from hammerfs.cli.errors import described
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, looking_back
 from hammerfs.cli.moment import TIME_HELP, is_at_moment, names_tid, parse_tid, parse_time, tid_text, time_text
@@ -25,6 +26,7 @@ from hammerfs.cli.past import Past, Tree, add_command, exists, moment_of
 from hammerfs.cli.progress import reporting
 from hammerfs.cli.regained import RegainedTree, Removal, removal_of
 from hammerfs.cli.treecopy import copy_tree
+from hammerfs.cli.treeremove import remove_tree
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
@@ -243,7 +245,9 @@ def _bring_back(past: Tree, source: str, target: Path, progress: Progress) -> No
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Away with it; what is left is told, and no reason to fail: what shall stand in its place does or never will."""
+    left = remove_tree(path)
+    if left:
+        more = f" ({len(left)} names in all)" if len(left) > 1 else ""
+        sentence = f"{path} could not be removed as a whole: {described(left[0])}{more}"
+        print(f"hammerfs: {on_one_line(sentence)}", file=sys.stderr)

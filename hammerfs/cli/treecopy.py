@@ -32,19 +32,26 @@ class _Copy:
         self._copies: dict[tuple[int, int], Path] = {}
 
     def copy(self, source: str, target: Path) -> None:
-        status = self._past.status(source)
-        self._progress.advance(1)
-        if status.is_directory:
-            target.mkdir(mode=0o700)
-            for name in self._past.names(source):
-                self.copy(f"{source.rstrip('/')}/{name}", target / name)
-        elif status.nlink > 1 and status.identity in self._copies:
-            os.link(self._copies[status.identity], target, follow_symlinks=False)
-            return
-        else:
-            self._create(source, status, target)
-            self._copies[status.identity] = target
-        self._dress(source, status, target)
+        """What waits is a stack, since trees may be deeper than Python calls; a directory waits below its names."""
+        waiting: list[tuple[str, Path, Status | None]] = [(source, target, None)]
+        while waiting:
+            source, target, filled = waiting.pop()
+            if filled is not None:
+                self._dress(source, filled, target)
+                continue
+            status = self._past.status(source)
+            self._progress.advance(1)
+            if status.is_directory:
+                target.mkdir(mode=0o700)
+                waiting.append((source, target, status))
+                below = [(f"{source.rstrip('/')}/{name}", target / name, None) for name in self._past.names(source)]
+                waiting += reversed(below)
+            elif status.nlink > 1 and status.identity in self._copies:
+                os.link(self._copies[status.identity], target, follow_symlinks=False)
+            else:
+                self._create(source, status, target)
+                self._copies[status.identity] = target
+                self._dress(source, status, target)
 
     def _create(self, source: str, status: Status, target: Path) -> None:
         if stat.S_ISREG(status.mode):
