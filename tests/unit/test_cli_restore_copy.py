@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("utc")
 
 Capture = pytest.CaptureFixture[str]
 DEPTH = 1200
+NOBODY = 65534
 
 
 def bring_back(source: Path, target: Path) -> None:
@@ -60,3 +64,106 @@ def test_differences_of_a_tree_that_is_deeper_than_python_calls(deep: Path, caps
     only = [line for line in lines if line.startswith("only then: ")]
     assert len(only) == DEPTH
     assert only[0].endswith("/now/d (directory)")
+
+
+# --- what is in the way of a removal --------------------------------------------------------------
+
+
+def as_nobody(action: Callable[[], None]) -> None:
+    """Run something in a process without privileges, whose assertions count."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            action()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of nobody's, which is the current one, since the way to it is not open to all."""
+    place = tmp_path / "own"
+    place.mkdir()
+    os.chown(place, NOBODY, NOBODY)
+    monkeypatch.chdir(place)
+    return place
+
+
+def read_only(folder: Path) -> None:
+    """A tree whose directories cannot be changed, nor one of them read."""
+    (folder / "inner" / "closed").mkdir(parents=True)
+    (folder / "inner" / "file").write_text("x\n")
+    (folder / "inner" / "closed" / "file").touch()
+    for path, mode in ((folder / "inner" / "closed", 0), (folder / "inner", 0o500), (folder, 0o500)):
+        path.chmod(mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_directories_that_are_read_only_are_replaced_by_their_owner(own: Path) -> None:
+    def action() -> None:
+        read_only(Path("target"))
+        Path("source").mkdir()
+        bring_back(Path("source"), Path("target"))
+
+    as_nobody(action)
+    assert {path.name for path in own.iterdir()} == {"source", "target"}
+    assert list((own / "target").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_an_error_is_not_hidden_by_what_cannot_be_removed(own: Path) -> None:
+    def action() -> None:
+        read_only(Path("source"))
+        with pytest.raises(PermissionError, match=r"source/inner/closed'$"):
+            bring_back(Path("source"), Path("target"))
+
+    as_nobody(action)
+    assert {path.name for path in own.iterdir()} == {"source"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
+def test_what_is_left_of_what_was_replaced_is_told(own: Path, capfd: Capture) -> None:
+    foreign = own / "target" / "foreign"
+    foreign.mkdir(parents=True)
+    (foreign / "one").touch()
+    (foreign / "two").touch()
+    os.chown(own / "target", NOBODY, NOBODY)
+
+    def action() -> None:
+        Path("target", "mine").touch()
+        Path("source").mkdir()
+        bring_back(Path("source"), Path("target"))
+
+    as_nobody(action)
+    assert list((own / "target").iterdir()) == []
+    (left,) = own.glob(".target.replaced-*")
+    assert {path.name for path in left.rglob("*")} == {"foreign", "one", "two"}
+    told = capfd.readouterr().err
+    assert told.startswith(f"hammerfs: {left.name} could not be removed as a whole: {left.name}/foreign/")
+    assert told.endswith(": Permission denied (2 names in all)\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_what_is_mounted_in_what_goes_is_left_alone(tmp_path: Path, capfd: Capture) -> None:
+    (tmp_path / "source").mkdir()
+    mounted = tmp_path / "target" / "inner"
+    mounted.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (mounted / "file").touch()
+        (left,) = remove_tree(tmp_path / "target")
+        assert str(left).endswith(f"another file system is mounted there: '{mounted}'")
+        assert (mounted / "file").exists()
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
