@@ -49,6 +49,8 @@ examples:
 'hammerfs log PATH' lists the moments of a path, 'hammerfs ls --deleted DIR' what can be brought back."""
 
 
+_NAME_MAX = 255
+"""Bytes in a name, on HAMMER as elsewhere."""
 REMOVED = "removed"
 ENDS = (REMOVED, "moved away")
 """Events of a log (`ops/name_history.py`) after which a name is no more."""
@@ -210,12 +212,20 @@ def _before(past: Past, where: Whereabouts, end: dict[str, Any]) -> tuple[Tid, R
 
 def _beside(plan: Plan) -> Path:
     """A free name beside the target."""
-    stem = f"{plan.target.name}.{tid_text(plan.tid)}"
-    names = [stem, *(f"{stem}.{number}" for number in range(1, 1000))]
+    ends = [f".{tid_text(plan.tid)}{number}" for number in ("", *(f".{number}" for number in range(1, 1000)))]
+    names = (_fitting("", plan.target.name, end) for end in ends)
     free = next((name for name in names if not os.path.lexists(plan.target.with_name(name))), None)
     if free is None:
         raise UsageError(f"{plan.target}: too many earlier states of it lie beside it")
     return plan.target.with_name(free)
+
+
+def _fitting(front: str, name: str, end: str) -> str:
+    """A name made of another one, of which as many characters stay as a name has room for."""
+    room = _NAME_MAX - len(os.fsencode(front + end))
+    while len(os.fsencode(name)) > room:
+        name = name[:-1]
+    return f"{front}{name}{end}"
 
 
 def _keep_in_history(target: Path) -> None:
@@ -226,8 +236,8 @@ def _keep_in_history(target: Path) -> None:
 
 def _bring_back(past: Tree, source: str, target: Path, progress: Progress) -> None:
     """Make it beside its place, then put it there; what stood there goes last."""
-    made = target.with_name(f".{target.name[:200]}.restoring-{os.getpid()}")
-    old = target.with_name(f".{target.name[:200]}.replaced-{os.getpid()}")
+    made = target.with_name(_fitting(".", target.name, f".restoring-{os.getpid()}"))
+    old = target.with_name(_fitting(".", target.name, f".replaced-{os.getpid()}"))
     try:
         copy_tree(past, source, made, progress)
         if os.path.lexists(target):
