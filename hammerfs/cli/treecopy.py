@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hammerfs.cli.past import Status, Tree
@@ -23,6 +24,17 @@ def copy_tree(past: Tree, source: str, target: Path, progress: Progress | None =
     Owners are kept where this user may give files away.  `progress` is told of each name.
     """
     _Copy(past, progress or SilentProgress()).copy(source, target)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Say which file is meant where the system does not: it names what cannot be opened, not what cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
 
 
 class _Copy:
@@ -63,8 +75,8 @@ class _Copy:
 
     def _fill(self, source: str, status: Status, target: Path) -> None:
         """A file's contents, with holes where it is zero."""
-        with target.open("xb") as file:
-            for piece in self._past.content(source):
+        with naming(str(target)), target.open("xb") as file:
+            for piece in self._content(source):
                 for start in range(0, len(piece), _HOLE):
                     part = piece[start : start + _HOLE]
                     if part.strip(b"\0"):
@@ -72,6 +84,10 @@ class _Copy:
                     else:
                         file.seek(len(part), os.SEEK_CUR)
             file.truncate(status.size)
+
+    def _content(self, source: str) -> Iterator[bytes]:
+        with naming(source):
+            yield from self._past.content(source)
 
     def _dress(self, source: str, status: Status, target: Path) -> None:
         """Owner first, since changing it takes bits of the mode away; times last, since everything changes them."""

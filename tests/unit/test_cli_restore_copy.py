@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import signal
 import subprocess
 import sys
 import traceback
@@ -10,9 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from past_image import PastImage, make
 
 from hammerfs.cli.differences import print_differences
 from hammerfs.cli.looking_back import MountedPast
+from hammerfs.cli.main import main
+from hammerfs.cli.moment import tid_text
 from hammerfs.cli.restore import _bring_back
 from hammerfs.cli.treeremove import remove_tree
 from hammerfs.ops.progress import SilentProgress
@@ -22,6 +28,11 @@ pytestmark = pytest.mark.usefixtures("utc")
 Capture = pytest.CaptureFixture[str]
 DEPTH = 1200
 NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> PastImage:
+    return make(tmp_path_factory.mktemp("past") / "past.img")
 
 
 def bring_back(source: Path, target: Path) -> None:
@@ -70,14 +81,23 @@ def test_differences_of_a_tree_that_is_deeper_than_python_calls(deep: Path, caps
 
 
 def as_nobody(action: Callable[[], None]) -> None:
-    """Run something in a process without privileges, whose assertions count."""
+    """Run something in a process without privileges."""
+
+    def without_privileges() -> None:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        action()
+
+    in_a_child(without_privileges)
+
+
+def in_a_child(action: Callable[[], None]) -> None:
+    """Run something in a process of its own, whose assertions count."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
             action()
             code = 0
         except BaseException:
@@ -167,3 +187,54 @@ def test_what_is_mounted_in_what_goes_is_left_alone(tmp_path: Path, capfd: Captu
         assert (mounted / "file").exists()
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u20ac" * 85, os.fsdecode(b"\xff" * 255)], ids=["short", "wide", "odd"])
+def test_a_name_of_255_bytes_comes_back(name: str, tmp_path: Path, image: PastImage) -> None:
+    target = tmp_path / name
+    words = ["restore", "-f", str(image.path), "--tid", tid_text(image.states["first"]), "--to", str(target)]
+    for more in ([], [], [], ["--force"]):
+        assert main([*words, *more, "/folder/kept"]) == 0
+        assert target.read_text() == "one\n"
+    beside = sorted(os.listdir(os.fsencode(tmp_path)))
+    beside.remove(os.fsencode(name))
+    assert len(beside) == 2
+    for found in beside:
+        assert 250 < len(found) <= 255
+        front, _, _ = os.fsdecode(found).partition(".0x")
+        assert name.startswith(front)
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+class Failing(MountedPast):
+    """Files that can be read for a while."""
+
+    def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        yield from super().content(path, offset)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_file_that_finds_no_room_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x" * 2_000_000)
+
+    def action() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        with pytest.raises(OSError, match=r"File too large: '.*/\.target\.restoring-\d+'$"):
+            bring_back(source, tmp_path / "target")
+
+    in_a_child(action)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    with pytest.raises(OSError, match=f"error: '{source}'$"):
+        _bring_back(Failing(), str(source), tmp_path / "target", SilentProgress())
