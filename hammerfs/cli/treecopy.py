@@ -37,6 +37,12 @@ def naming(path: str) -> Iterator[None]:
         raise
 
 
+def content_of(past: Tree, source: str) -> Iterator[bytes]:
+    """A file's bytes; what keeps them from being read names it."""
+    with naming(source):
+        yield from past.content(source)
+
+
 class _Copy:
     def __init__(self, past: Tree, progress: Progress) -> None:
         self._past = past
@@ -76,7 +82,7 @@ class _Copy:
     def _fill(self, source: str, status: Status, target: Path) -> None:
         """A file's contents, with holes where it is zero."""
         with naming(str(target)), target.open("xb") as file:
-            for piece in self._content(source):
+            for piece in content_of(self._past, source):
                 for start in range(0, len(piece), _HOLE):
                     part = piece[start : start + _HOLE]
                     if part.strip(b"\0"):
@@ -84,10 +90,6 @@ class _Copy:
                     else:
                         file.seek(len(part), os.SEEK_CUR)
             file.truncate(status.size)
-
-    def _content(self, source: str) -> Iterator[bytes]:
-        with naming(source):
-            yield from self._past.content(source)
 
     def _dress(self, source: str, status: Status, target: Path) -> None:
         """Owner first, since changing it takes bits of the mode away; times last, since everything changes them."""

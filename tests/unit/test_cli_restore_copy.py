@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,3 +239,67 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     source.write_bytes(b"x")
     with pytest.raises(OSError, match=f"error: '{source}'$"):
         _bring_back(Failing(), str(source), tmp_path / "target", SilentProgress())
+
+
+# --- differences ----------------------------------------------------------------------------------
+
+
+def shown(now: Path, then: Path, capfd: pytest.CaptureFixture[bytes]) -> bytes:
+    print_differences(MountedPast(), str(now), str(then))
+    return capfd.readouterr().out
+
+
+def test_nothing_is_looked_at_through_a_symlink_in_the_way(tmp_path: Path, capsys: Capture) -> None:
+    elsewhere, then = tmp_path / "elsewhere", tmp_path / "then"
+    for folder, content in ((elsewhere, "of somebody else\n"), (then, "mine\n")):
+        (folder / "inner").mkdir(parents=True)
+        (folder / "file").write_text(content)
+        (folder / "inner" / "file").write_text(content)
+    now = tmp_path / "now"
+    now.symlink_to(elsewhere)
+    print_differences(MountedPast(), str(now), str(then))
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(("---", "+++", "@@"))]
+    assert lines == [
+        f"{now}: symlink -> directory",
+        f"only then: {now}/file (file)",
+        "+mine",
+        f"only then: {now}/inner (directory)",
+        f"only then: {now}/inner/file (file)",
+        "+mine",
+    ]
+
+
+BEFORE = b"one\r\ntwo\x0cand\x1c\xc2\x85half\n\tthree\r"
+AFTER = b"one\r\ntwo\x0cand\x1c\xc2\x85more\n\tthree\x1b[2J\n\xff\n"
+
+
+def test_shown_differences_are_taken_by_patch(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    now, then = tmp_path / "now", tmp_path / "then"
+    now.write_bytes(BEFORE)
+    then.write_bytes(AFTER)
+    told = shown(now, then, capfdbinary)
+    words = ["diff", "-u", str(now), str(then)]
+    done = subprocess.run(words, capture_output=True, check=False)
+    assert told.split(b"\n")[2:] == done.stdout.split(b"\n")[2:]
+    if shutil.which("patch"):
+        subprocess.run(["patch", "--binary", str(now)], input=told, check=True, stdout=subprocess.DEVNULL)
+        assert now.read_bytes() == AFTER
+
+
+def test_shown_differences_give_a_terminal_no_orders(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, then = tmp_path / "now", tmp_path / "then"
+    now.write_bytes(BEFORE)
+    then.write_bytes(AFTER)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert shown(now, then, capfdbinary).split(b"\n")[3:] == [
+        rb" one\x0d",
+        rb"-two\x0cand\x1c\x85half",
+        b"-\tthree\\x0d",
+        b"\\ No newline at end of file",
+        rb"+two\x0cand\x1c\x85more",
+        b"+\tthree\\x1b[2J",
+        b"+\xff",
+        b"",
+    ]
