@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from past_image import PastImage, make
+from past_image import PastImage, found, made, make
 
+from hammerfs.cli import undo
 from hammerfs.cli.differences import print_differences
 from hammerfs.cli.looking_back import MountedPast
 from hammerfs.cli.main import main
 from hammerfs.cli.moment import tid_text
 from hammerfs.cli.restore import _bring_back
 from hammerfs.cli.treeremove import remove_tree
+from hammerfs.fs.mount import FileSystem
 from hammerfs.ops.progress import SilentProgress
 
 pytestmark = pytest.mark.usefixtures("utc")
@@ -203,9 +205,9 @@ def test_a_name_of_255_bytes_comes_back(name: str, tmp_path: Path, image: PastIm
     beside = sorted(os.listdir(os.fsencode(tmp_path)))
     beside.remove(os.fsencode(name))
     assert len(beside) == 2
-    for found in beside:
-        assert 250 < len(found) <= 255
-        front, _, _ = os.fsdecode(found).partition(".0x")
+    for name_beside in beside:
+        assert 250 < len(name_beside) <= 255
+        front, _, _ = os.fsdecode(name_beside).partition(".0x")
         assert name.startswith(front)
 
 
@@ -303,3 +305,93 @@ def test_shown_differences_give_a_terminal_no_orders(
         b"+\xff",
         b"",
     ]
+
+
+# --- undo -----------------------------------------------------------------------------------------
+
+ODD = "-z\x1b[2J"
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> PastImage:
+    """Files in the root whose names are no good words of a command line."""
+
+    def _one(fs: FileSystem) -> None:
+        made(fs, fs.root, b"-z", b"one\n")
+        made(fs, fs.root, ODD.encode(), b"one\x1b\n")
+        made(fs, fs.root, b"dir")
+
+    def _two(fs: FileSystem) -> None:
+        fs.write(found(fs, b"-z"), 0, b"two\n")
+        fs.write(found(fs, ODD.encode()), 0, b"two\x1b\n")
+        fs.symlink(found(fs, b"dir"), b"dangling", b"nowhere", 0, 0)
+        made(fs, found(fs, b"dir"), b"file", b"new\n")
+
+    return make(tmp_path_factory.mktemp("odd") / "odd.img", steps=[(_one, 10), (_two, 10)])
+
+
+def told_by_undo(image: PastImage, capfd: Capture, *words: str, code: int = 0) -> tuple[str, str]:
+    assert undo.main(["-f", str(image.path), *words]) == code
+    return capfd.readouterr()
+
+
+def test_a_path_that_looks_like_an_option_of_diff(odd: PastImage, capfd: Capture) -> None:
+    out, err = told_by_undo(odd, capfd, "-d", "--", "-z")
+    assert out.splitlines()[-2:] == ["-one", "+two"]
+    assert err == ""
+
+
+def test_what_diff_cannot_look_at_is_told_and_the_rest_shown(odd: PastImage, capfd: Capture) -> None:
+    out, err = told_by_undo(odd, capfd, "-d", "-t", tid_text(odd.states["one"]), "/dir", code=2)
+    assert out.splitlines()[-1] == "+new"
+    assert err.startswith("undo: diff: dir/dangling: No such file or directory")
+    assert err.count("\n") == 1
+
+
+def test_a_diff_that_fails_is_told(
+    odd: PastImage, tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "diff"
+    broken.write_text("#!/bin/sh\necho half\necho diff: memory exhausted >&2\nexit 2\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    out, err = told_by_undo(odd, capfd, "-d", "--", "-z", "/dir/file", code=2)
+    assert out.count("half\n") == 1
+    assert err == "undo: diff: memory exhausted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["-i"], 0),
+        (["-d", "-o", "/dev/null"], 0),
+        (["-D", "-o", "/dev/null"], 0),
+        (["-a", "-v", "-o", "/dev/null/x"], 2),
+        (["-t", "9"], 1),
+        (["-t", "0x0000000000000020"], 1),
+        (["-o", f"/nowhere/{ODD}"], 2),
+        (["-t", ODD.removeprefix("-")], 2),
+    ],
+)
+def test_names_give_a_terminal_no_orders(words: list[str], code: int, odd: PastImage, capfd: Capture) -> None:
+    out, err = told_by_undo(odd, capfd, *words, f"/{ODD}", code=code)
+    assert "\x1b" not in out + err
+    assert r"z\x1b[2J" in out + err
+
+
+def test_names_in_errors_give_a_terminal_no_orders(odd: PastImage, capfd: Capture) -> None:
+    _, err = told_by_undo(odd, capfd, f"/{ODD}/no/such", code=2)
+    assert r"z\x1b[2J" in err
+    out, _ = told_by_undo(odd, capfd, f"/dir/{ODD}", code=1)
+    assert out == "/dir/-z\\x1b[2J: No UNDO history found\n"
+
+
+def test_contents_stay_what_they_are(odd: PastImage, capfd: Capture) -> None:
+    out, _ = told_by_undo(odd, capfd, f"/{ODD}")
+    assert out.partition("\n\n")[0].startswith("\n" r">>> /-z\x1b[2J 0000 0x")
+    assert out.endswith("\n\none\x1b\n")
+
+
+def test_an_output_that_takes_no_more_is_named(odd: PastImage, capfd: Capture) -> None:
+    _, err = told_by_undo(odd, capfd, "-o", "/dev/full", "--", "-z", code=2)
+    assert err == "undo: /dev/full: No space left on device\n"
