@@ -260,4 +260,5 @@ def _remove(path: Path) -> None:
     if left:
         more = f" ({len(left)} names in all)" if len(left) > 1 else ""
         sentence = f"{path} could not be removed as a whole: {described(left[0])}{more}"
-        print(f"hammerfs: {on_one_line(sentence)}", file=sys.stderr)
+        with suppress(OSError):
+            print(f"hammerfs: {on_one_line(sentence)}", file=sys.stderr)

@@ -147,6 +147,10 @@ def test_directories_that_are_read_only_are_replaced_by_their_owner(own: Path) -
 def test_an_error_is_not_hidden_by_what_cannot_be_removed(own: Path) -> None:
     def action() -> None:
         read_only(Path("source"))
+        Path("source").chmod(0o700)
+        Path("source", "before").mkdir()
+        Path("source", "before", "file").touch()
+        Path("source", "before").chmod(0o500)
         with pytest.raises(PermissionError, match=r"source/inner/closed'$"):
             bring_back(Path("source"), Path("target"))
 
