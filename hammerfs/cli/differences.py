@@ -6,16 +6,19 @@ symlinks lead, as lines of their own.  Names and contents cannot give a terminal
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from hammerfs.cli.looking_back import MountedPast
 from hammerfs.cli.past import Status, Tree
+from hammerfs.cli.treecopy import content_of, naming
 from hammerfs.ops.escaping import on_one_line
 
 _KINDS = {
@@ -27,31 +30,55 @@ _KINDS = {
     stat.S_IFCHR: "character device",
     stat.S_IFBLK: "block device",
 }
+_BINARY = 2
 
 
 def print_differences(past: Tree, present: str, source: str) -> None:
     """From what is at `present` now, anywhere, to what is at `source` in the past, with all that is below."""
-    for line in _differences(MountedPast(), present, past, source):
-        sys.stdout.write(line + "\n")
+    is_terminal = sys.stdout.isatty()
     sys.stdout.flush()
+    for text in _differences(MountedPast(), present, past, source):
+        sys.stdout.buffer.write(_harmless(text) if is_terminal else text)
+    sys.stdout.buffer.flush()
 
 
-def _differences(now: Tree, present: str, past: Tree, source: str) -> Iterator[str]:
-    """Of one path and what is below it."""
-    here, there = _status(now, present), _status(past, source)
+def _harmless(text: bytes) -> bytes:
+    """Text as a terminal may get it, to which the ends of lines and tabs are no orders."""
+    lines = (line.split("\t") for line in os.fsdecode(text).split("\n"))
+    return os.fsencode("\n".join("\t".join(map(on_one_line, parts)) for parts in lines))
+
+
+def _differences(now: Tree, present: str, past: Tree, source: str) -> Iterator[bytes]:
+    """Of one path and what is below it, which waits on a stack, since trees may be deeper than Python calls.
+
+    Below what is no directory there is nothing: a symlink that stands in the way leads to something else.
+    """
+    waiting = [(present, source, True, True)]
+    while waiting:
+        present, source, is_now, was_then = waiting.pop()
+        here = _status(now, present) if is_now else None
+        there = _status(past, source) if was_then else None
+        for line in _notes_of(now, present, here, past, source, there):
+            yield os.fsencode(line + "\n")
+        yield _content_difference(now, present, here, past, source, there)
+        inner, inner_then = _names(now, present, here), _names(past, source, there)
+        waiting += [
+            (f"{present}/{name}", f"{source}/{name}", name in inner, name in inner_then)
+            for name in sorted(inner | inner_then, reverse=True)
+        ]
+
+
+def _notes_of(
+    now: Tree, present: str, here: Status | None, past: Tree, source: str, there: Status | None
+) -> Iterator[str]:
+    """What there is to say of one path alone."""
     shown = on_one_line(present)
-    if here is None and there is None:
-        return
     if here is not None and there is not None:
         yield from (f"{shown}: {note}" for note in _notes(now, present, here, past, source, there))
-    elif there is None and here is not None:
+    elif here is not None:
         yield f"only now: {shown} ({_kind(here)})"
     elif there is not None:
         yield f"only then: {shown} ({_kind(there)})"
-    yield from _content_differences(now, present, here, past, source, there)
-    names = {*_names(now, present, here), *_names(past, source, there)}
-    for name in sorted(names):
-        yield from _differences(now, f"{present}/{name}", past, f"{source}/{name}")
 
 
 def _status(past: Tree, path: str) -> Status | None:
@@ -61,8 +88,8 @@ def _status(past: Tree, path: str) -> Status | None:
         return None
 
 
-def _names(past: Tree, path: str, status: Status | None) -> list[str]:
-    return past.names(path) if status is not None and status.is_directory else []
+def _names(past: Tree, path: str, status: Status | None) -> set[str]:
+    return set(past.names(path)) if status is not None and status.is_directory else set()
 
 
 def _kind(status: Status) -> str:
@@ -94,24 +121,35 @@ def _presence(name: str, before: dict[str, bytes], after: dict[str, bytes]) -> s
     return "changed" if name in before else "only then"
 
 
-def _content_differences(
+def _content_difference(
     now: Tree, present: str, here: Status | None, past: Tree, source: str, there: Status | None
-) -> Iterator[str]:
+) -> bytes:
     """What diff(1) says of two files; an absent one is empty."""
     first = here is not None and stat.S_ISREG(here.mode)
     second = there is not None and stat.S_ISREG(there.mode)
     if not (first or second) or (first and second and _same_content(now, present, past, source)):
-        return
+        return b""
     with NamedTemporaryFile() as then:
-        # Volumes that are not mounted have no path that diff(1) could read.
-        for piece in past.content(source) if second else ():
-            then.write(piece)
-        then.flush()
-        paths = [present if first else "/dev/null", then.name]
+        with naming(then.name):
+            # Volumes that are not mounted have no path that diff(1) could read.
+            for piece in content_of(past, source) if second else ():
+                then.write(piece)
+            then.flush()
         labels = ["--label", _label(present, here), "--label", _label(source, there)]
-        done = subprocess.run(["diff", "-u", *labels, "--", *paths], capture_output=True, check=False)
-    for line in done.stdout.decode(errors="surrogateescape").splitlines():
-        yield on_one_line(line) if sys.stdout.isatty() else line
+        told, trouble = compare([*labels, "--", present if first else "/dev/null", then.name])
+    return told + os.fsencode(f"{on_one_line(present)}: {trouble}\n" if trouble else "")
+
+
+def compare(words: Sequence[str], folder: Path | None = None) -> tuple[bytes, str]:
+    """What `diff -u` says of two paths below a folder, and a sentence if it could not look at all that is there.
+
+    Its exit code 2 alone is no trouble: binary files that differ get it, too.
+    """
+    done = subprocess.run(["diff", "-u", *words], cwd=folder, capture_output=True, check=False)
+    if done.returncode in (0, 1):
+        return done.stdout, ""
+    trouble = "; ".join(map(on_one_line, os.fsdecode(done.stderr).strip().split("\n")))
+    return done.stdout, trouble or ("" if done.returncode == _BINARY else f"diff ended with {done.returncode}")
 
 
 def _label(path: str, status: Status | None) -> str:
@@ -123,5 +161,5 @@ def _label(path: str, status: Status | None) -> str:
 
 
 def _same_content(now: Tree, present: str, past: Tree, source: str) -> bool:
-    pieces = zip_longest(now.content(present), past.content(source))
+    pieces = zip_longest(content_of(now, present), content_of(past, source))
     return all(first == second for first, second in pieces)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any
 from hammerfs.cli.differences import print_differences
 from hammerfs.cli.directive import show
 from hammerfs.cli.earlier import Folder, Whereabouts, folders_of, root_of, whereabouts
+from hammerfs.cli.errors import described
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, looking_back
 from hammerfs.cli.moment import TIME_HELP, is_at_moment, names_tid, parse_tid, parse_time, tid_text, time_text
@@ -25,6 +26,7 @@ from hammerfs.cli.past import Past, Tree, add_command, exists, moment_of
 from hammerfs.cli.progress import reporting
 from hammerfs.cli.regained import RegainedTree, Removal, removal_at
 from hammerfs.cli.treecopy import copy_tree
+from hammerfs.cli.treeremove import remove_tree
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
@@ -46,6 +48,8 @@ examples:
 'hammerfs log PATH' lists the moments of a path, 'hammerfs ls --deleted DIR' what can be brought back."""
 
 
+_NAME_MAX = 255
+"""Bytes in a name, on HAMMER as elsewhere."""
 REMOVED = "removed"
 ENDS = (REMOVED, "moved away")
 """Events of a log (`ops/name_history.py`) after which a name is no more."""
@@ -221,12 +225,20 @@ def _before(past: Past, where: Whereabouts, folder: Folder, end: dict[str, Any])
 
 def _beside(plan: Plan) -> Path:
     """A free name beside the target."""
-    stem = f"{plan.target.name}.{tid_text(plan.tid)}"
-    names = [stem, *(f"{stem}.{number}" for number in range(1, 1000))]
+    ends = [f".{tid_text(plan.tid)}{number}" for number in ("", *(f".{number}" for number in range(1, 1000)))]
+    names = (_fitting("", plan.target.name, end) for end in ends)
     free = next((name for name in names if not os.path.lexists(plan.target.with_name(name))), None)
     if free is None:
         raise UsageError(f"{plan.target}: too many earlier states of it lie beside it")
     return plan.target.with_name(free)
+
+
+def _fitting(front: str, name: str, end: str) -> str:
+    """A name made of another one, of which as many characters stay as a name has room for."""
+    room = _NAME_MAX - len(os.fsencode(front + end))
+    while len(os.fsencode(name)) > room:
+        name = name[:-1]
+    return f"{front}{name}{end}"
 
 
 def _keep_in_history(target: Path) -> None:
@@ -237,8 +249,8 @@ def _keep_in_history(target: Path) -> None:
 
 def _bring_back(past: Tree, source: str, target: Path, progress: Progress) -> None:
     """Make it beside its place, then put it there; what stood there goes last."""
-    made = target.with_name(f".{target.name[:200]}.restoring-{os.getpid()}")
-    old = target.with_name(f".{target.name[:200]}.replaced-{os.getpid()}")
+    made = target.with_name(_fitting(".", target.name, f".restoring-{os.getpid()}"))
+    old = target.with_name(_fitting(".", target.name, f".replaced-{os.getpid()}"))
     try:
         copy_tree(past, source, made, progress)
         if os.path.lexists(target):
@@ -256,7 +268,10 @@ def _bring_back(past: Tree, source: str, target: Path, progress: Progress) -> No
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Away with it; what is left is told, and no reason to fail: what shall stand in its place does or never will."""
+    left = remove_tree(path)
+    if left:
+        more = f" ({len(left)} names in all)" if len(left) > 1 else ""
+        sentence = f"{path} could not be removed as a whole: {described(left[0])}{more}"
+        with suppress(OSError):
+            print(f"hammerfs: {on_one_line(sentence)}", file=sys.stderr)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hammerfs.cli.past import Status, Tree
@@ -25,6 +26,23 @@ def copy_tree(past: Tree, source: str, target: Path, progress: Progress | None =
     _Copy(past, progress or SilentProgress()).copy(source, target)
 
 
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Say which file is meant where the system does not: it names what cannot be opened, not what cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise
+
+
+def content_of(past: Tree, source: str) -> Iterator[bytes]:
+    """A file's bytes; what keeps them from being read names it."""
+    with naming(source):
+        yield from past.content(source)
+
+
 class _Copy:
     def __init__(self, past: Tree, progress: Progress) -> None:
         self._past = past
@@ -32,19 +50,26 @@ class _Copy:
         self._copies: dict[tuple[int, int], Path] = {}
 
     def copy(self, source: str, target: Path) -> None:
-        status = self._past.status(source)
-        self._progress.advance(1)
-        if status.is_directory:
-            target.mkdir(mode=0o700)
-            for name in self._past.names(source):
-                self.copy(f"{source.rstrip('/')}/{name}", target / name)
-        elif status.nlink > 1 and status.identity in self._copies:
-            os.link(self._copies[status.identity], target, follow_symlinks=False)
-            return
-        else:
-            self._create(source, status, target)
-            self._copies[status.identity] = target
-        self._dress(source, status, target)
+        """What waits is a stack, since trees may be deeper than Python calls; a directory waits below its names."""
+        waiting: list[tuple[str, Path, Status | None]] = [(source, target, None)]
+        while waiting:
+            source, target, filled = waiting.pop()
+            if filled is not None:
+                self._dress(source, filled, target)
+                continue
+            status = self._past.status(source)
+            self._progress.advance(1)
+            if status.is_directory:
+                target.mkdir(mode=0o700)
+                waiting.append((source, target, status))
+                below = [(f"{source.rstrip('/')}/{name}", target / name, None) for name in self._past.names(source)]
+                waiting += reversed(below)
+            elif status.nlink > 1 and status.identity in self._copies:
+                os.link(self._copies[status.identity], target, follow_symlinks=False)
+            else:
+                self._create(source, status, target)
+                self._copies[status.identity] = target
+                self._dress(source, status, target)
 
     def _create(self, source: str, status: Status, target: Path) -> None:
         if stat.S_ISREG(status.mode):
@@ -56,8 +81,8 @@ class _Copy:
 
     def _fill(self, source: str, status: Status, target: Path) -> None:
         """A file's contents, with holes where it is zero."""
-        with target.open("xb") as file:
-            for piece in self._past.content(source):
+        with naming(str(target)), target.open("xb") as file:
+            for piece in content_of(self._past, source):
                 for start in range(0, len(piece), _HOLE):
                     part = piece[start : start + _HOLE]
                     if part.strip(b"\0"):

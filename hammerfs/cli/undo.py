@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import stat
-import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import IO, Any
 
+from hammerfs.cli.differences import compare
 from hammerfs.cli.directive import JSON_FORMAT
 from hammerfs.cli.earlier import Whereabouts, whereabouts
-from hammerfs.cli.errors import guarded
+from hammerfs.cli.errors import EXIT_ERROR, guarded
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import parse_tid, tid_text, time_text
 from hammerfs.cli.past import Past, add_volumes, exists
+from hammerfs.cli.treecopy import content_of, naming
 from hammerfs.cli.verb import Subparsers
-from hammerfs.errors import UsageError
+from hammerfs.errors import HammerError, UsageError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import MAX_TID
+from hammerfs.ops.escaping import on_one_line
 
 FILE, DIFF, REVERSE, HISTORY = "file", "diff", "reverse", "history"
 EXIT_FAILED = 1
@@ -109,12 +112,27 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it for each path; 0, or 1 when one of them has no history."""
-    job = _job(args)
-    with looking_back(args) as past:
-        if args.json:
-            return _print_json(past, args.paths)
-        return max(_Undo(past, job, path).run() for path in args.paths)
+    """Do it for each path; 0, or 1 when one of them has no history, or 2 when diff(1) could not compare it."""
+    with _on_one_line():
+        job = _job(args)
+        with looking_back(args) as past:
+            if args.json:
+                return _print_json(past, args.paths)
+            return max(_Undo(past, job, path).run() for path in args.paths)
+
+
+@contextmanager
+def _on_one_line() -> Iterator[None]:
+    """Errors tell of names, of which none gives a terminal orders."""
+    try:
+        yield
+    except HammerError as error:
+        error.args = (on_one_line(str(error)),)
+        raise
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = on_one_line(os.fsdecode(error.filename))
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -167,7 +185,7 @@ def versions_of(past: Past, where: Whereabouts) -> list[Version]:
     for folder in where.folders:
         found = past.ask(folder.seen, "versions", name=where.name)
         for tid in found["fake"]:
-            print(f"Warning: fake transaction id {where.at(past, tid)}", file=sys.stderr)
+            print(f"Warning: fake transaction id {on_one_line(where.at(past, tid))}", file=sys.stderr)
         for moment in found["moments"]:
             if folder.end is None or folder.begin <= moment["tid"] <= folder.end:
                 versions.setdefault(moment["tid"], Version(moment["tid"], moment["seconds"], moment["obj_id"]))
@@ -204,20 +222,23 @@ class _Undo:
         self._past = past
         self._job = job
         self._path = path
+        self._shown = on_one_line(path)
+        self._troubled = False
         self._where = whereabouts(past, path)
         self._versions = versions_of(past, self._where)
 
     def run(self) -> int:
-        """0, or 1 with a line that says what there is not."""
+        """0, or 1 with a line that says what there is not, or 2 with lines of diff(1) about what it could not read."""
         try:
             done = self._all() if self._job.everything else self._one()
         except _NotThere as error:
             sys.stdout.flush()
-            print(error, file=sys.stderr)
+            print(on_one_line(str(error)), file=sys.stderr)
             return EXIT_FAILED
         if not done:
-            print(f"{self._path}: No UNDO history found")
-        return 0 if done else EXIT_FAILED
+            print(f"{self._shown}: No UNDO history found")
+            return EXIT_FAILED
+        return EXIT_ERROR if self._troubled else 0
 
     def _one(self) -> bool:
         """One version, or what changed between two of them."""
@@ -245,7 +266,7 @@ class _Undo:
         versions = self._versions
         if not versions:
             return False
-        print(f"{self._path}: ITERATE ENTIRE HISTORY")
+        print(f"{self._shown}: ITERATE ENTIRE HISTORY")
         changed = False
         for index, (older, newer) in enumerate(pairwise(versions), 1):
             self._generate(older, newer, index, inode_changed=changed)
@@ -264,7 +285,7 @@ class _Undo:
             if index == 0:
                 raise _NotThere(sentence)
             if self._job.verbose:
-                print(sentence, file=sys.stderr)
+                print(on_one_line(sentence), file=sys.stderr)
             return
         if self._job.kind == HISTORY:
             notes = (" inode-change" if inode_changed else "") + ("" if is_there else " file-deleted")
@@ -272,17 +293,17 @@ class _Undo:
             return
         if self._job.kind == FILE:
             self._check_file(old_path, older.tid, is_there=is_there, alone=index == 0)
+            pieces = content_of(self._past, old_path) if is_there else iter(())
+        elif self._job.kind == DIFF:
+            until = self._seconds_at(MAX_TID) if newer is None else newer.seconds
+            pieces = self._comparison(old_path, new_path, f" (to {time_text(until)})")
+        else:
+            pieces = self._comparison(new_path, old_path, "")
         with ExitStack() as stack:
             output = self._output(stack, older, index)
-            if self._job.kind == FILE:
-                self._write(old_path, is_there, output)
-            elif self._job.kind == DIFF:
-                until = self._seconds_at(MAX_TID) if newer is None else newer.seconds
-                print(f"diff -N -r -u {old_path} {new_path} (to {time_text(until)})", flush=True)
-                self._compare(old_path, new_path, output)
-            else:
-                print(f"diff -N -r -u {new_path} {old_path}", flush=True)
-                self._compare(new_path, old_path, output)
+            for piece in pieces:
+                output.write(piece)
+            output.flush()
 
     def _check_file(self, path: str, tid: Tid, *, is_there: bool, alone: bool) -> None:
         """Only files have contents that could be written; of several versions, one may be that there was none."""
@@ -293,9 +314,9 @@ class _Undo:
         mode = self._past.status(path).mode
         if not stat.S_ISREG(mode):
             kind = "a directory" if stat.S_ISDIR(mode) else "a symlink" if stat.S_ISLNK(mode) else "no file"
+            shows = " -d shows what changed," if stat.S_ISDIR(mode) else ""
             raise _NotThere(
-                f"{path} is {kind}: -d shows what changed, "
-                f"'hammerfs restore --tid {tid_text(tid)} {self._path}' brings it back"
+                f"{path} is {kind}:{shows} 'hammerfs restore --tid {tid_text(tid)} {self._path}' brings it back"
             )
 
     def _output(self, stack: ExitStack, older: Version, index: int) -> IO[bytes]:
@@ -312,24 +333,22 @@ class _Undo:
         elif job.suffix:
             name = f"{self._path}{job.suffix}.{index:04d}"
         if name is not None:
+            stack.enter_context(naming(name))
             return stack.enter_context(open(name, "wb"))
         if job.kind == FILE:
-            print(f"\n>>> {self._path} {index:04d} {tid_text(older.tid)} {time_text(older.seconds)}\n", flush=True)
+            print(f"\n>>> {self._shown} {index:04d} {tid_text(older.tid)} {time_text(older.seconds)}\n", flush=True)
         return sys.stdout.buffer
 
-    def _write(self, path: str, is_there: bool, output: IO[bytes]) -> None:
-        if is_there:
-            for piece in self._past.content(path):
-                output.write(piece)
-        output.flush()
-
-    def _compare(self, first: str, second: str, output: IO[bytes]) -> None:
+    def _comparison(self, first: str, second: str, more: str) -> Iterator[bytes]:
+        """What diff(1) shows, headed by its command line as undo(1) writes it; a path may look like an option."""
+        print(f"diff -N -r -u {on_one_line(first)} {on_one_line(second)}{more}", flush=True)
         with self._past.local([first, second]) as folder:
             local = [path.lstrip("/") for path in (first, second)] if folder.is_absolute() else [first, second]
-            output.write(
-                subprocess.run(["diff", "-N", "-r", "-u", *local], cwd=folder, capture_output=True, check=False).stdout
-            )
-            output.flush()
+            told, trouble = compare(["-N", "-r", "--", *local], folder)
+        if trouble:
+            print(f"undo: {trouble}", file=sys.stderr)
+            self._troubled = True
+        return iter((told,))
 
 
 if __name__ == "__main__":

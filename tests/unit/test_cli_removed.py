@@ -410,7 +410,7 @@ def test_a_directory_that_another_took_the_place_of_comes_back(anew: PastImage, 
             ["-t", "0x0000000100000001", "-o", "OUT", "/proj"],
             "/proj@@0x0000000100000001: there was nothing of that name",
         ),
-        (["/proj/inner/sym"], "is a symlink: -d shows what changed"),
+        (["/proj/inner/sym"], "is a symlink: 'hammerfs restore --tid 0x"),
         (["-t", "0", "/proj"], "is a directory: -d shows what changed"),
     ],
 )
