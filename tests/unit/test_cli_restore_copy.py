@@ -200,12 +200,15 @@ def test_what_is_mounted_in_what_goes_is_left_alone(tmp_path: Path, capfd: Captu
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "\u20ac" * 85, os.fsdecode(b"\xff" * 255)], ids=["short", "wide", "odd"])
-def test_a_name_of_255_bytes_comes_back(name: str, tmp_path: Path, image: PastImage) -> None:
+def test_a_name_of_255_bytes_comes_back(
+    name: str, tmp_path: Path, image: PastImage, capfd: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / name
     words = ["restore", "-f", str(image.path), "--tid", tid_text(image.states["first"]), "--to", str(target)]
     for more in ([], [], [], ["--force"]):
         assert main([*words, *more, "/folder/kept"]) == 0
         assert target.read_text() == "one\n"
+    assert capfd.readouterr().out.count("restored") == 4
     beside = sorted(os.listdir(os.fsencode(tmp_path)))
     beside.remove(os.fsencode(name))
     assert len(beside) == 2
