@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.past import READ_SIZE, Past, Status
+from hammerfs.cli.past import READ_SIZE, Past, Status, ranges_of
 from hammerfs.cli.reach import watching
 from hammerfs.cli.verb import split_specials
 from hammerfs.errors import UsageError
@@ -60,6 +60,9 @@ class MountedPast:
             file.seek(offset)
             while piece := file.read(READ_SIZE):
                 yield piece
+
+    def ranges(self, path: str) -> list[tuple[int, int]] | None:
+        return ranges_of(self, path)
 
     def target(self, path: str) -> str:
         return os.readlink(path)

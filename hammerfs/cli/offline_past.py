@@ -11,7 +11,7 @@ from typing import Any
 
 from hammerfs.cli.hearing import Hearing
 from hammerfs.cli.offline import OfflineReach
-from hammerfs.cli.past import READ_SIZE, Status, exists
+from hammerfs.cli.past import READ_SIZE, Status, exists, ranges_of
 from hammerfs.cli.treecopy import copy_tree
 from hammerfs.errors import FileOperationError
 from hammerfs.fs.inode import Inode
@@ -85,6 +85,9 @@ class OfflinePast:
         while piece := self._fs.read(inode, offset, READ_SIZE):
             yield piece
             offset += len(piece)
+
+    def ranges(self, path: str) -> list[tuple[int, int]] | None:
+        return ranges_of(self, path)
 
     def target(self, path: str) -> str:
         return os.fsdecode(self._fs.readlink(self._find(path)))

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from hammerfs.cli.moment import at, names_tid, parse_tid, parse_time
 from hammerfs.cli.verb import Subparsers
-from hammerfs.errors import UsageError
+from hammerfs.errors import HammerError, UsageError
 from hammerfs.ondisk.address import Tid
 
 READ_SIZE = 1 << 20
@@ -55,6 +55,9 @@ class Tree(Protocol):
 
     def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
         """A file's bytes from an offset on, in pieces of READ_SIZE but for the last one."""
+
+    def ranges(self, path: str) -> list[tuple[int, int]] | None:
+        """From and to which byte a file holds data; None where nobody knows, and all of it has to be read."""
 
     def target(self, path: str) -> str:
         """Where a symlink leads."""
@@ -117,6 +120,15 @@ def exists(past: Tree, path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def ranges_of(past: Past, path: str) -> list[tuple[int, int]] | None:
+    """What a file system answers about a file that holds data in places."""
+    place, name = os.path.split(path)
+    try:
+        return [(start, end) for start, end in past.ask(place or ".", "data-ranges", path=name)["ranges"]]
+    except HammerError:
+        return None
 
 
 def add_command(

@@ -116,6 +116,9 @@ class RegainedTree:
     def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
         return self._tree.content(self._seen(self._below(path)), offset)
 
+    def ranges(self, path: str) -> list[tuple[int, int]] | None:
+        return self._tree.ranges(self._seen(self._below(path)))
+
     def target(self, path: str) -> str:
         return self._tree.target(self._seen(self._below(path)))
 

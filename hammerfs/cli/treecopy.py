@@ -16,6 +16,8 @@ from hammerfs.cli.past import Status, Tree
 from hammerfs.ops.progress import Progress, SilentProgress
 
 _HOLE = 64 * 1024
+_LARGE = 64 * 1024 * 1024
+"""Bytes from which on it is worth a question where a file has holes."""
 
 
 def copy_tree(past: Tree, source: str, target: Path, progress: Progress | None = None) -> None:
@@ -41,6 +43,18 @@ def content_of(past: Tree, source: str) -> Iterator[bytes]:
     """A file's bytes; what keeps them from being read names it."""
     with naming(source):
         yield from past.content(source)
+
+
+def pieces_of(past: Tree, source: str, size: int) -> Iterator[tuple[int, bytes]]:
+    """What a file holds, and at which offset: of a large one without the holes, of which there may be terabytes."""
+    ranges = past.ranges(source) if size >= _LARGE else None
+    with naming(source):
+        for start, end in [(0, None)] if ranges is None else ranges:
+            for piece in past.content(source, start):
+                yield start, piece if end is None else piece[: end - start]
+                start += len(piece)
+                if end is not None and start >= end:
+                    break
 
 
 class _Copy:
@@ -82,7 +96,8 @@ class _Copy:
     def _fill(self, source: str, status: Status, target: Path) -> None:
         """A file's contents, with holes where it is zero."""
         with naming(str(target)), target.open("xb") as file:
-            for piece in content_of(self._past, source):
+            for offset, piece in pieces_of(self._past, source, status.size):
+                file.seek(offset)
                 for start in range(0, len(piece), _HOLE):
                     part = piece[start : start + _HOLE]
                     if part.strip(b"\0"):

@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from hammerfs.errors import FileOperationError, UsageError
+from hammerfs.errors import FileOperationError, PrunedError, UsageError
 from hammerfs.fs.inode import Dirty, Inode
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Emit, Want, Work
@@ -21,7 +21,7 @@ from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.pace import Paced
 from hammerfs.ops.removal import Gone, removal_of
 from hammerfs.ops.tree_diff import Change, tree_diff
-from hammerfs.ops.versions import inode_moments, key_moments
+from hammerfs.ops.versions import data_ranges, inode_moments, key_moments
 
 T = TypeVar("T")
 NAMES_AT_ONCE = 200
@@ -68,6 +68,18 @@ def _history(call: Call) -> Work[Result]:
         "dirty": bool(inode.dirty & ~Dirty.TIMES) or inode.capture is not None,
         "moments": [moment._asdict() for moment in moments],
     }
+
+
+def _data_ranges(call: Call) -> Work[Result]:
+    """Where the file at `path` holds data; whoever reads all of a sparse one need not read its holes."""
+    yield Want.DURABLE
+    inode = _below(call.fs, call.place, call.text("path", ""))
+    if inode.data.obj_type != OBJTYPE_REGFILE:
+        raise UsageError("only files have contents")
+    if inode.pruned:
+        raise PrunedError("what this file showed of the past was pruned")
+    ranges = yield from _paused(data_ranges(call.fs.ctx, inode))
+    return {"ranges": [list(found) for found in ranges]}
 
 
 def _versions(call: Call) -> Work[Result]:
@@ -217,6 +229,7 @@ def _moment(call: Call) -> Work[Result]:
 
 OPERATIONS = (
     Operation("history", _history),
+    Operation("data-ranges", _data_ranges),
     Operation("versions", _versions),
     Operation("log", _log),
     Operation("incarnations", _incarnations),

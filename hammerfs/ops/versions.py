@@ -115,6 +115,25 @@ def data_versions(ctx: Context, inode: Inode, low: int = 0, high: int = MAX_KEY)
             yield DataVersion(_life(element), start, element.key)
 
 
+def data_ranges(ctx: Context, inode: Inode) -> Paced[list[tuple[int, int]]]:
+    """Where a file holds data in the inode's view: from and to which byte, neighbours together, none beyond its end."""
+    localization = inode.localization | LOCALIZE_MISC
+    low = pack_key(localization, inode.obj_id, RECTYPE_DATA, 1, 1)
+    high = pack_key(localization, inode.obj_id, RECTYPE_DATA, MAX_KEY, MAX_TID)
+    ranges: list[tuple[int, int]] = []
+    for pause, raw in numbered(ctx.tree.scan_as_of(low, high, inode.as_of)):
+        if pause:
+            yield
+        element = unpack_leaf(raw)
+        start, end = element.key - element.data_len, min(element.key, inode.data.size)
+        if start >= end:
+            continue
+        if ranges and ranges[-1][1] >= start:
+            start = ranges.pop()[0]
+        ranges.append((start, end))
+    return ranges
+
+
 def entry_versions(ctx: Context, directory: Inode, name: bytes | None = None) -> Iterator[EntryVersion]:
     """All names that a directory ever held, or the versions of one, by hash, then by age."""
     low, high = (MIN_KEY, MAX_KEY) if name is None else _keys_of(directory, name)

@@ -402,3 +402,27 @@ def test_contents_stay_what_they_are(odd: PastImage, capfd: Capture) -> None:
 def test_an_output_that_takes_no_more_is_named(odd: PastImage, capfd: Capture) -> None:
     _, err = told_by_undo(odd, capfd, "-o", "/dev/full", "--", "-z", code=2)
     assert err == "undo: /dev/full: No space left on device\n"
+
+
+# --- holes ----------------------------------------------------------------------------------------
+
+
+def test_of_a_sparse_file_only_the_data_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _sparse(fs: FileSystem) -> None:
+        file = made(fs, fs.root, b"sparse", b"begin")
+        fs.write(file, 1 << 40, b"middle")
+        fs.setattr(file, size=3 << 40)
+
+    def _remove(fs: FileSystem) -> None:
+        fs.unlink(fs.root, b"sparse")
+
+    image = make(tmp_path / "image", steps=[(_sparse, 10), (_remove, 10)])
+    target = tmp_path / "back"
+    assert main(["restore", "-f", str(image.path), "--to", str(target), "/sparse"]) == 0
+    status = target.stat()
+    assert status.st_size == 3 << 40
+    assert status.st_blocks * 512 <= 256 * 1024
+    with target.open("rb") as file:
+        assert file.read(8) == b"begin\0\0\0"
+        file.seek(1 << 40)
+        assert file.read(8) == b"middle\0\0"

@@ -224,3 +224,20 @@ def test_damage_has_an_end_and_is_told() -> None:
 def test_text_that_could_be_no_name_is_refused() -> None:
     with pytest.raises(UsageError, match="no text that could be a name"):
         ask(mount(fresh()), "versions", name="\ud800")
+
+
+def test_where_a_file_held_data() -> None:
+    fs = mount(fresh())
+    file = make(fs, fs.root, b"file", b"x" * 100_000)
+    fs.write(file, 10 << 20, b"y" * 70_000)
+    first = flushed(fs)
+    fs.setattr(file, size=40_000)
+    flushed(fs)
+    then = fs.inode(0, fs.root.obj_id, first)
+    # A block holds the bytes from its beginning on, and none beyond the end of the file.
+    assert ask(fs, "data-ranges", then, path="file")["ranges"] == [[0, 114_688], [10 << 20, (10 << 20) + 70_000]]
+    assert ask(fs, "data-ranges", path="file")["ranges"] == [[0, 40_000]]
+    with pytest.raises(UsageError, match="only files have contents"):
+        ask(fs, "data-ranges", path="")
+    fs.setattr(file, size=0)
+    assert ask(fs, "data-ranges", path="file")["ranges"] == []
