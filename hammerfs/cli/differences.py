@@ -16,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from hammerfs.cli.errors import described
 from hammerfs.cli.looking_back import MountedPast
 from hammerfs.cli.past import Status, Tree
 from hammerfs.cli.treecopy import content_of, naming
@@ -31,6 +32,9 @@ _KINDS = {
     stat.S_IFBLK: "block device",
 }
 _BINARY = 2
+_SHOWN_MAX = 16 * 1024 * 1024
+"""Bytes in a file of which it is shown what differs: both are read by diff(1), and one is written for it."""
+_PATH_MAX = 64 * 1024
 
 
 def print_differences(past: Tree, present: str, source: str) -> None:
@@ -56,12 +60,18 @@ def _differences(now: Tree, present: str, past: Tree, source: str) -> Iterator[b
     waiting = [(present, source, True, True)]
     while waiting:
         present, source, is_now, was_then = waiting.pop()
-        here = _status(now, present) if is_now else None
-        there = _status(past, source) if was_then else None
-        for line in _notes_of(now, present, here, past, source, there):
-            yield os.fsencode(line + "\n")
-        yield _content_difference(now, present, here, past, source, there)
-        inner, inner_then = _names(now, present, here), _names(past, source, there)
+        inner: set[str] = set()
+        inner_then: set[str] = set()
+        try:
+            here = _status(now, present) if is_now else None
+            there = _status(past, source) if was_then else None
+            for line in _notes_of(now, present, here, past, source, there):
+                yield os.fsencode(line + "\n")
+            yield _content_difference(now, present, here, past, source, there)
+            if len(source) < _PATH_MAX:  # A damaged directory may be in itself.
+                inner, inner_then = _names(now, present, here), _names(past, source, there)
+        except OSError as error:  # What cannot be shown is no reason not to bring it back.
+            yield os.fsencode(f"{on_one_line(present)}: {on_one_line(described(error))}\n")
         waiting += [
             (f"{present}/{name}", f"{source}/{name}", name in inner, name in inner_then)
             for name in sorted(inner | inner_then, reverse=True)
@@ -84,7 +94,7 @@ def _notes_of(
 def _status(past: Tree, path: str) -> Status | None:
     try:
         return past.status(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -127,8 +137,13 @@ def _content_difference(
     """What diff(1) says of two files; an absent one is empty."""
     first = here is not None and stat.S_ISREG(here.mode)
     second = there is not None and stat.S_ISREG(there.mode)
-    if not (first or second) or (first and second and _same_content(now, present, past, source)):
+    sizes = here.size if here is not None and first else 0, there.size if there is not None and second else 0
+    if not (first or second) or (
+        first and second and sizes[0] == sizes[1] and _same_content(now, present, past, source)
+    ):
         return b""
+    if max(sizes) > _SHOWN_MAX:
+        return os.fsencode(f"{on_one_line(present)}: contents differ, {sizes[0]} -> {sizes[1]} bytes\n")
     with NamedTemporaryFile() as then:
         with naming(then.name):
             # Volumes that are not mounted have no path that diff(1) could read.

@@ -96,4 +96,4 @@ def described(error: Exception) -> str:
 def described_of(path: str, error: Exception) -> str:
     """The same where one of several paths is meant: the sentence names it, whether or not the error does."""
     sentence = described(error)
-    return sentence if path in sentence else f"{path}: {sentence}"
+    return sentence if sentence.startswith((f"{path}: ", f"{path} ")) else f"{path}: {sentence}"

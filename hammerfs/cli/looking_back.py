@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -97,5 +96,5 @@ def volumes(options: HammerOptions) -> Iterator[Past]:
     from hammerfs.cli.offline import opened  # brings the whole core along
     from hammerfs.cli.offline_past import OfflinePast
 
-    with opened(options, writable=False) as fs, tempfile.TemporaryDirectory() as folder:
-        yield OfflinePast(fs, Path(folder))
+    with opened(options, writable=False) as fs:
+        yield OfflinePast(fs)

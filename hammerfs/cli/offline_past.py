@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 from hammerfs.cli.hearing import Hearing
 from hammerfs.cli.offline import OfflineReach
-from hammerfs.cli.past import READ_SIZE, Status, exists, ranges_of
+from hammerfs.cli.past import READ_SIZE, Status, exists, local_name, ranges_of
 from hammerfs.cli.treecopy import copy_tree
+from hammerfs.cli.treeremove import remove_tree
 from hammerfs.errors import FileOperationError
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
@@ -22,11 +24,10 @@ from hammerfs.vfs.attributes import MODE_OF_TYPE, device_number
 
 
 class OfflinePast:
-    """Paths from the root of `fs`; `folder` is a place for copies of what other programs shall read."""
+    """Paths from the root of `fs`."""
 
-    def __init__(self, fs: FileSystem, folder: Path) -> None:
+    def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
-        self._folder = folder
 
     def ask(
         self, place: str, operation: str, *, on_item: Callable[[dict[str, Any]], None] | None = None, **arguments: Any
@@ -98,12 +99,16 @@ class OfflinePast:
 
     @contextmanager
     def local(self, paths: Sequence[str]) -> Iterator[Path]:
-        for path in paths:
-            copy = self._folder / path.lstrip("/")
-            if exists(self, path) and not os.path.lexists(copy):
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy_tree(self, path, copy)
-        yield self._folder
+        folder = Path(tempfile.mkdtemp(prefix="hammerfs-"))
+        try:
+            for path in paths:
+                copy = folder / local_name(path)
+                if exists(self, path) and not os.path.lexists(copy):
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    copy_tree(self, path, copy)
+            yield folder
+        finally:
+            remove_tree(folder)
 
     def _find(self, path: str, *, follow: bool = False) -> Inode:
         try:

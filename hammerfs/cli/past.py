@@ -84,7 +84,10 @@ class Past(Tree, Protocol):
         """The path from the root that paths begin at, without symlinks or, unless `follow`, with those that it has."""
 
     def local(self, paths: Sequence[str]) -> AbstractContextManager[Path]:
-        """A folder in which these paths, as far as they exist, can be read by any program while the block lasts."""
+        """A folder in which these paths, as far as they exist, can be read by any program while the block lasts.
+
+        One that is absolute has copies, by `local_name`.
+        """
 
 
 def place_of(past: Past, path: str) -> tuple[str, str]:
@@ -111,6 +114,11 @@ def as_of(past: Past, path: str, tid: Tid) -> str:
 
 def _says_no_name(path: str) -> bool:
     return path.rpartition("/")[2] in ("", ".", "..")
+
+
+def local_name(path: str) -> str:
+    """What a path is called in the folder of `Past.local`, below which it stays whatever its parts say."""
+    return os.path.normpath(f"/{path.lstrip('/')}").lstrip("/") or "root"
 
 
 def exists(past: Tree, path: str) -> bool:

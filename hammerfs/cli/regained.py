@@ -5,6 +5,7 @@ Paths that lead there are as of many moments; a command that copies or compares 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,7 @@ class Removal:
     seen -- the path by which each is seen as it was last: as of a TID, and where it has another one then, that
     inside -- the names that went from each directory, by its path
     obj_ids -- which object was at a path that is no directory; newest -- the path of its name that went last
+    shared -- objects that went by several names
     """
 
     begin: Tid = 0
@@ -40,6 +42,7 @@ class Removal:
     inside: dict[str, list[str]] = field(default_factory=dict)
     obj_ids: dict[str, int] = field(default_factory=dict)
     newest: dict[int, str] = field(default_factory=dict)
+    shared: set[int] = field(default_factory=set)
 
     def take(self, part: dict[str, Any]) -> None:
         """A part of what the file system answers: names, the newest first."""
@@ -50,7 +53,8 @@ class Removal:
             self.inside.setdefault(folder, []).append(last)
             if name["obj_type"] != OBJTYPE_DIRECTORY:
                 self.obj_ids[path] = name["obj_id"]
-                self.newest.setdefault(name["obj_id"], path)
+                if self.newest.setdefault(name["obj_id"], path) != path:
+                    self.shared.add(name["obj_id"])
                 self.mtimes[path] = name["mtime_us"]
 
     @property
@@ -105,10 +109,12 @@ class RegainedTree:
         if status.is_directory:
             return status
         removal = self._removal
-        mtime_ns = removal.mtimes[removal.newest.get(removal.obj_ids.get(below, 0), below)] * 1000
-        if below:
-            status = replace(status, identity=(0, removal.obj_ids[below]), nlink=max(2, status.nlink))
-        return replace(status, mtime_ns=mtime_ns)
+        obj_id = removal.obj_ids.get(below, 0)
+        if below and not obj_id:
+            raise OSError(errno.ESTALE, "it was a directory when it went, and is none now", path)
+        if obj_id in removal.shared:
+            status = replace(status, identity=(0, obj_id), nlink=max(2, status.nlink))
+        return replace(status, mtime_ns=removal.mtimes[removal.newest.get(obj_id, below)] * 1000)
 
     def names(self, path: str) -> list[str]:
         return sorted(self._removal.inside.get(self._below(path), []))

@@ -7,9 +7,9 @@ attributes, and renamed then: nobody sees half of it, and if it fails, nothing h
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
-import sys
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,20 +18,20 @@ from typing import Any
 from hammerfs.cli.differences import print_differences
 from hammerfs.cli.directive import show
 from hammerfs.cli.earlier import Folder, Whereabouts, folders_of, root_of, whereabouts
-from hammerfs.cli.errors import described
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, looking_back
 from hammerfs.cli.moment import TIME_HELP, is_at_moment, names_tid, parse_tid, parse_time, tid_text, time_text
 from hammerfs.cli.past import Past, Tree, add_command, exists, moment_of
+from hammerfs.cli.placing import fitting, making
 from hammerfs.cli.progress import reporting
 from hammerfs.cli.regained import RegainedTree, Removal, removal_at
 from hammerfs.cli.treecopy import copy_tree
-from hammerfs.cli.treeremove import remove_tree
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ops.escaping import on_one_line
 from hammerfs.ops.progress import Progress
+from hammerfs.vfs.controlclient import mount_of_device
 
 _EPILOG = """\
 Without a moment, what was deleted comes back as it was before that; a folder with all that went within a minute of one
@@ -48,8 +48,7 @@ examples:
 'hammerfs log PATH' lists the moments of a path, 'hammerfs ls --deleted DIR' what can be brought back."""
 
 
-_NAME_MAX = 255
-"""Bytes in a name, on HAMMER as elsewhere."""
+EXIT_INCOMPLETE = 1
 REMOVED = "removed"
 ENDS = (REMOVED, "moved away")
 """Events of a log (`ops/name_history.py`) after which a name is no more."""
@@ -92,20 +91,18 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Bring it back, or beside; 0."""
+    """Bring it back, or beside; 0, or 1 when a part of it could not be."""
     with looking_back(args) as past:
         plan = _plan(past, args)
         if plan.occupied and not args.json:
             print_differences(plan.past, str(plan.target), plan.source)
-        target = plan.target
-        if plan.occupied and not args.force:
-            target = _beside(plan)
-        if not args.dry_run:
-            if target == plan.target and plan.occupied:
-                _keep_in_history(target)
+        if args.dry_run:
+            names = [plan.target.name, *_beside(plan)] if args.force or not plan.occupied else _beside(plan)
+            target = next(plan.target.with_name(name) for name in names if args.force or _is_free(plan, name))
+        else:
             with reporting(args.json) as progress:
                 progress.phase("restoring", 0 if plan.removal is None else plan.removal.names)
-                _bring_back(plan.past, plan.source, target, progress)
+                target = _bring_back(plan, progress, force=args.force)
     result = {
         "source": plan.source,
         "tid": tid_text(plan.tid),
@@ -116,20 +113,20 @@ def run(args: argparse.Namespace) -> int:
     }
     verb = "would restore" if args.dry_run else "restored"
     source = on_one_line(plan.source)
-    if plan.removal is not None and plan.removal.names:
+    if plan.removal is not None and (plan.removal.names or plan.removal.lost):
         source += f", as it was before {_how_it_went(plan.removal)},"
     place = "in the place of what is there now:" if result["replaced"] else "as"
     comma = "," if result["replaced"] and not source.endswith(",") else ""
     show(
         HammerOptions(json=args.json), "restore", result, [f"{verb} {source}{comma} {place} {on_one_line(str(target))}"]
     )
-    return 0
+    return EXIT_INCOMPLETE if plan.removal is not None and plan.removal.lost else 0
 
 
 def _how_it_went(removal: Removal) -> str:
     begin, end = time_text(removal.begin_seconds), time_text(removal.end_seconds)
     notes = [f"{removal.earlier} more had gone before"] * bool(removal.earlier)
-    notes += [f"{removal.lost} that went with them cannot be reached"] * bool(removal.lost)
+    notes += [f"{removal.lost} that went with them cannot be read or reached"] * bool(removal.lost)
     more = f" ({', '.join(notes)})" if notes else ""
     return f"{removal.names} names went from {begin} to {end.partition(' ')[2]}{more}"
 
@@ -223,55 +220,35 @@ def _before(past: Past, where: Whereabouts, folder: Folder, end: dict[str, Any])
     return (before if removal.names and exists(past, where.at(past, before)) else last), removal
 
 
-def _beside(plan: Plan) -> Path:
-    """A free name beside the target."""
+def _is_free(plan: Plan, name: str) -> bool:
+    return not os.path.lexists(plan.target.with_name(name))
+
+
+def _beside(plan: Plan) -> Iterator[str]:
+    """Names beside the target, the best first."""
     ends = [f".{tid_text(plan.tid)}{number}" for number in ("", *(f".{number}" for number in range(1, 1000)))]
-    names = (_fitting("", plan.target.name, end) for end in ends)
-    free = next((name for name in names if not os.path.lexists(plan.target.with_name(name))), None)
-    if free is None:
-        raise UsageError(f"{plan.target}: too many earlier states of it lie beside it")
-    return plan.target.with_name(free)
-
-
-def _fitting(front: str, name: str, end: str) -> str:
-    """A name made of another one, of which as many characters stay as a name has room for."""
-    room = _NAME_MAX - len(os.fsencode(front + end))
-    while len(os.fsencode(name)) > room:
-        name = name[:-1]
-    return f"{front}{name}{end}"
+    return (fitting("", plan.target.name, end) for end in ends)
 
 
 def _keep_in_history(target: Path) -> None:
     """Flush what is to be replaced: only what was on disk once can be brought back in its turn."""
-    with suppress(UsageError):  # elsewhere than on HAMMER there is no history to keep it in
-        MountedPast().ask(str(target.parent), "synctid")
+    folder = str(target.parent)
+    if mount_of_device(os.stat(folder).st_dev, folder) is not None:  # elsewhere there is no history to keep it in
+        MountedPast().ask(folder, "synctid")
 
 
-def _bring_back(past: Tree, source: str, target: Path, progress: Progress) -> None:
-    """Make it beside its place, then put it there; what stood there goes last."""
-    made = target.with_name(_fitting(".", target.name, f".restoring-{os.getpid()}"))
-    old = target.with_name(_fitting(".", target.name, f".replaced-{os.getpid()}"))
-    try:
-        copy_tree(past, source, made, progress)
-        if os.path.lexists(target):
-            target.rename(old)
-        try:
-            made.rename(target)
-        except BaseException:
-            with suppress(OSError):
-                old.rename(target)
-            raise
-    except BaseException:
-        _remove(made)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    """Away with it; what is left is told, and no reason to fail: what shall stand in its place does or never will."""
-    left = remove_tree(path)
-    if left:
-        more = f" ({len(left)} names in all)" if len(left) > 1 else ""
-        sentence = f"{path} could not be removed as a whole: {described(left[0])}{more}"
-        with suppress(OSError):
-            print(f"hammerfs: {on_one_line(sentence)}", file=sys.stderr)
+def _bring_back(plan: Plan, progress: Progress, *, force: bool) -> Path:
+    """Make it beside its place, and put it there, or under another name where something stands unless `force`."""
+    target = plan.target
+    with making(target) as made:
+        copy_tree(plan.past, plan.source, made.path, progress)
+        if force:
+            if os.path.lexists(target):
+                _keep_in_history(target)
+            made.replace(target.name)
+            return target
+        names = _beside(plan) if plan.occupied else itertools.chain([target.name], _beside(plan))
+        name = next((name for name in names if made.put(name)), None)
+        if name is None:
+            raise UsageError(f"{target}: too many earlier states of it lie beside it")
+        return target.with_name(name)

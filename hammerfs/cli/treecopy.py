@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hammerfs.cli.past import Status, Tree
+from hammerfs.cli.past import READ_SIZE, Status, Tree
 from hammerfs.ops.progress import Progress, SilentProgress
 
 _HOLE = 64 * 1024
@@ -48,6 +48,8 @@ def content_of(past: Tree, source: str) -> Iterator[bytes]:
 def pieces_of(past: Tree, source: str, size: int) -> Iterator[tuple[int, bytes]]:
     """What a file holds, and at which offset: of a large one without the holes, of which there may be terabytes."""
     ranges = past.ranges(source) if size >= _LARGE else None
+    if ranges is not None:
+        ranges = _joined(ranges)
     with naming(source):
         for start, end in [(0, None)] if ranges is None else ranges:
             for piece in past.content(source, start):
@@ -55,6 +57,16 @@ def pieces_of(past: Tree, source: str, size: int) -> Iterator[tuple[int, bytes]]
                 start += len(piece)
                 if end is not None and start >= end:
                     break
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those together that are read at once: a hole shorter than that costs less than a read of its own."""
+    joined: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if joined and start - joined[-1][1] < READ_SIZE:
+            start = joined.pop()[0]
+        joined.append((start, end))
+    return joined
 
 
 class _Copy:
@@ -82,7 +94,8 @@ class _Copy:
                 os.link(self._copies[status.identity], target, follow_symlinks=False)
             else:
                 self._create(source, status, target)
-                self._copies[status.identity] = target
+                if status.nlink > 1:
+                    self._copies[status.identity] = target
                 self._dress(source, status, target)
 
     def _create(self, source: str, status: Status, target: Path) -> None:

@@ -32,7 +32,7 @@ class _Level:
 def remove_tree(path: Path) -> list[OSError]:
     """Remove what is at `path`, if anything is, with all below; returns why something was left, with its name.
 
-    It goes on after what cannot be removed, and leaves what is mounted below alone.
+    It goes on after what cannot be removed, and leaves other file systems that are mounted below alone.
     """
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -25,7 +25,7 @@ from hammerfs.cli.earlier import Whereabouts, whereabouts
 from hammerfs.cli.errors import EXIT_ERROR, guarded
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import parse_tid, tid_text, time_text
-from hammerfs.cli.past import Past, add_volumes, exists
+from hammerfs.cli.past import Past, add_volumes, exists, local_name
 from hammerfs.cli.treecopy import content_of, naming
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import HammerError, UsageError
@@ -36,6 +36,8 @@ from hammerfs.ops.escaping import on_one_line
 FILE, DIFF, REVERSE, HISTORY = "file", "diff", "reverse", "history"
 EXIT_FAILED = 1
 _TIDS_MAX = 2
+_DIGITS_MAX = 9
+"""In an index: nothing has more versions."""
 _TEMPLATE = re.compile(r"%(.?)")
 _SUMMARY = "earlier versions of files, and what changed between them"
 _EPILOG = """\
@@ -170,7 +172,8 @@ def _job(args: argparse.Namespace) -> Job:
 def _moment(text: str) -> tuple[int, bool]:
     """A TID, or an index and that it is one."""
     digits = text.removeprefix("+")
-    return (int(digits), True) if digits.isascii() and digits.isdigit() else (parse_tid(text), False)
+    is_index = digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS_MAX
+    return (int(digits), True) if is_index else (parse_tid(text), False)
 
 
 def _check_template(template: str) -> None:
@@ -334,7 +337,10 @@ class _Undo:
             name = f"{self._path}{job.suffix}.{index:04d}"
         if name is not None:
             stack.enter_context(naming(name))
-            return stack.enter_context(open(name, "wb"))
+            # A name that nobody gave may be a symlink that somebody else laid there.
+            flags = os.O_NOFOLLOW if job.suffix else 0
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | flags, 0o666)
+            return stack.enter_context(open(fd, "wb"))
         if job.kind == FILE:
             print(f"\n>>> {self._shown} {index:04d} {tid_text(older.tid)} {time_text(older.seconds)}\n", flush=True)
         return sys.stdout.buffer
@@ -343,7 +349,7 @@ class _Undo:
         """What diff(1) shows, headed by its command line as undo(1) writes it; a path may look like an option."""
         print(f"diff -N -r -u {on_one_line(first)} {on_one_line(second)}{more}", flush=True)
         with self._past.local([first, second]) as folder:
-            local = [path.lstrip("/") for path in (first, second)] if folder.is_absolute() else [first, second]
+            local = [local_name(path) for path in (first, second)] if folder.is_absolute() else [first, second]
             told, trouble = compare(["-N", "-r", "--", *local], folder)
         if trouble:
             print(f"undo: {trouble}", file=sys.stderr)

@@ -14,7 +14,7 @@ from hammerfs.fs import directory as names
 from hammerfs.fs import pfs
 from hammerfs.fs.inode import Inode
 from hammerfs.ondisk.address import Tid, pfs_localization
-from hammerfs.ondisk.constants import MAX_TID, OBJID_ROOT
+from hammerfs.ondisk.constants import MAX_NAME, MAX_TID, OBJID_ROOT
 
 if TYPE_CHECKING:
     from hammerfs.fs.context import Context
@@ -24,6 +24,9 @@ def lookup(ctx: Context, parent: Inode, name: bytes) -> Inode:
     """The object called `name`; understands `.`, `..` and names with `@@`."""
     if not parent.is_directory:
         raise FileOperationError(errno.ENOTDIR)
+    if len(name) > MAX_NAME:
+        # No kernel asks for one, a client of the control socket may: each moment in a name is a step down.
+        raise FileOperationError(errno.ENAMETOOLONG)
     entry = names.find(ctx, parent, name)
     if entry is not None:
         return ctx.inodes.get(ctx, entry.localization, entry.obj_id, parent.as_of)
@@ -35,8 +38,6 @@ def lookup(ctx: Context, parent: Inode, name: bytes) -> Inode:
         at = pfs.parse_at_name(name)
         if at is not None:
             return _lookup_at(ctx, parent, at)
-    if len(name) > 255:
-        raise FileOperationError(errno.ENAMETOOLONG)
     raise FileOperationError(errno.ENOENT)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hammerfs.errors import CorruptionError
 from hammerfs.fs import directory as names
 from hammerfs.fs.inode import Inode
 from hammerfs.ondisk.address import Localization, ObjId, Tid
@@ -299,16 +300,18 @@ class DeletedName:
     exists: bool
 
 
-def deleted_names(ctx: Context, directory: Inode, *, by_now: bool = False) -> Paced[list[DeletedName]]:
+def deleted_names(
+    ctx: Context, directory: Inode, *, by_now: bool = False, faults: list[CorruptionError] | None = None
+) -> Paced[list[DeletedName]]:
     """Names that are gone from a directory, in the order of their bytes, each as of its last version.
 
     A directory of the past is looked at as it was: what was gone by then.  With `by_now`, for one that is gone itself,
-    also what went together with it.
+    also what went together with it.  What is damaged is left out and added to `faults`, where that is given.
     """
     as_of = MAX_TID if by_now else directory.as_of
     last: dict[bytes, EntryVersion] = {}
     present: dict[ObjId, bytes] = {}
-    for pause, entry in numbered(entry_versions(ctx, directory)):
+    for pause, entry in numbered(entry_versions(ctx, directory, faults=faults)):
         if pause:
             yield
         if entry.life.begin.tid > as_of:
@@ -325,7 +328,13 @@ def deleted_names(ctx: Context, directory: Inode, *, by_now: bool = False) -> Pa
         entry = last[name]
         is_present = not by_now and as_of == MAX_TID and names.find(ctx, directory, name) is not None
         if not entry.life.covers(as_of) and not is_present:
-            gone = _deleted(ctx, entry, as_of, present.get(entry.obj_id))
+            try:
+                gone = _deleted(ctx, entry, as_of, present.get(entry.obj_id))
+            except CorruptionError as error:
+                if faults is None:
+                    raise
+                faults.append(error)
+                continue
             if gone is not None:
                 found.append(gone)
     return found

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from hammerfs.errors import HammerError
+from hammerfs.errors import CorruptionError, HammerError
 from hammerfs.ondisk.address import Localization, ObjId, Tid
 from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
 from hammerfs.ops.name_history import DeletedName, deleted_names
-from hammerfs.ops.pace import Paced
+from hammerfs.ops.pace import STEP_RECORDS, Paced, numbered
 from hammerfs.ops.versions import EntryVersion, Moment, inode_versions
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Removal:
 
     names -- the newest first; a directory stands before what was in it
     earlier -- how many had gone before, from directories that were looked into
-    lost -- how many there is no way to
+    lost -- how many there is no way to, or could not be read
     mtime_us -- of the object itself, when it went
     """
 
@@ -74,62 +74,85 @@ _Event: TypeAlias = tuple[int, int, int, bytes, DeletedName]
 """The negative TID, so that the newest comes first; what happened; a number; the path; what is known of the name."""
 
 
+@dataclass(slots=True)
+class _Folder:
+    """A directory that was looked into.
+
+    path -- below the outermost one, by its last name; since -- the TID since which a path has led there by that
+    older -- what went before that, in order of time; along -- how many names came with it then
+    """
+
+    path: bytes
+    localization: Localization
+    obj_id: ObjId
+    since: Tid
+    older: list[DeletedName]
+    along: int = 0
+
+
 class _Events:
     """What happened to the names below a directory, the newest first.
 
-    since -- the TID since which a path to each directory that was looked into has led there
+    folders -- those that were looked into, by path
+    left -- how many names are known to have gone that were not reached yet
+    faults -- how much there was that could not be read
     """
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._heap: list[_Event] = []
-        self._count = 0
-        self.since: dict[bytes, Tid] = {}
-        self._path_of: dict[ObjId, bytes] = {}
-        self._before: dict[ObjId, list[DeletedName]] = {}
-        self._along: dict[ObjId, int] = {}
+        self._count = self._paused_at = 0
+        self._by_id: dict[ObjId, _Folder] = {}
+        self.folders: dict[bytes, _Folder] = {}
+        self.left = self.faults = 0
 
     def look_into(self, path: bytes, localization: Localization, obj_id: ObjId, begin: Tid, end: Tid) -> Paced[None]:
         """Take in what a directory knows of the time from TID `begin` to `end`, during which its path led to it."""
-        self.since[path] = max(begin, self.since[_folder(path)]) if path else begin
-        self._path_of[obj_id] = path
-        self._before[obj_id] = []
+        if obj_id in self._by_id:
+            self.faults += 1  # No directory has two names: it may be in itself.
+            return
+        faults: list[CorruptionError] = []
+        names: list[DeletedName] = []
         try:
             directory = self._ctx.inodes.get(self._ctx, localization, obj_id, end - 1)
-            names = yield from deleted_names(self._ctx, directory, by_now=True)
+            names = yield from deleted_names(self._ctx, directory, by_now=True, faults=faults)
         except HammerError:
-            return  # It was pruned, or is damaged: what was in it cannot be told.
-        self._before[obj_id] = [name for name in names if name.end.tid <= end]
-        self._take(obj_id, begin)
+            self.faults += 1
+        self.faults += len(faults)
+        since = max(begin, self.folders[_above(path)].since) if path else begin
+        names = sorted((name for name in names if name.end.tid <= end), key=lambda name: name.end.tid)
+        folder = self.folders[path] = self._by_id[obj_id] = _Folder(path, localization, obj_id, since, names)
+        yield from self._take(folder, begin)
 
-    def follow(self, name: DeletedName) -> int:
+    def follow(self, name: DeletedName) -> Paced[int]:
         """A directory was renamed: what went from it before went from the same one.
 
         The answer is how many names did not come when it got its new name, though they seemed to.
         """
-        if name.obj_id not in self._before:
+        folder = self._by_id.get(name.obj_id)
+        if folder is None:
             return 0
-        along = self._along[name.obj_id]
-        self._take(name.obj_id, name.begin.tid)
+        along = folder.along
+        yield from self._take(folder, name.begin.tid)
         return along
 
-    def _take(self, obj_id: ObjId, begin: Tid) -> None:
+    def _take(self, folder: _Folder, begin: Tid) -> Paced[None]:
         """What went from a directory since a TID; older names stay where they are."""
-        path = self._path_of[obj_id]
-        older, along = [], 0
-        for name in self._before[obj_id]:
-            if name.end.tid < begin:
-                older.append(name)
-                continue
-            below = path + b"/" + name.name if path else name.name
+        folder.along = 0
+        while folder.older and folder.older[-1].end.tid >= begin:
+            name = folder.older.pop()
+            below = folder.path + b"/" + name.name if folder.path else name.name
             came_along = name.begin.tid < begin
-            along += came_along
+            folder.along += came_along
+            self.left += not name.moved
             self._put(name.end.tid, _WENT, below, name)
             if not came_along:
                 self._put(name.begin.tid, _CAME, below, name)
-            elif path:  # what came with the outermost one is all that there is
+            elif folder.path:  # what came with the outermost one is all that there is
                 self._put(begin, _CAME_ALONG, below, name)
-        self._before[obj_id], self._along[obj_id] = older, along
+            if self._count - self._paused_at >= STEP_RECORDS:
+                self._paused_at = self._count
+                yield
 
     def _put(self, tid: Tid, what: int, path: bytes, name: DeletedName) -> None:
         self._count += 1
@@ -143,11 +166,8 @@ class _Events:
     def pop(self) -> tuple[int, bytes, DeletedName]:
         """The next event: what happened, the path, and what is known of the name."""
         _, what, _, path, name = heapq.heappop(self._heap)
+        self.left -= what == _WENT and not name.moved
         return what, path, name
-
-    def left(self) -> int:
-        """How many names went that were not reached."""
-        return sum(what == _WENT and not name.moved for _, what, _, _, name in self._heap)
 
 
 class _Search:
@@ -166,12 +186,12 @@ class _Search:
         self._seconds = end.seconds
         self._size = self._most = self._came = 0
 
-    def flush(self, tid: Tid) -> Paced[None]:
+    def take_flush(self, tid: Tid) -> Paced[None]:
         """All that happened at one TID, what went first: that is how it was before."""
         while self._events.next_tid == tid and not self.is_over:
             what, path, name = self._events.pop()
             if what == _WENT:
-                yield from self._went(path, name)
+                yield from self._note_gone(path, name)
             else:
                 self._size -= 1
                 self._came += what == _CAME
@@ -181,10 +201,10 @@ class _Search:
             self._most, self.belonging = self._size, len(self.went)
             self.begin = Moment(tid, self._seconds)
 
-    def _went(self, path: bytes, name: DeletedName) -> Paced[None]:
+    def _note_gone(self, path: bytes, name: DeletedName) -> Paced[None]:
         self._size += 1
         if name.moved:
-            self._size += self._events.follow(name)
+            self._size += yield from self._events.follow(name)
             return
         self.went.append((path, name))
         if self._seconds - name.end.seconds > PAUSE_SECONDS:
@@ -206,29 +226,42 @@ def removal_of(ctx: Context, path_of: PathOf, entry: EntryVersion, since: Tid) -
         yield from events.look_into(b"", entry.localization, entry.obj_id, begin, end.tid)
     search = _Search(events, end)
     while not search.is_over and (tid := events.next_tid) >= begin:
-        yield from search.flush(tid)
-    names, lost = _to_be_seen(search.went[: search.belonging], events.since, path_of)
-    earlier = len(search.went) - search.belonging + events.left()
+        yield from search.take_flush(tid)
+    names = yield from _to_be_seen(search.went[: search.belonging], events.folders, path_of)
+    lost = search.belonging - len(names) + events.faults
+    earlier = len(search.went) - search.belonging + events.left
     versions = inode_versions(ctx, entry.localization, entry.obj_id)
     mtime_us = next((version.data.mtime for version in versions if version.life.covers(end.tid - 1)), 0)
     return Removal(search.begin, end, names, earlier, lost, mtime_us)
 
 
 def _to_be_seen(
-    went: list[tuple[bytes, DeletedName]], since: dict[bytes, Tid], path_of: PathOf
-) -> tuple[list[Gone], int]:
-    """How each name can be seen as it was last, and how many cannot."""
+    went: list[tuple[bytes, DeletedName]], folders: dict[bytes, _Folder], path_of: PathOf
+) -> Paced[list[Gone]]:
+    """How each name can be seen as it was last; what cannot is left out, with all that was in it."""
     found = []
-    for path, name in went:
+    paths: dict[tuple[ObjId, Tid], tuple[bytes, ...] | None] = {}
+    unreachable: set[bytes] = set()
+    for pause, (path, name) in numbered(went):
+        if pause:
+            yield
+        folder = folders[_above(path)]
         seen = None
-        if name.last_tid < since[_folder(path)]:
-            # A directory on the path was called otherwise then.
-            seen = path_of(name.localization, name.obj_id, name.last_tid)
-            if seen is None:
-                continue
-        found.append(Gone(path, name, seen))
-    return found, len(went) - len(found)
+        reachable = folder.path not in unreachable
+        if reachable and name.last_tid < folder.since:
+            # A directory on the path was called otherwise then: many names went from it at one TID.
+            key = (folder.obj_id, name.last_tid)
+            if key not in paths:
+                paths[key] = path_of(folder.localization, *key)
+            way = paths[key]
+            reachable = way is not None
+            seen = None if way is None else (*way, name.name)
+        if reachable:
+            found.append(Gone(path, name, seen))
+        elif name.obj_type == OBJTYPE_DIRECTORY:
+            unreachable.add(path)
+    return found
 
 
-def _folder(path: bytes) -> bytes:
+def _above(path: bytes) -> bytes:
     return path.rpartition(b"/")[0]

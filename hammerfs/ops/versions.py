@@ -134,12 +134,23 @@ def data_ranges(ctx: Context, inode: Inode) -> Paced[list[tuple[int, int]]]:
     return ranges
 
 
-def entry_versions(ctx: Context, directory: Inode, name: bytes | None = None) -> Iterator[EntryVersion]:
-    """All names that a directory ever held, or the versions of one, by hash, then by age."""
+def entry_versions(
+    ctx: Context, directory: Inode, name: bytes | None = None, faults: list[CorruptionError] | None = None
+) -> Iterator[EntryVersion]:
+    """All names that a directory ever held, or the versions of one, by hash, then by age.
+
+    A damaged one is left out and added to `faults`, where that is given.
+    """
     low, high = (MIN_KEY, MAX_KEY) if name is None else _keys_of(directory, name)
     localization = entry_localization(directory)
     for element in _records(ctx, localization, directory.obj_id, RECTYPE_DIRENTRY, low, high):
-        entry = read_entry(ctx, element)
+        try:
+            entry = read_entry(ctx, element)
+        except CorruptionError as error:
+            if faults is None:
+                raise
+            faults.append(error)
+            continue
         if name is None or entry.name == name:
             yield EntryVersion(_life(element), entry.name, entry.obj_id, entry.localization, element.obj_type)
 

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from past_image import PastImage, found, made, make
@@ -21,7 +22,9 @@ from hammerfs.cli.differences import print_differences
 from hammerfs.cli.looking_back import MountedPast
 from hammerfs.cli.main import main
 from hammerfs.cli.moment import tid_text
-from hammerfs.cli.restore import _bring_back
+from hammerfs.cli.past import READ_SIZE
+from hammerfs.cli.restore import Plan, _bring_back
+from hammerfs.cli.treecopy import pieces_of
 from hammerfs.cli.treeremove import remove_tree
 from hammerfs.fs.mount import FileSystem
 from hammerfs.ops.progress import SilentProgress
@@ -39,8 +42,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> PastImage:
 
 
 def bring_back(source: Path, target: Path) -> None:
-    """From one place of an ordinary file system to another."""
-    _bring_back(MountedPast(), str(source), target, SilentProgress())
+    """From one place of an ordinary file system to another, in the place of what stands there."""
+    brought(MountedPast(), source, target, force=True)
+
+
+def brought(past: MountedPast, source: Path, target: Path, *, force: bool = False) -> Path:
+    """Where it went."""
+    plan = Plan(past, 0x10, str(source), target, os.path.lexists(target), None)
+    return _bring_back(plan, SilentProgress(), force=force)
 
 
 @pytest.fixture
@@ -173,10 +182,10 @@ def test_what_is_left_of_what_was_replaced_is_told(own: Path, capfd: Capture) ->
 
     as_nobody(action)
     assert list((own / "target").iterdir()) == []
-    (left,) = own.glob(".target.replaced-*")
-    assert {path.name for path in left.rglob("*")} == {"foreign", "one", "two"}
+    (left,) = own.glob(".target.restoring-*")
+    assert {path.name for path in left.rglob("*")} == {"replaced", "foreign", "one", "two"}
     told = capfd.readouterr().err
-    assert told.startswith(f"hammerfs: {left.name} could not be removed as a whole: {left.name}/foreign/")
+    assert told.startswith(f"hammerfs: {left.name} could not be removed as a whole: {left.name}/replaced/foreign/")
     assert told.endswith(": Permission denied (2 names in all)\n")
 
 
@@ -236,7 +245,7 @@ def test_a_file_that_finds_no_room_is_named(tmp_path: Path) -> None:
     def action() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-        with pytest.raises(OSError, match=r"File too large: '.*/\.target\.restoring-\d+'$"):
+        with pytest.raises(OSError, match=r"File too large: '.*/\.target\.restoring-[0-9a-f]+/made'$"):
             bring_back(source, tmp_path / "target")
 
     in_a_child(action)
@@ -247,7 +256,113 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"x")
     with pytest.raises(OSError, match=f"error: '{source}'$"):
-        _bring_back(Failing(), str(source), tmp_path / "target", SilentProgress())
+        brought(Failing(), source, tmp_path / "target")
+
+
+# --- what others do meanwhile ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "file").write_text("of the past\n")
+    return folder
+
+
+class Meanwhile(MountedPast):
+    """Something happens as soon as a file is read."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action: Callable[[], None] | None = action
+
+    def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
+        action, self._action = self._action, None
+        if action is not None:
+            action()
+        yield from super().content(path, offset)
+
+
+@pytest.mark.parametrize("what", ["inner", "inner/file"])
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_what_comes_meanwhile_is_not_replaced_unasked(what: str, kind: str, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+
+    def come() -> None:
+        if kind == "file":
+            target.write_text("new\n")
+            return
+        target.mkdir()
+        (target / "new").touch()
+
+    beside = brought(Meanwhile(come), source / what, target)
+    assert beside == tmp_path / "target.0x0000000000000010"
+    assert beside.is_dir() == (what == "inner")
+    assert target.read_text() == "new\n" if kind == "file" else os.listdir(target) == ["new"]
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "target", beside.name}
+
+
+def test_who_owns_the_place_leads_nothing_elsewhere(source: Path, tmp_path: Path) -> None:
+    """He may rename what is made in his directory, and put a symlink there, or a folder of his own."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def swap() -> None:
+        (made,) = place.iterdir()
+        made.rename(place / "away")
+        made.symlink_to(elsewhere)
+
+    brought(Meanwhile(swap), source, place / "target")
+    assert list(elsewhere.iterdir()) == []
+    assert (place / "target" / "inner" / "file").read_text() == "of the past\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders away")
+def test_nothing_is_made_in_a_folder_of_somebody_else(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    real = os.mkdir
+
+    def mkdir(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        real(path, mode, dir_fd=dir_fd)
+        if ".restoring-" in path:
+            os.chown(path, NOBODY, NOBODY, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(OSError, match="a folder made there belongs to somebody else"):
+        brought(MountedPast(), source, place / "target")
+    assert list(place.iterdir()) == []
+
+
+def test_undo_writes_through_no_symlink_that_lies_there(
+    image: PastImage, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "victim").write_text("mine\n")
+    (tmp_path / "folder" / "kept.undo.0000").symlink_to(tmp_path / "victim")
+    assert undo.main(["-f", str(image.path), "-u", "folder/kept"]) == 2
+    assert "folder/kept.undo.0000: Too many levels of symbolic links" in capsys.readouterr().err
+    assert (tmp_path / "victim").read_text() == "mine\n"
+
+
+def test_copies_for_diff_stay_in_their_folder_and_go(
+    image: PastImage, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "deep" / "tmp"))
+    (tmp_path / "deep" / "tmp").mkdir(parents=True)
+    assert undo.main(["-f", str(image.path), "-d", "/../../folder/kept"]) == 0
+    assert "+ONE" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.rglob("*")] == ["deep", "tmp"]
+
+
+def test_an_index_of_many_digits_is_no_version(image: PastImage, capsys: Capture) -> None:
+    assert undo.main(["-f", str(image.path), "-t", "9" * 5000, "/folder/kept"]) == 2
+    assert "is no transaction id" in capsys.readouterr().err
 
 
 # --- differences ----------------------------------------------------------------------------------
@@ -426,3 +541,45 @@ def test_of_a_sparse_file_only_the_data_is_read(tmp_path: Path, monkeypatch: pyt
         assert file.read(8) == b"begin\0\0\0"
         file.seek(1 << 40)
         assert file.read(8) == b"middle\0\0"
+
+
+def test_data_with_short_holes_between_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Holed(MountedPast):
+        asked: ClassVar[list[int]] = []
+
+        def ranges(self, path: str) -> list[tuple[int, int]]:
+            return [(start, start + 16384) for start in [*range(0, 8 << 20, 65536), 64 << 20]]
+
+        def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
+            self.asked.append(offset)
+            while True:
+                yield b"x" * READ_SIZE
+
+    pieces = list(pieces_of(Holed(), "file", 80 << 20))
+    assert Holed.asked == [0, 64 << 20]
+    assert sum(len(piece) for _, piece in pieces) == (8 << 20) - 65536 + 2 * 16384
+    assert pieces[-1] == (64 << 20, b"x" * 16384)
+
+
+def test_what_cannot_be_compared_is_told_and_brought_back_all_the_same(
+    source: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    class Unreadable(MountedPast):
+        def content(self, path: str, offset: int = 0) -> Iterator[bytes]:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    now = tmp_path / "now"
+    now.mkdir()
+    print_differences(Unreadable(), str(now), str(source / "inner"))
+    file = source / "inner" / "file"
+    assert capsys.readouterr().out == f"only then: {now}/file (file)\n{now}/file: {file}: Input/output error\n"
+
+
+def test_of_large_files_it_is_told_that_they_differ(tmp_path: Path, capsys: Capture) -> None:
+    for name, end in (("now", b"a"), ("then", b"b")):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(20_000_000)
+            file.seek(0, os.SEEK_END)
+            file.write(end)
+    print_differences(MountedPast(), str(tmp_path / "now"), str(tmp_path / "then"))
+    assert capsys.readouterr().out == f"{tmp_path}/now: contents differ, 20000001 -> 20000001 bytes\n"

@@ -12,11 +12,27 @@ from hammerfs.fs.inode import Inode
 from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.work import Deaf, run_work
-from hammerfs.ondisk.constants import CAP_DIRHASH_MASK, LOCALIZE_INODE, RECTYPE_DIRENTRY
+from hammerfs.ondisk.constants import (
+    CAP_DIRHASH_MASK,
+    LOCALIZE_INODE,
+    LOCALIZE_MASK,
+    MAX_KEY,
+    MAX_OBJID,
+    MAX_RECTYPE,
+    MAX_TID,
+    MIN_KEY,
+    MIN_OBJID,
+    RECTYPE_DIRENTRY,
+    RECTYPE_INODE,
+)
 from hammerfs.ondisk.direntry import name_key, pack_entry
+from hammerfs.ondisk.element import LeafElement, pack_key, unpack_leaf
+from hammerfs.ops import removal, versions
+from hammerfs.ops.name_history import incarnations
 from hammerfs.ops.operation import Call
 from hammerfs.ops.pace import STEP_RECORDS, at_once
 from hammerfs.ops.registry import begin, find
+from hammerfs.ops.removal import Removal, removal_of
 from hammerfs.ops.tree_diff import tree_diff
 from hammerfs.ops.versions import content_moments
 
@@ -241,3 +257,104 @@ def test_where_a_file_held_data() -> None:
         ask(fs, "data-ranges", path="")
     fs.setattr(file, size=0)
     assert ask(fs, "data-ranges", path="file")["ranges"] == []
+
+
+# --- removals -------------------------------------------------------------------------------------
+
+
+def folders_removed(count: int, files: int) -> tuple[FileSystem, int]:
+    """A directory with `count` others of so many files, all of them gone in one flush; the TID of that."""
+    fs = mount(fresh())
+    top = make(fs, fs.root, b"top", None)
+    for number in range(count):
+        folder = make(fs, top, b"%d" % number, None)
+        for file in range(files):
+            make(fs, folder, b"f%d" % file, b"x")
+    flushed(fs)
+    for number in range(count):
+        folder = walk(fs, b"top", b"%d" % number)
+        for file in range(files):
+            fs.unlink(folder, b"f%d" % file)
+        fs.rmdir(top, b"%d" % number)
+    fs.rmdir(fs.root, b"top")
+    return fs, flushed(fs)
+
+
+def fs_elements(fs: FileSystem, rec_type: int) -> list[LeafElement]:
+    """Records of a kind, in the order of the objects that they belong to."""
+    first, last = (
+        pack_key(0, MIN_OBJID, 0, MIN_KEY, 1),
+        pack_key(LOCALIZE_MASK, MAX_OBJID, MAX_RECTYPE, MAX_KEY, MAX_TID),
+    )
+    return [element for raw in fs.ctx.tree.scan(first, last) if (element := unpack_leaf(raw)).rec_type == rec_type]
+
+
+def steps_of_removal(fs: FileSystem, end: int) -> tuple[int, Removal]:
+    """How often others may run, and what there is at the end."""
+    (entry,) = incarnations(fs.ctx, fs.root, b"top")
+    assert entry.life.end is not None
+    assert entry.life.end.tid == end
+    steps = removal_of(fs.ctx, fs.path_of, entry, 0)
+    pauses = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return pauses, done.value
+        pauses += 1
+
+
+def test_many_small_directories_let_others_run() -> None:
+    fs, end = folders_removed(300, 3)
+    pauses, removal = steps_of_removal(fs, end)
+    assert len(removal.names) == 1200
+    assert pauses >= 2 * len(removal.names) // STEP_RECORDS
+
+
+def test_what_cannot_be_read_is_counted_and_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fs, end = folders_removed(3, 4)
+    real = versions.read_record
+    damaged = {element.data_offset for element in fs_elements(fs, RECTYPE_INODE)[-2:]}
+
+    def read(ctx: Any, element: Any) -> bytes:
+        if element.data_offset in damaged:
+            raise CorruptionError("damaged", offset=element.data_offset)
+        return real(ctx, element)
+
+    monkeypatch.setattr(versions, "read_record", read)
+    _, removal = steps_of_removal(fs, end)
+    assert (len(removal.names), removal.lost) == (13, 2)
+
+
+def test_a_renamed_directory_that_cannot_be_read_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = mount(fresh())
+    top = make(fs, fs.root, b"top", None)
+    old = make(fs, top, b"old", None)
+    make(fs, old, b"file", b"x")
+    flushed(fs)
+    fs.rename(top, b"old", top, b"new")
+    flushed(fs)
+    fs.unlink(old, b"file")
+    fs.rmdir(top, b"new")
+    fs.rmdir(fs.root, b"top")
+    end = flushed(fs)
+    real = removal.deleted_names
+
+    def names(ctx: Any, directory: Inode, **options: Any) -> Any:
+        if directory.obj_id == old.obj_id:
+            raise CorruptionError("damaged")
+        return real(ctx, directory, **options)
+
+    monkeypatch.setattr(removal, "deleted_names", names)
+    _, found = steps_of_removal(fs, end)
+    assert [gone.path for gone in found.names] == [b"new"]
+    assert found.lost == 1
+
+
+def test_a_name_that_is_too_long_is_refused_however_many_moments_are_in_it() -> None:
+    fs = mount(fresh())
+    assert ask(fs, "versions", name="a" + "@@-1" * 3000)["moments"] == []
+    with pytest.raises(FileOperationError, match="File name too long"):
+        ask(fs, "history", path="a" + "@@-1" * 3000)
+    assert fs.flusher is not None
+    assert fs.flusher.failure is None
