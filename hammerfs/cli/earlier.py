@@ -121,10 +121,10 @@ def _earlier(past: Past, path: str) -> list[Folder]:
     if any(is_at_moment(name) for name in names):
         return []
     found = [Folder(root, "", 0, None)]
-    for name in names:
+    for depth, name in enumerate(names):
         # What was pruned cannot be looked into, nor what was in it.
         known = [folder for folder in found if folder.end is None or is_directory(past, folder.seen)]
-        found = [inner for folder in known for inner in _inside(past, folder, name)]
+        found = [inner for folder in known for inner in _inside(past, folder, name, flushed=depth > 0)]
     return [folder for folder in found if folder.end is not None and is_directory(past, folder.seen)]
 
 
@@ -140,10 +140,10 @@ def _from_root(past: Past, path: str) -> tuple[str, list[str]]:
     return path, names
 
 
-def _inside(past: Past, folder: Folder, name: str) -> Iterator[Folder]:
+def _inside(past: Past, folder: Folder, name: str, *, flushed: bool) -> Iterator[Folder]:
     """Directories that a directory knows or knew by a name."""
     top = os.path.join(folder.top, name)
-    for entry in past.ask(folder.seen, "incarnations", name=name)["entries"]:
+    for entry in past.ask(folder.seen, "incarnations", name=name, flushed=flushed)["entries"]:
         if entry["obj_type"] != OBJTYPE_DIRECTORY:
             continue
         begin = max(folder.begin, entry["begin"])

@@ -66,7 +66,8 @@ def _deleted(past: Past, path: str) -> list[dict[str, Any]]:
 
 
 def _deleted_from(past: Past, folder: Folder) -> dict[str, Any]:
-    names = past.ask(folder.seen, "deleted", by_now=folder.end is not None)["names"]
+    names: list[dict[str, Any]] = []
+    past.ask(folder.seen, "deleted", on_item=lambda part: names.extend(part["names"]), by_now=folder.end is not None)
     if folder.end is None:
         return {
             "path": folder.top,

@@ -133,10 +133,16 @@ def exists(past: Tree, path: str) -> bool:
 def ranges_of(past: Past, path: str) -> list[tuple[int, int]] | None:
     """What a file system answers about a file that holds data in places."""
     place, name = os.path.split(path)
+    ranges: list[tuple[int, int]] = []
+
+    def take(part: dict[str, Any]) -> None:
+        ranges.extend((start, end) for start, end in part["ranges"])
+
     try:
-        return [(start, end) for start, end in past.ask(place or ".", "data-ranges", path=name)["ranges"]]
+        past.ask(place or ".", "data-ranges", on_item=take, path=name)
     except HammerError:
         return None
+    return ranges
 
 
 def add_command(

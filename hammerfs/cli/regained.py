@@ -62,6 +62,11 @@ class Removal:
         """How many went, the object itself not counted."""
         return len(self.seen)
 
+    @property
+    def took_more(self) -> bool:
+        """Whether anything but the object itself went."""
+        return bool(self.seen) or self.lost > 0
+
     def told(self) -> dict[str, Any]:
         """For programs."""
         return {

@@ -103,24 +103,25 @@ def run(args: argparse.Namespace) -> int:
             with reporting(args.json) as progress:
                 progress.phase("restoring", 0 if plan.removal is None else plan.removal.names)
                 target = _bring_back(plan, progress, force=args.force)
+    removal = plan.removal if plan.removal is not None and plan.removal.took_more else None
     result = {
         "source": plan.source,
         "tid": tid_text(plan.tid),
         "target": str(target),
         "replaced": plan.occupied and args.force,
-        "removal": plan.removal.told() if plan.removal is not None and plan.removal.names else None,
+        "removal": None if removal is None else removal.told(),
         "done": not args.dry_run,
     }
     verb = "would restore" if args.dry_run else "restored"
     source = on_one_line(plan.source)
-    if plan.removal is not None and (plan.removal.names or plan.removal.lost):
-        source += f", as it was before {_how_it_went(plan.removal)},"
+    if removal is not None:
+        source += f", as it was before {_how_it_went(removal)},"
     place = "in the place of what is there now:" if result["replaced"] else "as"
     comma = "," if result["replaced"] and not source.endswith(",") else ""
     show(
         HammerOptions(json=args.json), "restore", result, [f"{verb} {source}{comma} {place} {on_one_line(str(target))}"]
     )
-    return EXIT_INCOMPLETE if plan.removal is not None and plan.removal.lost else 0
+    return EXIT_INCOMPLETE if removal is not None and removal.lost else 0
 
 
 def _how_it_went(removal: Removal) -> str:

@@ -24,8 +24,8 @@ from hammerfs.ops.tree_diff import Change, tree_diff
 from hammerfs.ops.versions import data_ranges, inode_moments, key_moments
 
 T = TypeVar("T")
-NAMES_AT_ONCE = 200
-"""In one part of a result."""
+ITEMS_AT_ONCE = 200
+"""In one part of a result that may be long: what is put into words at once holds up everybody else."""
 
 
 def _paused(steps: Paced[T]) -> Work[T]:
@@ -71,7 +71,7 @@ def _history(call: Call) -> Work[Result]:
 
 
 def _data_ranges(call: Call) -> Work[Result]:
-    """Where the file at `path` holds data; whoever reads all of a sparse one need not read its holes."""
+    """Where the file at `path` holds data, in parts; whoever reads all of a sparse one need not read its holes."""
     yield Want.DURABLE
     inode = _below(call.fs, call.place, call.text("path", ""))
     if inode.data.obj_type != OBJTYPE_REGFILE:
@@ -79,7 +79,9 @@ def _data_ranges(call: Call) -> Work[Result]:
     if inode.pruned:
         raise PrunedError("what this file showed of the past was pruned")
     ranges = yield from _paused(data_ranges(call.fs.ctx, inode))
-    return {"ranges": [list(found) for found in ranges]}
+    for first in range(0, len(ranges), ITEMS_AT_ONCE):
+        yield Emit({"ranges": ranges[first : first + ITEMS_AT_ONCE]})
+    return {"ranges": len(ranges)}
 
 
 def _versions(call: Call) -> Work[Result]:
@@ -112,9 +114,10 @@ def _log(call: Call) -> Work[Result]:
 def _incarnations(call: Call) -> Work[Result]:
     """All objects that the place ever knew by `name`, oldest first; `end` is None for the one that bears it.
 
-    To a place of the past, that is what it knew then.
+    To a place of the past, that is what it knew then.  With `flushed` nothing is brought to disk for it, as that was
+    done just now for the directory above.
     """
-    yield Want.DURABLE
+    yield Want.PAUSE if call.flag("flushed") else Want.DURABLE
     _check_directory(call.place)
     as_of = call.place.as_of
     entries = [
@@ -130,11 +133,16 @@ def _incarnations(call: Call) -> Work[Result]:
 
 
 def _deleted(call: Call) -> Work[Result]:
-    """Names that the place had and does not have any more; with `by_now`, also what went with a place of the past."""
+    """Names that the place had and does not have any more, in parts.
+
+    With `by_now`, also what went together with a place of the past.
+    """
     yield Want.DURABLE
     _check_directory(call.place)
     names = yield from _paused(deleted_names(call.fs.ctx, call.place, by_now=call.flag("by_now")))
-    return {"names": [_deleted_name(name) for name in names]}
+    for first in range(0, len(names), ITEMS_AT_ONCE):
+        yield Emit({"names": [_deleted_name(name) for name in names[first : first + ITEMS_AT_ONCE]]})
+    return {"names": len(names)}
 
 
 def _removal(call: Call) -> Work[Result]:
@@ -151,8 +159,8 @@ def _removal(call: Call) -> Work[Result]:
     if entry is None:
         raise UsageError(f"{name} was not removed at {end:#018x}")
     removal = yield from _paused(removal_of(call.fs.ctx, call.fs.path_of, entry, call.tid("since")))
-    for first in range(0, len(removal.names), NAMES_AT_ONCE):
-        yield Emit({"names": [_gone(gone) for gone in removal.names[first : first + NAMES_AT_ONCE]]})
+    for first in range(0, len(removal.names), ITEMS_AT_ONCE):
+        yield Emit({"names": [_gone(gone) for gone in removal.names[first : first + ITEMS_AT_ONCE]]})
     return {
         "begin": removal.begin._asdict(),
         "end": removal.end._asdict(),

@@ -11,7 +11,7 @@ from hammerfs.errors import CorruptionError, FileOperationError, HammerError, Us
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.metadata import insert_record
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Deaf, run_work
+from hammerfs.fs.work import Data, Deaf, Done, Emit, Phase, run_work
 from hammerfs.ondisk.constants import (
     CAP_DIRHASH_MASK,
     LOCALIZE_INODE,
@@ -39,6 +39,26 @@ from hammerfs.ops.versions import content_moments
 
 def ask(fs: FileSystem, operation: str, place: Inode | None = None, **arguments: Any) -> dict[str, Any]:
     return run_work(fs, begin(find(operation), Call(fs, place or fs.root, arguments)), Deaf())
+
+
+class Collecting(Deaf):
+    """Keeps the parts of a long result."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+
+    def tell(self, step: Phase | Done | Emit | Data) -> None:
+        if isinstance(step, Emit):
+            self.items.append(step.item)
+
+
+def ask_for(fs: FileSystem, operation: str, what: str, place: Inode | None = None, **arguments: Any) -> list[Any]:
+    """A result that comes in parts, as a whole."""
+    collecting = Collecting()
+    told = run_work(fs, begin(find(operation), Call(fs, place or fs.root, arguments)), collecting)
+    found = [item for part in collecting.items for item in part[what]]
+    assert told[what] == len(found)
+    return found
 
 
 def flushed(fs: FileSystem) -> int:
@@ -99,7 +119,7 @@ def test_what_is_gone_from_a_directory() -> None:
     fs.rename(folder, b"renamed", folder, b"new")
     flushed(fs)
     make(fs, folder, b"again")
-    gone = {name["name"]: name for name in ask(fs, "deleted", folder)["names"]}
+    gone = {name["name"]: name for name in ask_for(fs, "deleted", "names", folder)}
     assert {name: (told["new_name"], told["exists"]) for name, told in gone.items()} == {
         "deleted": (None, False),
         "moved": (None, True),
@@ -251,12 +271,12 @@ def test_where_a_file_held_data() -> None:
     flushed(fs)
     then = fs.inode(0, fs.root.obj_id, first)
     # A block holds the bytes from its beginning on, and none beyond the end of the file.
-    assert ask(fs, "data-ranges", then, path="file")["ranges"] == [[0, 114_688], [10 << 20, (10 << 20) + 70_000]]
-    assert ask(fs, "data-ranges", path="file")["ranges"] == [[0, 40_000]]
+    assert ask_for(fs, "data-ranges", "ranges", then, path="file") == [(0, 114_688), (10 << 20, (10 << 20) + 70_000)]
+    assert ask_for(fs, "data-ranges", "ranges", path="file") == [(0, 40_000)]
     with pytest.raises(UsageError, match="only files have contents"):
         ask(fs, "data-ranges", path="")
     fs.setattr(file, size=0)
-    assert ask(fs, "data-ranges", path="file")["ranges"] == []
+    assert ask_for(fs, "data-ranges", "ranges", path="file") == []
 
 
 # --- removals -------------------------------------------------------------------------------------
