@@ -11,7 +11,7 @@ from fuzz_lib.walks import attempt, mount
 from hammerfs.device.memory import MemoryDevice
 from hammerfs.fs.inode import Inode
 from hammerfs.fs.mount import FileSystem
-from hammerfs.fs.work import Deaf, run_work
+from hammerfs.fs.work import Data, Deaf, Done, Emit, Phase, run_work
 from hammerfs.ops.operation import Call
 from hammerfs.ops.registry import begin, find
 
@@ -37,18 +37,35 @@ def ask_everything(devices: Sequence[MemoryDevice], kinds: set[str]) -> None:
     fs.close_now()
 
 
+class _Noting(Deaf):
+    """Keeps the parts of long answers."""
+
+    def __init__(self, parts: list[dict[str, Any]]) -> None:
+        self._parts = parts
+
+    def tell(self, step: Phase | Done | Emit | Data) -> None:
+        if isinstance(step, Emit):
+            self._parts.append(step.item)
+
+
 def _ask_about(fs: FileSystem, place: Inode, kinds: set[str]) -> None:
     def ask(operation: str, **arguments: Any) -> dict[str, Any]:
         work = begin(find(operation), Call(fs, place, arguments))
-        return attempt(lambda: run_work(fs, work, Deaf()), kinds) or {}
+        return attempt(lambda: run_work(fs, work, _Noting(parts)), kinds) or {}
 
-    gone = [name["name"] for name in ask("deleted").get("names", [])]
+    parts: list[dict[str, Any]] = []
+    ask("deleted")
+    gone = [name["name"] for part in parts for name in part["names"]]
     listed = attempt(lambda: list(islice(fs.readdir(place, 0, lambda _: None), NAMES_MAX)), kinds) or []
     for name in ["", *gone[:NAMES_MAX], *(entry.name.decode("utf-8", "surrogateescape") for entry in listed)]:
         ask("versions", name=name)
         ask("log", name=name)
         ask("history", path=name)
         ask("history", path=name, offset=100)
+        ask("data-ranges", path=name)
+        for entry in ask("incarnations", name=name).get("entries", []):
+            if entry["end"] is not None:
+                ask("removal", name=name, end=entry["end"], since=0)
     for tid in MOMENTS:
         ask("diff", before=f"@@{tid:#018x}", after="")
         ask("diff", before="", after=f"@@{tid:#018x}")
