@@ -135,6 +135,8 @@ class Copy:
 
     def _file(self, found: Found) -> None:
         place, *others = self._places(found)
+        # To make the folder of another name may have taken this one, where an image is damaged.
+        place = self._free(place.parent, os.fsencode(place.name))
         whole = found.inode is not None
         with place.open("xb", buffering=0) as file:
             for extent in sorted(found.extents, key=lambda extent: extent.start):
