@@ -11,7 +11,7 @@ from typing import Any
 
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.past import READ_SIZE, Past, Status, ranges_of
-from hammerfs.cli.reach import watching
+from hammerfs.cli.reach import LiveReach, watching
 from hammerfs.cli.verb import split_specials
 from hammerfs.errors import UsageError
 from hammerfs.vfs.controlclient import connected
@@ -26,7 +26,7 @@ class MountedPast:
         with connected(place) as connection, watching(HammerOptions()) as hearing:
             if on_item is not None:
                 hearing.on_item = on_item
-            return connection.request(operation, arguments, hearing)
+            return LiveReach(connection, place).ask(operation, arguments, hearing)
 
     def is_top(self, path: str) -> bool:
         return os.path.ismount(path)

@@ -40,9 +40,13 @@ class LiveReach:
     def call(
         self, operation: str, arguments: Mapping[str, Any], hearing: Hearing | None = None, seconds: int = 0
     ) -> dict[str, Any]:
+        with interrupts(self.connection.stop):
+            return self.ask(operation, arguments, hearing or Hearing(), seconds)
+
+    def ask(self, operation: str, arguments: Mapping[str, Any], hearing: Hearing, seconds: int = 0) -> dict[str, Any]:
+        """The same without a word about ^C, which ends it at once."""
         try:
-            with interrupts(self.connection.stop):
-                return self.connection.request(operation, arguments, hearing or Hearing(), seconds)
+            return self.connection.request(operation, arguments, hearing, seconds)
         except RefusedError as error:
             # The server knows a number for what a path led to, and no more words than that errno has.
             if not self.path or str(error) != os.strerror(error.errno):
