@@ -41,6 +41,10 @@ class Folder:
         """One that is gone, as of a moment at which it was not."""
         return f"{at(self.top, tid)}{self.below}"
 
+    def knew(self, tid: Tid) -> bool:
+        """Whether what happened in it at a moment happened below the path; the removal of both at once did."""
+        return self.end is None or self.begin <= tid <= self.end
+
     def covers(self, tid: Tid) -> bool:
         """Whether the path led there at a moment; only asked of one that is gone."""
         return self.end is not None and self.begin <= tid < self.end
@@ -66,22 +70,17 @@ class Whereabouts:
         """What each directory knows of the name, as far as the path led there then."""
         for folder in self.folders:
             items: list[dict[str, Any]] = past.ask(folder.seen, operation, name=self.name)[found]
-            if folder.end is not None:
-                items = [item for item in items if folder.begin <= item["tid"] <= folder.end]
-            yield folder, items
+            yield folder, [item for item in items if folder.knew(item["tid"])]
 
 
 def whereabouts(past: Past, path: str) -> Whereabouts:
     """All directories that a path's last name is or was in; UsageError when there never were any."""
     place, name = place_of(past, path)
-    folders = folders_of(past, place) if name else [Folder(place, "", 0, None)]
-    if not folders:
-        raise UsageError(f"{place}: No such file or directory, and none is known of earlier times")
-    return Whereabouts(path, name, folders)
+    return Whereabouts(path, name, folders_of(past, place) if name else [Folder(place, "", 0, None)])
 
 
 def folders_of(past: Past, path: str) -> list[Folder]:
-    """All directories that a path leads or led to, that of today first; UsageError where there is no history."""
+    """All directories that a path leads or led to, that of today first; UsageError when there never were any."""
     now = [Folder(path, "", 0, None)] if leads_to_directory(past, path) else []
     earlier: dict[Folder, None] = {}
     refusal: UsageError | None = None
@@ -92,8 +91,8 @@ def folders_of(past: Past, path: str) -> list[Folder]:
             earlier.update(dict.fromkeys(_earlier(past, way)))
         except UsageError as error:
             refusal = refusal or error
-    if refusal is not None and not earlier and not now:
-        raise refusal
+    if not earlier and not now:
+        raise refusal or UsageError(f"{path}: No such file or directory, and none is known of earlier times")
     if earlier and len(ways) > 1 and not _has_history(past, path):
         now = []
     return now + sorted(earlier, key=lambda folder: -folder.begin)

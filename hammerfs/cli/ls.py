@@ -59,10 +59,7 @@ def _present(past: Past, path: str) -> list[dict[str, Any]]:
 
 def _deleted(past: Past, path: str) -> list[dict[str, Any]]:
     """What went from a directory and, where the path led to another one earlier, what was in that."""
-    folders = folders_of(past, path)
-    if not folders:
-        raise UsageError(f"{path}: No such file or directory, and none is known of earlier times")
-    return [_deleted_from(past, folder) for folder in folders]
+    return [_deleted_from(past, folder) for folder in folders_of(past, path)]
 
 
 def _deleted_from(past: Past, folder: Folder) -> dict[str, Any]:

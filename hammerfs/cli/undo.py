@@ -190,7 +190,7 @@ def versions_of(past: Past, where: Whereabouts) -> list[Version]:
         for tid in found["fake"]:
             print(f"Warning: fake transaction id {on_one_line(where.at(past, tid))}", file=sys.stderr)
         for moment in found["moments"]:
-            if folder.end is None or folder.begin <= moment["tid"] <= folder.end:
+            if folder.knew(moment["tid"]):
                 versions.setdefault(moment["tid"], Version(moment["tid"], moment["seconds"], moment["obj_id"]))
     return [versions[tid] for tid in sorted(versions)]
 
