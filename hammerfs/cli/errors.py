@@ -14,6 +14,7 @@ from typing import TextIO
 
 from hammerfs.cli.report_lines import take_any_name
 from hammerfs.errors import HammerError
+from hammerfs.ops.escaping import on_one_line
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -66,7 +67,8 @@ def _failed(program: str, sentence: str, code: int) -> int:
     _settled(sys.stdout)
     if sentence:
         with suppress(OSError):
-            print(f"{program}: {sentence}", file=sys.stderr)
+            # It may name what an image or somebody else calls things; a usage has several lines.
+            print(f"{program}: " + "\n".join(map(on_one_line, sentence.split("\n"))), file=sys.stderr)
     _settled(sys.stderr)
     return code
 

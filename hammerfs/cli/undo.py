@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import IO, Any
@@ -28,7 +28,7 @@ from hammerfs.cli.moment import parse_tid, tid_text, time_text
 from hammerfs.cli.past import Past, add_volumes, exists, local_name
 from hammerfs.cli.treecopy import content_of, naming
 from hammerfs.cli.verb import Subparsers
-from hammerfs.errors import HammerError, UsageError
+from hammerfs.errors import UsageError
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import MAX_TID
 from hammerfs.ops.escaping import on_one_line
@@ -115,26 +115,11 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it for each path; 0, or 1 when one of them has no history, or 2 when diff(1) could not compare it."""
-    with _on_one_line():
-        job = _job(args)
-        with looking_back(args) as past:
-            if args.json:
-                return _print_json(past, args.paths)
-            return max(_Undo(past, job, path).run() for path in args.paths)
-
-
-@contextmanager
-def _on_one_line() -> Iterator[None]:
-    """Errors tell of names, of which none gives a terminal orders."""
-    try:
-        yield
-    except HammerError as error:
-        error.args = (on_one_line(str(error)),)
-        raise
-    except OSError as error:
-        if error.filename is not None:
-            error.filename = on_one_line(os.fsdecode(error.filename))
-        raise
+    job = _job(args)
+    with looking_back(args) as past:
+        if args.json:
+            return _print_json(past, args.paths)
+        return max(_Undo(past, job, path).run() for path in args.paths)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -233,6 +233,14 @@ def test_what_cannot_be_restored(words: list[str], sentence: str, image: PastIma
     assert output.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("verb", ["log", "undo", "ls", "diff"])
+def test_an_error_gives_a_terminal_no_orders(verb: str, image: PastImage, capsys: Capture) -> None:
+    run(image, verb, "/never\x1b[2J/x", *(["/folder"] if verb == "diff" else []), code=2)
+    err = capsys.readouterr().err
+    assert "/never\\x1b[2J" in err
+    assert "\x1b" not in err
+
+
 def test_times_are_local_or_utc(time_zone: Callable[[str], None]) -> None:
     assert parse_time("2023-11-14T22:13:20") == 1_700_000_000_000_000
     time_zone("Europe/Berlin")
