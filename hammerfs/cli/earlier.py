@@ -108,10 +108,7 @@ def _has_history(past: Past, path: str) -> bool:
 
 def root_of(past: Past, path: str) -> str:
     """The root of what is mounted there, of volumes that nobody has mounted the slash."""
-    path = past.absolute(path)
-    while not past.is_top(path) and path != os.path.dirname(path):
-        path = os.path.dirname(path)
-    return path.rstrip("/")
+    return _from_root(past, past.absolute(path), of_pfs=False)[0].rstrip("/")
 
 
 def _earlier(past: Past, path: str) -> list[Folder]:
@@ -127,12 +124,12 @@ def _earlier(past: Past, path: str) -> list[Folder]:
     return [folder for folder in found if folder.end is not None and is_directory(past, folder.seen)]
 
 
-def _from_root(past: Past, path: str) -> tuple[str, list[str]]:
-    """A path's root, that of the file system or of a PFS, and the names from there on."""
+def _from_root(past: Past, path: str, *, of_pfs: bool = True) -> tuple[str, list[str]]:
+    """A path's root, that of the file system or, with `of_pfs`, of a PFS within, and the names from there on."""
     names: list[str] = []
     while not past.is_top(path):
         head, name = os.path.split(path)
-        if head == path or name.startswith("@@"):
+        if head == path or (of_pfs and name.startswith("@@")):
             break
         names.insert(0, name)
         path = head
