@@ -127,12 +127,19 @@ class HammerMount:
 
         What the server had written is put on this machine's disk, lest the next mount's first barrier take the time.
         """
+        self.detach()
+        run("sync", "--data", self.image)
+
+    def detach(self) -> None:
+        """Have the kernel let go of the mount, once nobody uses it.
+
+        A command that is about all mounts, as `hammer info` without arguments, holds each of them for a moment.
+        """
         deadline = time.monotonic() + DEATH_SECONDS_MAX
         while subprocess.run(["fusermount3", "-u", self.path], stderr=subprocess.DEVNULL, check=False).returncode:
             assert time.monotonic() < deadline, f"somebody still uses {self.path}"
             time.sleep(0.1)
         assert not self.is_mounted
-        run("sync", "--data", self.image)
 
     def remove(self) -> None:
         """Leave nothing behind, whatever state a failed test has left things in."""

@@ -62,7 +62,7 @@ def judge_failed_mount(mount: HammerMount, server: subprocess.Popen[str], older:
         (mount.path / "new").touch()
     with (mount.path / "older").open("rb") as file, pytest.raises(OSError, match="Input/output"):
         os.fsync(file.fileno())
-    run("fusermount3", "-u", mount.path)
+    mount.detach()
     _, log = server.communicate(timeout=SECONDS_MAX)
     assert server.returncode not in (0, None)
     assert log.count(READ_ONLY_LINE) == 1, log
@@ -159,7 +159,7 @@ def test_an_image_that_is_cut_off_under_the_mount(hammer_mount: Maker) -> None:
         with pytest.raises(OSError, match="Input/output"):
             (mount.path / "gone").read_bytes()
         assert sorted(os.listdir(mount.path)) == ["gone", "kept"]
-        run("fusermount3", "-u", mount.path)
+        mount.detach()
         _, log = server.communicate(timeout=SECONDS_MAX)
         assert "the device ends after" in log
     assert "truncated" in refusal("mount", mount.image, mount.path)
