@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-from hammerfs.btree.node import ROOT_BOUNDS, Key, Node, decode
+from hammerfs.btree.node import ROOT_BOUNDS, Key, Node, decode, glimpse
 from hammerfs.btree.nodestore import NodeStore
 from hammerfs.errors import CorruptionError
 from hammerfs.ondisk.address import Offset, bigblock_of
@@ -25,6 +25,8 @@ MAX_DEPTH = 24
 """Levels of any tree that a file system can hold, several times over; what is deeper is damaged."""
 LEVELS = range(MAX_DEPTH)
 SYNC_BATCH = 64
+_GLIMPSED_MAX = 1 << 16
+"""How many leaves are remembered that were looked into once."""
 
 Path = list[tuple[Node, int]]
 """Nodes from the root to a leaf, each with the index of the child taken (0 in the leaf)."""
@@ -41,6 +43,7 @@ class NodeCache:
         self.root: Node | None = None
         self.nodes: dict[Offset, Node] = {}
         self.dirty: dict[Offset, Node] = {}
+        self._glimpsed: set[Offset] = set()
         self.fresh = 0
         self.limit = capacity
         """`evict` is due when there are more nodes than this."""
@@ -72,6 +75,21 @@ class NodeCache:
             )
         return node
 
+    def glimpse(self, parent: Node, index: int, key: Key) -> bytes | None:
+        """The element at `key` or next below it in child `index`, a leaf that is not in memory and does not come there.
+
+        None where that is no answer, and for a leaf that was asked for before: it is worth its memory.
+        """
+        offset = parent.children[index]
+        if offset in self._glimpsed:
+            self._glimpsed.remove(offset)
+            return None
+        if len(self._glimpsed) >= _GLIMPSED_MAX:
+            self._glimpsed.clear()
+        self._glimpsed.add(offset)
+        self.reads += 1
+        return glimpse(self.store.read_node(offset), offset, self.store.version, parent.bounds_of(index), key)
+
     def path_to(self, key: Key) -> Path:
         """The way from the root to the leaf whose range holds `key`."""
         node = self.load_root()
@@ -87,6 +105,37 @@ class NodeCache:
             path.append((node, index))
             node = self.child(node, index)
         raise too_deep(node)
+
+    def approach(self, key: Key) -> tuple[Node | None, int]:
+        """The node above the leaf whose range holds `key`, and which of its children that is; None above a root.
+
+        A leaf that is not in memory is not read.
+        """
+        nodes = self.nodes
+        node = self.root or self.load_root()
+        parent = None
+        index = compared = 0
+        visits = 1
+        while node.children:
+            if visits > MAX_DEPTH:
+                raise too_deep(node)
+            visits += 1
+            parent = node
+            # Whatever is left of the first boundary belongs to the first child's range, hence the 1.
+            keys = node.keys
+            compared += len(keys).bit_length()
+            index = bisect_right(keys, key, 1) - 1
+            child = nodes.get(node.children[index])
+            if child is None and node.refers_to_leaf(index):
+                break
+            if child is None or child.parent != node.offset:
+                child = self.child(node, index)
+            node = child
+            node.touched = True
+        self.descents += 1
+        self.visits += visits
+        self.compared += compared
+        return parent, index
 
     def seek(self, key: Key, *, before: bool = False) -> tuple[Node, Key | None, Key | None]:
         """The leaf whose range holds `key` (or whatever lies just before it), and that range.
@@ -135,9 +184,9 @@ class NodeCache:
         self.change(path[-1][0])
         return path
 
-    def new_node(self, parent: Offset, *, internal: bool) -> Node:
-        """An empty node that is not on disk yet."""
-        node = Node(self.store.alloc_node(internal=internal), parent, 0)
+    def new_node(self, parent: Offset, group: int, home: Offset) -> Node:
+        """An empty node that is not on disk yet, for a group of nodes and near where one of these lies."""
+        node = Node(self.store.alloc_node(group, home), parent, 0)
         node.fresh = True
         self.fresh += 1
         self.change(node)

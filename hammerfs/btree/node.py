@@ -29,6 +29,7 @@ from hammerfs.ondisk.constants import (
     ELEMENT_SIZE,
     INTERNAL_ELEMENTS,
     LEAF_ELEMENTS,
+    LOCALIZE_INODE,
     NODE_HEADER_SIZE,
     NODE_SIZE,
     ZONE_BTREE,
@@ -39,9 +40,10 @@ from hammerfs.ondisk.element import (
     ROOT_LEFT_BOUNDARY,
     ROOT_RIGHT_BOUNDARY,
     element_key,
+    pack_key,
     unpack_key,
 )
-from hammerfs.ondisk.node import NodeHeader, crc_ok, pack_node, unpack_header
+from hammerfs.ondisk.node import NodeHeader, crc_ok, element_at, pack_node, unpack_header
 
 Key = bytes
 """A packed key of 30 bytes (see `hammerfs.ondisk.element`)."""
@@ -64,6 +66,7 @@ _COLUMNS = (
 _SIGNED = (4, 14)
 """Places of the packed key whose top bit is flipped: obj_id and key are signed."""
 _FLIP_SIGN = bytes(value ^ 0x80 for value in range(256))
+_LOCALIZATION_TYPE = 3
 _CREATE = 22
 _PLACES = (
     (_SUBTREE, b"\0"),
@@ -168,6 +171,10 @@ class Node:
         high = keys[index + 1] if index + 1 < len(keys) else self.right_key
         return Bounds(self.offset, self.element(index)[_BTYPE], keys[index], high)
 
+    def refers_to_leaf(self, index: int) -> bool:
+        """Whether child `index` is a leaf."""
+        return self.element(index)[_BTYPE] == BTREE_LEAF
+
     def become_leaf(self) -> None:
         """Turn the root of a tree that lost its last record into an empty leaf."""
         self.keys, self.elements, self.children = [], [], []
@@ -199,22 +206,55 @@ def packed_keys(raw: bytes, count: int) -> list[Key]:
 
 def decode(raw: bytes, offset: Offset, version: int, bounds: Bounds) -> Node:
     """The node in `raw`, verified against `bounds`; CorruptionError names `offset` and what is wrong."""
+    header = _verified_header(raw, offset, version, bounds)
+    node = Node(offset, header.parent, header.mirror_tid)
+    node.raw, node.elements = raw, None
+    if header.kind == BTREE_LEAF:
+        _verify_records(raw, offset, header.element_count)
+        node.keys = packed_keys(raw, header.element_count)
+    else:
+        _decode_links(node, raw, header.element_count)
+    _verify_keys(node, bounds)
+    return node
+
+
+def glimpse(raw: bytes, offset: Offset, version: int, bounds: Bounds, key: Key) -> bytes | None:
+    """The element with the greatest key that is not above `key`, out of a leaf that nobody is going to keep.
+
+    It is found in the page itself, and no memory is touched for good: 1000 files with 1000 versions each, which have
+    two leaves of their own each, were looked up cold in 98 us instead of 115 and read in 183 instead of 195, as of a
+    moment in 102 instead of 120 and 181 instead of 221 (seven remounts in turns).  The order of the keys is not
+    verified: an element that was found speaks for itself, and who misses one has to decode the leaf.  Else it is like
+    `decode`.
+    """
+    count = _verified_header(raw, offset, version, bounds).element_count
+    _verify_records(raw, offset, count)
+    if count and (key_at(raw, 0) < bounds.low or key_at(raw, count - 1) >= bounds.high):
+        _refuse_range(offset)
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) >> 1
+        if key_at(raw, middle) > key:
+            high = middle
+        else:
+            low = middle + 1
+    return element_at(raw, low - 1) if low else None
+
+
+def key_at(raw: bytes, index: int) -> Key:
+    """The packed key of element `index` of a raw node."""
+    obj_id, key, create_tid, _, rec_type, _, _, localization = BASE.unpack_from(raw, _end(index))
+    return pack_key(localization, obj_id, rec_type, key, create_tid)
+
+
+def _verified_header(raw: bytes, offset: Offset, version: int, bounds: Bounds) -> NodeHeader:
     if len(raw) != NODE_SIZE:
         _refuse(offset, f"only {len(raw)} bytes")
     if not crc_ok(version, raw):
         _refuse(offset, "a wrong CRC")
     header = unpack_header(raw)
     _verify_header(header, offset, bounds)
-    node = Node(offset, header.parent, header.mirror_tid)
-    node.raw, node.elements = raw, None
-    if header.kind == BTREE_LEAF:
-        node.keys = packed_keys(raw, header.element_count)
-        if raw[NODE_HEADER_SIZE + _BTYPE : _end(header.element_count) : ELEMENT_SIZE].strip(bytes((BTREE_RECORD,))):
-            _refuse(offset, "an element that is no record")
-    else:
-        _decode_links(node, raw, header.element_count)
-    _verify_keys(node, bounds)
-    return node
+    return header
 
 
 def _verify_header(header: NodeHeader, offset: Offset, bounds: Bounds) -> None:
@@ -227,6 +267,11 @@ def _verify_header(header: NodeHeader, offset: Offset, bounds: Bounds) -> None:
         _refuse(offset, f"an element count of {header.element_count}")
     if header.parent != bounds.parent:
         _refuse(offset, f"parent {header.parent:016x} instead of {bounds.parent:016x}")
+
+
+def _verify_records(raw: bytes, offset: Offset, count: int) -> None:
+    if raw[NODE_HEADER_SIZE + _BTYPE : _end(count) : ELEMENT_SIZE].strip(bytes((BTREE_RECORD,))):
+        _refuse(offset, "an element that is no record")
 
 
 def _decode_links(node: Node, raw: bytes, count: int) -> None:
@@ -257,7 +302,11 @@ def _verify_keys(node: Node, bounds: Bounds) -> None:
     else:
         inside = not keys or (bounds.low <= keys[0] and keys[-1] < bounds.high)
     if not inside:
-        _refuse(node.offset, "keys outside the range that its parent gives it,")
+        _refuse_range(node.offset)
+
+
+def _refuse_range(offset: Offset) -> NoReturn:
+    _refuse(offset, "keys outside the range that its parent gives it,")
 
 
 def _refuse(offset: Offset, what: str) -> NoReturn:
@@ -266,6 +315,14 @@ def _refuse(offset: Offset, what: str) -> NoReturn:
 
 def _end(count: int) -> int:
     return NODE_HEADER_SIZE + count * ELEMENT_SIZE
+
+
+def group_of(key: Key, *, internal: bool) -> int:
+    """Which nodes those on the way to `key` should lie beside: 0 leaves of names and contents, 1 leaves of inodes.
+
+    2 and 3 are the nodes that lead there.  Who looks at many files reads all of a group, and little of another one.
+    """
+    return 2 * internal + (key[_LOCALIZATION_TYPE] == LOCALIZE_INODE)
 
 
 def child_element(base: bytes, kind: int, mirror_tid: Tid, child: Offset) -> bytes:

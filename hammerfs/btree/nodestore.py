@@ -24,10 +24,11 @@ class NodeStore(Protocol):
     def write_node(self, offset: Offset, raw: bytes, fresh: bool) -> None:
         """Replace the 4096 bytes at `offset`; a fresh node was in no synced state before and needs no UNDO."""
 
-    def alloc_node(self, *, internal: bool) -> Offset:
+    def alloc_node(self, group: int, home: Offset) -> Offset:
         """Space for one more node, as a zone-8 offset aligned to 4096; NoSpaceError when there is none.
 
-        `internal` says of which kind it is going to be, so that those that lead to many leaves may lie together.
+        group -- a number that nodes share which should lie side by side (`node.group_of`)
+        home -- where one lies that is likely to be of that group
         """
 
     def free_node(self, offset: Offset) -> None:

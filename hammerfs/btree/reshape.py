@@ -17,6 +17,7 @@ from hammerfs.btree.node import (
     Key,
     Node,
     boundary_base,
+    group_of,
     mirror_of,
     right_boundary,
     separator,
@@ -77,7 +78,7 @@ def _move(cache: NodeCache, path: Path, level: int, key: Key) -> None:
     if cache.mirror:
         for above, _ in path[:level]:
             cache.pin(above)
-    place = cache.store.alloc_node(internal=bool(node.children))
+    place = cache.store.alloc_node(group_of(key, internal=bool(node.children)), node.offset)
     # From here on nothing is read or allocated, so nothing can fail half way.
     if level:
         parent, index = path[level - 1]

@@ -21,6 +21,7 @@ from hammerfs.btree.node import (
     Node,
     boundary_base,
     child_element,
+    group_of,
     mirror_of,
     right_boundary,
     separator,
@@ -56,7 +57,8 @@ def _split(cache: NodeCache, path: Path, level: int, key: Key) -> None:
     at = _split_point(node, position)
     # Read before anything changes, since any of them may turn out to be damaged.
     moved = [cache.child(node, child) for child in range(at, len(node.children))]
-    right = cache.new_node(node.parent, internal=bool(node.children))
+    first = node.keys[at] if at < len(node.keys) else key
+    right = cache.new_node(node.parent, group_of(first, internal=bool(node.children)), node.offset)
     try:
         parent, place = path[level - 1] if level else (_new_root(cache, node), 0)
     except BaseException:
@@ -110,7 +112,7 @@ def _divide(cache: NodeCache, node: Node, right: Node, at: int, position: int, k
 
 def _new_root(cache: NodeCache, old: Node) -> Node:
     """Put an internal node of one child above the root."""
-    root = cache.new_node(0, internal=True)
+    root = cache.new_node(0, group_of(ROOT_LEFT, internal=True), old.offset)
     root.mirror_tid = old.mirror_tid
     root.keys, root.right_key = [ROOT_LEFT], ROOT_RIGHT
     root.elements = [child_element(ROOT_LEFT_BOUNDARY, old.kind, old.mirror_tid, old.offset)]

@@ -20,7 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 
-from hammerfs.btree.cache import LEVELS, NodeCache, too_deep
+from hammerfs.btree.cache import NodeCache
 from hammerfs.btree.changed import ChangedScan, Unchanged
 from hammerfs.btree.node import ROOT_LEFT, ROOT_RIGHT, Key, Node, boundary_base
 from hammerfs.btree.nodestore import NodeStore
@@ -94,7 +94,16 @@ class BTree:
         """The version visible at `as_of` (MAX_TID: now) of the record whose key begins with the 22 bytes `base`."""
         self._lookups += 1
         key = base + as_of.to_bytes(8, "big")
-        leaf = self._leaf if self._low <= key < self._high else self._descend(key)
+        if self._low <= key < self._high:
+            leaf = self._leaf
+        else:
+            self._relieve()
+            parent, index = self._cache.approach(key)
+            if parent is not None and parent.children[index] not in self._nodes:
+                found = self._cache.glimpse(parent, index, key)
+                if found is not None and element_key(found).startswith(base) and _outlives(found, as_of):
+                    return found
+            leaf = self._enter(parent, index)
         keys = leaf.keys
         self._compared += len(keys).bit_length()
         index = bisect_right(keys, key) - 1
@@ -254,41 +263,23 @@ class BTree:
 
     def _descend(self, key: Key) -> Node:
         """The leaf whose range holds `key`; the finger moves there."""
-        cache = self._cache
-        cache.descents += 1
-        nodes = self._nodes
-        if len(nodes) > cache.limit:
-            self._evict()
-        node = cache.root or cache.load_root()
-        parent = None
-        index = 0
-        compared = 0
-        for level in LEVELS:
-            children = node.children
-            if not children:
-                cache.visits += level + 1
-                cache.compared += compared
-                break
-            parent = node
-            # Whatever is left of the first boundary belongs to the first child's range, hence the 1.
-            keys = node.keys
-            compared += len(keys).bit_length()
-            index = bisect_right(keys, key, 1) - 1
-            child = nodes.get(children[index])
-            if child is None or child.parent != parent.offset:
-                child = cache.child(parent, index)
-            node = child
-            node.touched = True
-        else:
-            raise too_deep(node)
+        self._relieve()
+        parent, index = self._cache.approach(key)
+        return self._enter(parent, index)
+
+    def _enter(self, parent: Node | None, index: int) -> Node:
+        """A leaf that `NodeCache.approach` led to, read when it is not in memory; the finger moves there."""
         if parent is None:
+            leaf = self._cache.load_root()
             self._low, self._high = ROOT_LEFT, ROOT_RIGHT
         else:
+            leaf = self._nodes.get(parent.children[index]) or self._cache.child(parent, index)
+            leaf.touched = True
             keys = parent.keys
             self._low = keys[index]
             self._high = keys[index + 1] if index + 1 < len(keys) else parent.right_key
-        self._leaf = node
-        return node
+        self._leaf = leaf
+        return leaf
 
     # --- changing -------------------------------------------------------------------------------
 

@@ -35,10 +35,10 @@ class ZoneNodeStore:
         """Put a node's new content into its buffer, under UNDO unless it is fresh."""
         self._buffers.modify_node(offset, raw, fresh)
 
-    def alloc_node(self, *, internal: bool) -> Offset:
-        """Space for a new node; internal ones lie side by side, where the root does."""
-        if internal:
-            return self._blockmap.alloc_apart(ZONE_BTREE, NODE_SIZE, self._root.btree_root)
+    def alloc_node(self, group: int, home: Offset) -> Offset:
+        """Space for a new node, side by side with the others of its group where that is not 0."""
+        if group:
+            return self._blockmap.alloc_apart(ZONE_BTREE, NODE_SIZE, group, home)
         return self._blockmap.alloc(ZONE_BTREE, NODE_SIZE)
 
     def free_node(self, offset: Offset) -> None:

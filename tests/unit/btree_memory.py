@@ -49,7 +49,7 @@ class MemoryNodeStore:
         self.pages[offset] = raw
         self.written.append((offset, fresh))
 
-    def alloc_node(self, *, internal: bool) -> Offset:
+    def alloc_node(self, group: int, home: Offset) -> Offset:
         if not self.space:
             raise NoSpaceError("no space for a B-tree node")
         self.space -= 1

@@ -86,13 +86,13 @@ class SpaceAgainstModel(RuleBasedStateMachine):
             self._accept(zone, offset, aligned(size))
             self.reserved[offset] = size
 
-    @rule(count=st.sampled_from([1, 3, 2500]), first=st.booleans())
-    def allocate_apart(self, count: int, first: bool) -> None:
+    @rule(count=st.sampled_from([1, 3, 2500]), group=st.integers(1, 3), first=st.booleans())
+    def allocate_apart(self, count: int, group: int, first: bool) -> None:
         nodes = [offset for offset in self.allocated if zone_of(offset) == ZONE_BTREE]
         home = nodes[0 if first else -1] if nodes else encode(ZONE_BTREE, 0, 0)
         for _ in range(count):
             try:
-                offset = self.blockmap.alloc_apart(ZONE_BTREE, NODE_SIZE, home)
+                offset = self.blockmap.alloc_apart(ZONE_BTREE, NODE_SIZE, group, home)
             except NoSpaceError:
                 assert not self.blockmap.allocatable_bigblocks
                 return

@@ -42,7 +42,7 @@ class VolumeNodes:
     def write_node(self, offset: Offset, raw: bytes, fresh: bool) -> None:
         self.changed[offset] = raw
 
-    def alloc_node(self, *, internal: bool) -> Offset:
+    def alloc_node(self, group: int, home: Offset) -> Offset:
         self.free += NODE_SIZE
         return self.free
 

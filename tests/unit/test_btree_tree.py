@@ -234,6 +234,25 @@ def test_each_moment_sees_its_version_wherever_splits_put_it(store: MemoryNodeSt
     assert tree.find_as_of(element_key(record(51))[:BASE_KEY_SIZE], MAX_TID) is None
 
 
+def test_a_leaf_that_is_looked_into_once_takes_no_memory(store: MemoryNodeStore, tree: BTree) -> None:
+    for number in range(0, 100, 10):
+        versions(tree, number, 200)
+    tree.sync()
+    base = element_key(record(50))[:BASE_KEY_SIZE]
+    tree = store.tree()
+    found, kept = [], []
+    with mock.patch.object(store, "read_node", wraps=store.read_node) as reads:
+        for _ in range(3):
+            found.append(tree.find_as_of(base, TID + 16 * 100))
+            kept.append((tree.statistics().cached_nodes, reads.call_count))
+            tree.find_as_of(element_key(record(0))[:BASE_KEY_SIZE], TID)  # somewhere else
+    assert [element and unpack_leaf(element).create_tid for element in found] == [TID + 16 * 100] * 3
+    (nodes, first), (again, second), (at_last, third) = kept
+    assert first == nodes + 1, "the leaf was read and not kept"
+    assert (again, second) == (nodes + 1, first + 2), "it is kept the second time; the other one was read once"
+    assert (at_last, third) == (nodes + 2, second + 1), "and not read any more"
+
+
 def test_a_deleted_record_with_a_long_history_is_not_found_now(tree: BTree) -> None:
     versions(tree, 5, 300)
     last = record(5, TID + 16 * 299)
