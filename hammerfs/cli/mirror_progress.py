@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from hammerfs.cli.hammer_options import HammerOptions
+from hammerfs.cli.hearing import Hearing
 from hammerfs.errors import UsageError
 from hammerfs.ondisk.constants import MAX_TID, MIN_OBJID
 from hammerfs.ondisk.element import BASE, first_key
@@ -85,14 +86,21 @@ class MirrorProgress:
         """It goes on."""
         self._say("\b ")
 
-    def prescan(self) -> None:
-        """A range is looked through that is to be cut into pieces; said once."""
-        if self._announced or self._verbosity < 0:
-            return
-        if self._verbosity > 0:
-            print(file=sys.stderr)
-        chunks = f" ({self._chunk_mbytes}MB chunks)" if self._verbosity > 1 else ""
-        print(f"Prescan to break up bulk transfer{chunks}", file=sys.stderr, flush=True)
+    def prescan(self) -> Hearing:
+        """A range is looked through that is to be cut into pieces; said once.  Who hears how far that is."""
+        if self._announced:
+            return Hearing()
+        if self._verbosity >= 0:
+            if self._verbosity > 0:
+                print(file=sys.stderr)
+            chunks = f" ({self._chunk_mbytes}MB chunks)" if self._verbosity > 1 else ""
+            print(f"Prescan to break up bulk transfer{chunks}", file=sys.stderr, flush=True)
+        return Hearing(on_item=self._chunk)
+
+    def _chunk(self, item: dict[str, Any]) -> None:
+        if self._verbosity > 1:
+            self._say(".")
+        self._board.put(_SCAN, f"Prescan chunk {item['chunk']}")
 
     def cut(self, batches: list[dict[str, int]], total: int) -> None:
         """What the range was cut into; said once."""
@@ -101,7 +109,8 @@ class MirrorProgress:
         self._board.put(_EVENT, text)
         if not self._announced and self._verbosity >= 0:
             more = ", ..." if len(batches) > 3 else ""
-            print(f"{text} ({sizes}{more})", file=sys.stderr)
+            dots_end = "\n" if self._verbosity > 1 else ""
+            print(f"{dots_end}{text} ({sizes}{more})", file=sys.stderr)
             self._announced = True
 
     def item(self, item: dict[str, Any]) -> None:

@@ -102,8 +102,7 @@ class _Sender:
         if options.bulk or begin > end:
             return begin, end, 0
         arguments = {"begin": begin, "end": end, "bytes": max(1, options.splitup_bytes)}
-        self._progress.prescan()
-        told = self._source.call("mirror-split", arguments)
+        told = self._source.call("mirror-split", arguments, self._progress.prescan())
         self._progress.cut(told["batches"], told["bytes"])
         self._batches.extend(told["batches"])
         batch = self._batches.popleft()

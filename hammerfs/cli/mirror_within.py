@@ -42,8 +42,7 @@ def _batches(options: HammerOptions, source: MirrorEnd, target: MirrorEnd) -> No
     batches = [{"end": end, "bytes": 0}]
     if not options.bulk:
         arguments = {"begin": begin, "end": end, "bytes": max(1, options.splitup_bytes)}
-        progress.prescan()
-        told = source.call("mirror-split", arguments)
+        told = source.call("mirror-split", arguments, progress.prescan())
         batches = told["batches"]
         progress.cut(batches, told["bytes"])
     number = source.call("mirror-state", {})["pfs"]

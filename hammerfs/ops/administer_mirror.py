@@ -121,6 +121,7 @@ def _split(call: Call) -> Work[Result]:
     pfs, begin, end, limit = _pfs(call), call.tid("begin"), call.tid("end"), call.number("bytes")
     localization = pfs_localization(pfs)
     sizes: dict[Tid, int] = {}
+    uncounted = chunks = 0
     yield Phase("prescan")
     scan = ctx.tree.scan_changed(first_key(localization), last_key(localization), begin)
     for count, found in enumerate(scan, 1):
@@ -128,6 +129,11 @@ def _split(call: Call) -> Work[Result]:
             for tid, size in _weights(unpack_leaf(found)):
                 if begin <= tid <= end:
                     sizes[tid] = sizes.get(tid, 0) + size
+                    uncounted += size
+        if uncounted > limit:
+            uncounted = 0
+            chunks += 1
+            yield Emit({"chunk": chunks})
         if count % PAUSE_EVERY == 0:
             yield Done(PAUSE_EVERY)
             yield Want.PAUSE

@@ -470,6 +470,22 @@ def test_a_prescan_is_told_before_it_begins(tmp_path: Path) -> None:
         assert b"Prescan" not in run(*words, "-f", source, "mirror-read", "/").stderr
 
 
+def test_a_prescan_tells_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, board = master(tmp_path / "source"), tmp_path / "board"
+    change(source, more)
+    told = run("-vv", "-S", "64k", "-f", source, "mirror-read", "/").stderr
+    assert re.search(rb"bulk transfer \(0MB chunks\)\n\.{3,}\nPrescan 4 chunks", told)
+    told = run("-v", "-S", "64k", "-f", source, "mirror-read", "/").stderr
+    assert b"bulk transfer\nPrescan 4 chunks" in told
+    progress = MirrorProgress(HammerOptions(scoreboard=str(board)))
+    progress.prescan().item({"chunk": 3})
+    assert "Prescan chunk 3 " in board.read_text()
+    progress.cut([{"end": 9, "bytes": 5}], 5)
+    progress.prescan().item({"chunk": 4})
+    assert "Prescan chunk 3 " in board.read_text(), "the next batch's is not told"
+    capsys.readouterr()
+
+
 def test_a_cycle_file_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_cycle(str(tmp_path / "absent" / "cycle"), 5)
     assert "Warning: Unable to write" in capsys.readouterr().err
