@@ -17,7 +17,7 @@ from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
 
 
 @dataclass(slots=True)
-class Removal:
+class RemovedNames:
     """What went in one go.
 
     begin, end -- the TIDs of the first and of the last flush that took part in it
@@ -80,9 +80,9 @@ class Removal:
         }
 
 
-def removal_at(past: Past, place: str, name: str, end: Tid, since: Tid) -> Removal:
+def removal_at(past: Past, place: str, name: str, end: Tid, since: Tid) -> RemovedNames:
     """The removal that ended with a directory's name at TID `end`; the path to it has led there since `since`."""
-    removal = Removal()
+    removal = RemovedNames()
     told = past.ask(place, "removal", on_item=removal.take, name=name, end=end, since=since)
     removal.begin, removal.begin_seconds = told["begin"]["tid"], told["begin"]["seconds"]
     removal.end, removal.end_seconds = told["end"]["tid"], told["end"]["seconds"]
@@ -97,7 +97,7 @@ class RegainedTree:
     path_at -- the path of what was removed as of a moment; root -- where paths of the whole file system begin
     """
 
-    def __init__(self, tree: Tree, source: str, path_at: Callable[[Tid], str], root: str, removal: Removal) -> None:
+    def __init__(self, tree: Tree, source: str, path_at: Callable[[Tid], str], root: str, removal: RemovedNames) -> None:
         self._tree = tree
         self._source = source
         self._path_at = path_at

@@ -24,7 +24,7 @@ from hammerfs.cli.moment import TIME_HELP, is_at_moment, names_tid, parse_tid, p
 from hammerfs.cli.past import Past, Tree, add_command, exists, moment_of
 from hammerfs.cli.placing import fitting, making
 from hammerfs.cli.progress import reporting
-from hammerfs.cli.regained import RegainedTree, Removal, removal_at
+from hammerfs.cli.regained import RegainedTree, RemovedNames, removal_at
 from hammerfs.cli.treecopy import copy_tree
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
@@ -68,7 +68,7 @@ class Plan:
     source: str
     target: Path
     occupied: bool
-    removal: Removal | None
+    removal: RemovedNames | None
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_INCOMPLETE if removal is not None and removal.lost else 0
 
 
-def _how_it_went(removal: Removal) -> str:
+def _how_it_went(removal: RemovedNames) -> str:
     begin, end = time_text(removal.begin_seconds), time_text(removal.end_seconds)
     notes = [f"{removal.earlier} more had gone before"] * bool(removal.earlier)
     notes += [f"{removal.lost} that went with them cannot be read or reached"] * bool(removal.lost)
@@ -183,7 +183,7 @@ def _is_name(past: Past, folder: str, name: str) -> bool:
     return any(past.ask(place.seen, "incarnations", name=name)["entries"] for place in folders_of(past, folder))
 
 
-def _moment(past: Past, args: argparse.Namespace, where: Whereabouts) -> tuple[Tid, Removal | None]:
+def _moment(past: Past, args: argparse.Namespace, where: Whereabouts) -> tuple[Tid, RemovedNames | None]:
     path = where.path
     if args.tid is not None:
         return parse_tid(args.tid), None
@@ -211,7 +211,7 @@ def _moment(past: Past, args: argparse.Namespace, where: Whereabouts) -> tuple[T
     raise UsageError(f"{path}: nothing is known of such a name")
 
 
-def _before(past: Past, where: Whereabouts, folder: Folder, end: dict[str, Any]) -> tuple[Tid, Removal | None]:
+def _before(past: Past, where: Whereabouts, folder: Folder, end: dict[str, Any]) -> tuple[Tid, RemovedNames | None]:
     """The moment before something ended; of a directory, the one before the first of its names went."""
     last: Tid = end["tid"] - 1
     if end["event"] != REMOVED:
