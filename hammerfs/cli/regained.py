@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from hammerfs.cli.moment import tid_text
 from hammerfs.cli.past import Past, Status, Tree
@@ -17,13 +17,53 @@ from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
 
 
 @dataclass(slots=True)
-class RemovedNames:
+class WentTogether:
     """What went in one go.
 
     begin, end -- the TIDs of the first and of the last flush that took part in it
     begin_seconds, end_seconds -- when that was
-    earlier -- how many names had gone before
+    names -- how many went, the object itself not counted; earlier -- how many had gone before
     lost -- how many went with it that there is no way to
+    """
+
+    begin: Tid
+    end: Tid
+    begin_seconds: int
+    end_seconds: int
+    names: int
+    earlier: int
+    lost: int
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Self:
+        """As the file system tells it."""
+        begin, end = told["begin"], told["end"]
+        return cls(
+            begin["tid"], end["tid"], begin["seconds"], end["seconds"], told["names"], told["earlier"], told["lost"]
+        )
+
+    @property
+    def took_more(self) -> bool:
+        """Whether anything but the object itself went."""
+        return self.names > 0 or self.lost > 0
+
+    def told(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "names": self.names,
+            "begin_tid": tid_text(self.begin),
+            "end_tid": tid_text(self.end),
+            "begin_seconds": self.begin_seconds,
+            "end_seconds": self.end_seconds,
+            "earlier": self.earlier,
+            "lost": self.lost,
+        }
+
+
+@dataclass(slots=True)
+class RemovedNames:
+    """Names that went, and how to see them.
+
     mtimes -- when contents changed last, in microseconds, by path; "" is the object itself
     seen -- the path by which each is seen as it was last: as of a TID, and where it has another one then, that
     inside -- the names that went from each directory, by its path
@@ -31,12 +71,6 @@ class RemovedNames:
     shared -- objects that went by several names
     """
 
-    begin: Tid = 0
-    end: Tid = 0
-    begin_seconds: int = 0
-    end_seconds: int = 0
-    earlier: int = 0
-    lost: int = 0
     mtimes: dict[str, int] = field(default_factory=dict)
     seen: dict[str, tuple[Tid, str | None]] = field(default_factory=dict)
     inside: dict[str, list[str]] = field(default_factory=dict)
@@ -57,48 +91,33 @@ class RemovedNames:
                     self.shared.add(name["obj_id"])
                 self.mtimes[path] = name["mtime_us"]
 
-    @property
-    def names(self) -> int:
-        """How many went, the object itself not counted."""
-        return len(self.seen)
 
-    @property
-    def took_more(self) -> bool:
-        """Whether anything but the object itself went."""
-        return bool(self.seen) or self.lost > 0
-
-    def told(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "names": self.names,
-            "begin_tid": tid_text(self.begin),
-            "end_tid": tid_text(self.end),
-            "begin_seconds": self.begin_seconds,
-            "end_seconds": self.end_seconds,
-            "earlier": self.earlier,
-            "lost": self.lost,
-        }
-
-
-def removal_at(past: Past, place: str, name: str, end: Tid, since: Tid) -> RemovedNames:
+def removal_at(past: Past, place: str, name: str, end: Tid, since: Tid) -> tuple[WentTogether, RemovedNames]:
     """The removal that ended with a directory's name at TID `end`; the path to it has led there since `since`."""
-    removal = RemovedNames()
-    told = past.ask(place, "removal", on_item=removal.take, name=name, end=end, since=since)
-    removal.begin, removal.begin_seconds = told["begin"]["tid"], told["begin"]["seconds"]
-    removal.end, removal.end_seconds = told["end"]["tid"], told["end"]["seconds"]
-    removal.earlier, removal.lost = told["earlier"], told["lost"]
-    removal.mtimes[""] = told["mtime_us"]
-    return removal
+    names = RemovedNames()
+    told = past.ask(place, "removal", on_item=names.take, name=name, end=end, since=since)
+    names.mtimes[""] = told["mtime_us"]
+    return WentTogether.of(told), names
+
+
+def broken_off_at(past: Past, place: str) -> WentTogether | None:
+    """The last removal from a directory that is still there, None if nothing ever went from it."""
+    told = past.ask(place, "broken-off")
+    return WentTogether.of(told) if told else None
 
 
 class RegainedTree:
     """Paths below `source` lead to what a removal took, each as it was last; no other path leads anywhere.
 
     path_at -- the path of what was removed as of a moment; root -- where paths of the whole file system begin
+    last -- the TID as of which what was removed is seen itself
     """
 
-    def __init__(self, tree: Tree, source: str, path_at: Callable[[Tid], str], root: str, removal: RemovedNames) -> None:
+    def __init__(
+        self, tree: Tree, source: str, path_at: Callable[[Tid], str], root: str, removal: RemovedNames, last: Tid
+    ) -> None:
         self._tree = tree
+        self._last = last
         self._source = source
         self._path_at = path_at
         self._root = root
@@ -142,7 +161,7 @@ class RegainedTree:
     def _seen(self, below: str) -> str:
         removal = self._removal
         if not below:
-            return self._path_at(removal.end - 1)
+            return self._path_at(self._last)
         # Of several names of one object, the one that went last leads to what it was last.
         below = removal.newest.get(removal.obj_ids.get(below, 0), below)
         tid, elsewhere = removal.seen[below]

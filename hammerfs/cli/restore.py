@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hammerfs.cli.differences import print_differences
 from hammerfs.cli.directive import show
@@ -21,10 +21,10 @@ from hammerfs.cli.earlier import Folder, Whereabouts, folders_of, root_of, where
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import MountedPast, looking_back
 from hammerfs.cli.moment import TIME_HELP, is_at_moment, names_tid, parse_tid, parse_time, tid_text, time_text
-from hammerfs.cli.past import Past, Tree, add_command, exists, moment_of
+from hammerfs.cli.past import Past, Tree, add_command, exists, is_directory, moment_of
 from hammerfs.cli.placing import fitting, making
 from hammerfs.cli.progress import reporting
-from hammerfs.cli.regained import RegainedTree, RemovedNames, removal_at
+from hammerfs.cli.regained import RegainedTree, RemovedNames, WentTogether, broken_off_at, removal_at
 from hammerfs.cli.treecopy import copy_tree
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
@@ -35,7 +35,8 @@ from hammerfs.vfs.controlclient import mount_of_device
 
 _EPILOG = """\
 Without a moment, what was deleted comes back as it was before that; a folder with all that went within a minute of one
-another. Where something stands already, its differences to what would come back are shown, and the past is written
+another. --before-delete does so for what is there again, or still: rm -r may have been broken off.
+Where something stands already, its differences to what would come back are shown, and the past is written
 beside it, as PATH.0x...; --force puts it in its place.
 
 examples:
@@ -61,6 +62,7 @@ class Plan:
     past -- in which `source` is what shall come back
     source -- path as of the moment; target -- where it goes; occupied -- something stands there that has to give way
     removal -- how a directory went that did not go at once
+    names -- how many are to come back, 0 where nobody counted them
     """
 
     past: Tree
@@ -68,7 +70,16 @@ class Plan:
     source: str
     target: Path
     occupied: bool
-    removal: RemovedNames | None
+    removal: WentTogether | None
+    names: int = 0
+
+
+class Wanted(NamedTuple):
+    """A moment; what went from then on, if it was found by that; and where each name is to be seen as it was last."""
+
+    tid: Tid
+    removal: WentTogether | None = None
+    names: RemovedNames | None = None
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -83,7 +94,11 @@ def add_parser(subparsers: Subparsers) -> None:
     moments = parser.add_mutually_exclusive_group()
     moments.add_argument("--tid", metavar="0x...", help="as of that transaction id")
     moments.add_argument("--time", metavar="TIME", help=f"as of that time: {TIME_HELP}")
-    moments.add_argument("--before-delete", action="store_true", help="as it was before it was deleted")
+    moments.add_argument(
+        "--before-delete",
+        action="store_true",
+        help="as it was before it was deleted; a directory that is there, as before names last went from it",
+    )
     parser.add_argument("-n", "--dry-run", action="store_true", help="show what would be done, and do nothing")
     parser.add_argument("--force", action="store_true", help="replace what stands there now")
     parser.add_argument("--to", metavar="TARGET", help="bring it there instead of its own place")
@@ -101,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             target = next(plan.target.with_name(name) for name in names if args.force or _is_free(plan, name))
         else:
             with reporting(args.json) as progress:
-                progress.phase("restoring", 0 if plan.removal is None else plan.removal.names)
+                progress.phase("restoring", plan.names)
                 target = _bring_back(plan, progress, force=args.force)
     removal = plan.removal if plan.removal is not None and plan.removal.took_more else None
     result = {
@@ -124,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_INCOMPLETE if removal is not None and removal.lost else 0
 
 
-def _how_it_went(removal: RemovedNames) -> str:
+def _how_it_went(removal: WentTogether) -> str:
     begin, end = time_text(removal.begin_seconds), time_text(removal.end_seconds)
     notes = [f"{removal.earlier} more had gone before"] * bool(removal.earlier)
     notes += [f"{removal.lost} that went with them cannot be read or reached"] * bool(removal.lost)
@@ -139,15 +154,16 @@ def _plan(past: Past, args: argparse.Namespace) -> Plan:
     if args.to is None and _is_in_the_past(past, path):
         raise UsageError(f"{path} is in the past: name it as of now, and the moment by --tid, or use --to")
     where = whereabouts(past, path)
-    tid, removal = _moment(past, args, where)
+    tid, removal, names = _wanted(past, args, where)
     source = where.at(past, tid)
     if not exists(past, source):
         raise UsageError(f"{path}: there was nothing of that name at {tid_text(tid)}")
     tree: Tree = past
-    if removal is not None:
-        tree = RegainedTree(past, source, partial(where.at, past), root_of(past, where.folders[0].top), removal)
+    if removal is not None and names is not None:
+        root = root_of(past, where.folders[0].top)
+        tree = RegainedTree(past, source, partial(where.at, past), root, names, removal.end - 1)
     target = _target(path if args.to is None else args.to)
-    return Plan(tree, tid, source, target, os.path.lexists(target), removal)
+    return Plan(tree, tid, source, target, os.path.lexists(target), removal, 0 if names is None else len(names.seen))
 
 
 def _without_dots(path: str) -> str:
@@ -183,18 +199,34 @@ def _is_name(past: Past, folder: str, name: str) -> bool:
     return any(past.ask(place.seen, "incarnations", name=name)["entries"] for place in folders_of(past, folder))
 
 
-def _moment(past: Past, args: argparse.Namespace, where: Whereabouts) -> tuple[Tid, RemovedNames | None]:
+def _wanted(past: Past, args: argparse.Namespace, where: Whereabouts) -> Wanted:
     path = where.path
     if args.tid is not None:
-        return parse_tid(args.tid), None
+        return Wanted(parse_tid(args.tid))
     if args.time is not None:
         if names_tid(args.time):
             raise UsageError(f"--time {args.time}: that is a transaction id; --tid takes it")
         parse_time(args.time)
-        return moment_of(past, path, args.time), None
+        return Wanted(moment_of(past, path, args.time))
     is_there = exists(past, path)
     if is_there and not args.before_delete:
-        raise UsageError(f"{path} is there: say by --tid or --time which state you want; 'hammerfs log' lists them")
+        raise UsageError(
+            f"{path} is there: say by --tid or --time which state you want, of those that 'hammerfs log' lists, or by "
+            "--before-delete that it is the one before something went"
+        )
+    gone = _before_it_went(past, where)
+    left = broken_off_at(past, path) if is_there and is_directory(past, path) else None
+    if left is not None and (gone is None or gone[0] < left.end):
+        return Wanted(left.begin - 1, left)
+    if gone is not None:
+        return gone[1]
+    if is_there:
+        raise UsageError(f"{path} was not deleted; --tid and --time bring back what it was at a moment")
+    raise UsageError(f"{path}: nothing is known of such a name")
+
+
+def _before_it_went(past: Past, where: Whereabouts) -> tuple[Tid, Wanted] | None:
+    """When something of that name went last, and the moment before that."""
     for folder, entries in where.ask(past, "log", "entries"):
         end = next((entry for entry in entries if entry["event"] in ENDS), None)
         if (
@@ -203,22 +235,20 @@ def _moment(past: Past, args: argparse.Namespace, where: Whereabouts) -> tuple[T
             and exists(past, f"{folder.seen}/{where.name}")
         ):
             # It went with its directory, which was renamed or moved away.
-            return folder.end - 1, None
+            return folder.end, Wanted(folder.end - 1)
         if end is not None:
-            return _before(past, where, folder, end)
-    if is_there:
-        raise UsageError(f"{path} was not deleted; --tid and --time bring back what it was at a moment")
-    raise UsageError(f"{path}: nothing is known of such a name")
+            return end["tid"], _before(past, where, folder, end)
+    return None
 
 
-def _before(past: Past, where: Whereabouts, folder: Folder, end: dict[str, Any]) -> tuple[Tid, RemovedNames | None]:
+def _before(past: Past, where: Whereabouts, folder: Folder, end: dict[str, Any]) -> Wanted:
     """The moment before something ended; of a directory, the one before the first of its names went."""
     last: Tid = end["tid"] - 1
     if end["event"] != REMOVED:
-        return last, None
-    removal = removal_at(past, folder.seen, where.name, end["tid"], folder.begin)
+        return Wanted(last)
+    removal, names = removal_at(past, folder.seen, where.name, end["tid"], folder.begin)
     before = removal.begin - 1
-    return (before if removal.names and exists(past, where.at(past, before)) else last), removal
+    return Wanted(before if removal.names and exists(past, where.at(past, before)) else last, removal, names)
 
 
 def _is_free(plan: Plan, name: str) -> bool:

@@ -19,7 +19,7 @@ from hammerfs.ops.moments import moment_before
 from hammerfs.ops.name_history import DeletedName, deleted_names, incarnations, name_history, name_log, object_log
 from hammerfs.ops.operation import Call, Operation, Result
 from hammerfs.ops.pace import Paced
-from hammerfs.ops.removal import Gone, removal_of
+from hammerfs.ops.removal import Gone, broken_off_in, removal_of
 from hammerfs.ops.tree_diff import Change, tree_diff
 from hammerfs.ops.versions import data_ranges, inode_moments, key_moments
 
@@ -171,6 +171,16 @@ def _removal(call: Call) -> Work[Result]:
     }
 
 
+def _broken_off(call: Call) -> Work[Result]:
+    """What went last from the place and the directories below it that are still there; {} if nothing ever did."""
+    yield Want.DURABLE
+    _check_directory(call.place)
+    found = yield from _paused(broken_off_in(call.fs.ctx, call.place))
+    if found is None:
+        return {}
+    return {**found._asdict(), "begin": found.begin._asdict(), "end": found.end._asdict()}
+
+
 def _gone(gone: Gone) -> dict[str, Any]:
     return {
         "path": os.fsdecode(gone.path),
@@ -243,6 +253,7 @@ OPERATIONS = (
     Operation("incarnations", _incarnations),
     Operation("deleted", _deleted),
     Operation("removal", _removal),
+    Operation("broken-off", _broken_off),
     Operation("diff", _diff),
     Operation("moment", _moment),
 )

@@ -8,18 +8,24 @@ directory, so do not add up.
 
 Each name is told of as it was last.  One that was renamed or moved is none that went: it went by its new name, or is
 still there.
+
+A removal may have been broken off, with the directory and some of what was in it still there.  Its begin is found in
+the same way, from the last name that went.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from hammerfs.errors import CorruptionError, HammerError
+from hammerfs.fs import directory as entries
+from hammerfs.fs.inode import Inode
 from hammerfs.ondisk.address import Localization, ObjId, Tid
-from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
+from hammerfs.ondisk.constants import MAX_TID, OBJTYPE_DIRECTORY
 from hammerfs.ops.name_history import DeletedName, deleted_names
 from hammerfs.ops.pace import STEP_RECORDS, Paced, numbered
 from hammerfs.ops.versions import EntryVersion, Moment, inode_versions
@@ -68,6 +74,16 @@ class Removal:
     mtime_us: int
 
 
+class BrokenOff(NamedTuple):
+    """A removal that left its directory: `names` went from the first flush to the last, `earlier` ones before."""
+
+    begin: Moment
+    end: Moment
+    names: int
+    earlier: int
+    lost: int
+
+
 _WENT, _CAME, _CAME_ALONG = range(3)
 """A name went; it came; it came with the directory that it was in."""
 _Event: TypeAlias = tuple[int, int, int, bytes, DeletedName]
@@ -105,6 +121,10 @@ class _Events:
         self._by_id: dict[ObjId, _Folder] = {}
         self.folders: dict[bytes, _Folder] = {}
         self.left = self.faults = 0
+
+    def knows(self, obj_id: ObjId) -> bool:
+        """Whether a directory was looked into."""
+        return obj_id in self._by_id
 
     def look_into(self, path: bytes, localization: Localization, obj_id: ObjId, begin: Tid, end: Tid) -> Paced[None]:
         """Take in what a directory knows of the time from TID `begin` to `end`, during which its path led to it."""
@@ -162,6 +182,11 @@ class _Events:
     def next_tid(self) -> Tid:
         """When the next event was; 0 if there is none."""
         return -self._heap[0][0] if self._heap else 0
+
+    @property
+    def last(self) -> Moment | None:
+        """When a name went last."""
+        return self._heap[0][4].end if self._heap else None
 
     def pop(self) -> tuple[int, bytes, DeletedName]:
         """The next event: what happened, the path, and what is known of the name."""
@@ -233,6 +258,32 @@ def removal_of(ctx: Context, path_of: PathOf, entry: EntryVersion, since: Tid) -
     versions = inode_versions(ctx, entry.localization, entry.obj_id)
     mtime_us = next((version.data.mtime for version in versions if version.life.covers(end.tid - 1)), 0)
     return Removal(search.begin, end, names, earlier, lost, mtime_us)
+
+
+def broken_off_in(ctx: Context, directory: Inode) -> Paced[BrokenOff | None]:
+    """The removal that ended last in a directory that is there, or in one below it; None if nothing ever went."""
+    events = _Events(ctx)
+    ways = [(b"", directory.obj_id)]
+    while ways:
+        path, obj_id = ways.pop()
+        if events.knows(obj_id):
+            continue  # it may be in itself
+        yield from events.look_into(path, directory.localization, obj_id, 0, MAX_TID + 1)
+        with suppress(HammerError):  # which `look_into` has counted
+            inode = ctx.inodes.get(ctx, directory.localization, obj_id, MAX_TID)
+            for pause, entry in numbered(entries.scan(ctx, inode, 0)):
+                if pause:
+                    yield
+                if entry.obj_type == OBJTYPE_DIRECTORY and entry.localization == directory.localization:
+                    ways.append((path + b"/" + entry.name if path else entry.name, entry.obj_id))
+    end = events.last
+    if end is None:
+        return None
+    search = _Search(events, end)
+    while not search.is_over and (tid := events.next_tid):
+        yield from search.take_flush(tid)
+    earlier = len(search.went) - search.belonging + events.left
+    return BrokenOff(search.begin, end, search.belonging, earlier, events.faults)
 
 
 def _to_be_seen(

@@ -54,6 +54,7 @@ def _ask_about(fs: FileSystem, place: Inode, kinds: set[str]) -> None:
         return attempt(lambda: run_work(fs, work, _Noting(parts)), kinds) or {}
 
     parts: list[dict[str, Any]] = []
+    ask("broken-off")
     ask("deleted")
     gone = [name["name"] for part in parts for name in part["names"]]
     listed = attempt(lambda: list(islice(fs.readdir(place, 0, lambda _: None), NAMES_MAX)), kinds) or []

@@ -59,6 +59,7 @@ REMOVAL: list[tuple[Step, int]] = [
 
 def restored(path: Path, steps: list[tuple[Step, int]], *words: str, what: str = "/proj") -> set[str]:
     """The names that come back of /proj after these steps."""
+    path.mkdir(exist_ok=True)
     image = make(path / "image", steps=steps)
     assert main(["restore", "-f", str(image.path), "--to", str(path / "back"), *words, what]) == 0
     return {str(name.relative_to(path / "back")) for name in (path / "back").rglob("*")}
@@ -78,6 +79,47 @@ def test_a_removal_that_took_many_flushes_is_undone_as_a_whole(
     out = capsys.readouterr().out
     assert out.startswith("restored /proj@@0x")
     assert ", as it was before 62 names went from 14-Nov-2023 22:13:35 to 22:14:40, as " in out
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [[(INNER, range(20)), (PROJ, range(7))], [(INNER, range(3))], [(PROJ, range(FILES))]],
+    ids=["inside and above", "inside", "above"],
+)
+def test_a_removal_that_was_broken_off_is_undone_as_well(
+    ways: list[tuple[tuple[bytes, ...], range]], tmp_path: Path, capsys: Capture
+) -> None:
+    """^C while `rm -r` runs leaves the directory, with what was not removed yet."""
+    steps = [(removes(way, numbers), 20) for way, numbers in ways]
+    assert restored(tmp_path, [(_begin, 10), *steps], "--before-delete") == WHOLE
+    count = sum(len(numbers) for _, numbers in ways)
+    assert f", as it was before {count} names went from 14-Nov-2023 22:" in capsys.readouterr().out
+    assert main(["restore", "-f", str(tmp_path / "image"), "--to", str(tmp_path / "x"), "/proj"]) == 2
+    assert "or by --before-delete" in capsys.readouterr().err
+
+
+def test_of_two_removals_the_last_one_is_undone(tmp_path: Path, capsys: Capture) -> None:
+    gone = {f"f{number}" for number in range(5)} | {f"inner/f{number}" for number in range(5)}
+    first = [(_begin, 10), (removes(PROJ, range(5)), 20), (removes(INNER, range(5)), 5)]
+    assert restored(tmp_path / "1", [*first, (removes(INNER, range(5, 8)), 300)], "--before-delete") == WHOLE - gone
+    out = capsys.readouterr().out
+    assert "before 3 names went" in out
+    assert "(10 more had gone before)" in out
+
+
+def test_a_directory_that_went_and_came_back_is_looked_into(tmp_path: Path, capsys: Capture) -> None:
+    anew = [(_begin, 10), *REMOVAL, (_begin, 300)]
+    assert restored(tmp_path / "1", [*anew, (removes(PROJ, range(4)), 5)], "--before-delete") == WHOLE
+    assert "before 4 names went" in capsys.readouterr().out
+    assert restored(tmp_path / "2", anew, "--before-delete") == WHOLE
+    assert "before 62 names went" in capsys.readouterr().out
+
+
+def test_where_nothing_ever_went_there_is_nothing_to_undo(tmp_path: Path, capsys: Capture) -> None:
+    image = make(tmp_path / "image", steps=[(_begin, 10)])
+    words = ["restore", "-f", str(image.path), "--to", str(tmp_path / "back"), "--before-delete"]
+    assert main([*words, "/proj"]) == main([*words, "/proj/f3"]) == 2
+    assert capsys.readouterr().err.count("was not deleted; --tid and --time bring back") == 2
 
 
 def test_a_removal_is_told_to_programs(tmp_path: Path, capsys: Capture) -> None:
