@@ -5,6 +5,7 @@ Invariants:
   is a second reference to the same node, and damage.
 - A dirty node is never evicted.  With `mirror` the parent of a dirty node is dirty, too ("pinned"), because `sync()`
   carries mirror_tid up to the root: so it finds all ancestors in memory, and `dirty` counts all that it may write.
+- What was only glimpsed is not in the cache: such a leaf was verified but for the order of its keys.
 - Nothing is evicted while an operation holds nodes: `evict` is called between operations only.
 
 Eviction gives second chances: one pass takes away the oldest nodes that nobody touched since the last one, an eighth of
