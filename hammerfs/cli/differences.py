@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 
 from hammerfs.cli.errors import described
 from hammerfs.cli.looking_back import MountedPast
@@ -34,6 +34,7 @@ _KINDS = {
 _BINARY = 2
 _SHOWN_MAX = 16 * 1024 * 1024
 """Bytes in a file of which it is shown what differs: both are read by diff(1), and one is written for it."""
+_PIECE = 64 * 1024
 _PATH_MAX = 64 * 1024
 
 
@@ -151,20 +152,28 @@ def _content_difference(
                 then.write(piece)
             then.flush()
         labels = ["--label", _label(present, here), "--label", _label(source, there)]
-        told, trouble = compare([*labels, "--", present if first else "/dev/null", then.name])
-    return told + os.fsencode(f"{on_one_line(present)}: {trouble}\n" if trouble else "")
+        troubles: list[str] = []
+        told = b"".join(compare([*labels, "--", present if first else "/dev/null", then.name], troubles))
+    return told + os.fsencode("".join(f"{on_one_line(present)}: {trouble}\n" for trouble in troubles))
 
 
-def compare(words: Sequence[str], folder: Path | None = None) -> tuple[bytes, str]:
-    """What `diff -u` says of two paths below a folder, and a sentence if it could not look at all that is there.
+def compare(words: Sequence[str], troubles: list[str], folder: Path | None = None) -> Iterator[bytes]:
+    """What `diff -u` says of two paths below a folder, in pieces; `troubles` gets a sentence if it could not see all.
 
     Its exit code 2 alone is no trouble: binary files that differ get it, too.
     """
-    done = subprocess.run(["diff", "-u", *words], cwd=folder, capture_output=True, check=False)
-    if done.returncode in (0, 1):
-        return done.stdout, ""
-    trouble = "; ".join(map(on_one_line, os.fsdecode(done.stderr).strip().split("\n")))
-    return done.stdout, trouble or ("" if done.returncode == _BINARY else f"diff ended with {done.returncode}")
+    with TemporaryFile() as complaints:
+        diff = subprocess.Popen(["diff", "-u", *words], cwd=folder, stdout=subprocess.PIPE, stderr=complaints)
+        with diff:
+            assert diff.stdout is not None
+            while piece := diff.stdout.read(_PIECE):
+                yield piece
+        if diff.returncode in (0, 1):
+            return
+        complaints.seek(0)
+        said = "; ".join(map(on_one_line, os.fsdecode(complaints.read()).strip().split("\n")))
+    if said or diff.returncode != _BINARY:
+        troubles.append(said or f"diff ended with {diff.returncode}")
 
 
 def _label(path: str, status: Status | None) -> str:

@@ -333,13 +333,13 @@ class _Undo:
     def _comparison(self, first: str, second: str, more: str) -> Iterator[bytes]:
         """What diff(1) shows, headed by its command line as undo(1) writes it; a path may look like an option."""
         print(f"diff -N -r -u {on_one_line(first)} {on_one_line(second)}{more}", flush=True)
+        troubles: list[str] = []
         with self._past.local([first, second]) as folder:
             local = [local_name(path) for path in (first, second)] if folder.is_absolute() else [first, second]
-            told, trouble = compare(["-N", "-r", "--", *local], folder)
-        if trouble:
+            yield from compare(["-N", "-r", "--", *local], troubles, folder)
+        for trouble in troubles:
             print(f"undo: {trouble}", file=sys.stderr)
             self._troubled = True
-        return iter((told,))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from past_image import PastImage, make
 
-from hammerfs.cli import hammer, undo
+from hammerfs.cli import differences, hammer, undo
 from hammerfs.cli.main import main
 from hammerfs.cli.moment import tid_text
 
@@ -215,3 +216,20 @@ def test_an_option_behind_the_directive_is_no_path(word: str, image: PastImage, 
 def test_an_offset_that_is_none(image: PastImage, capsys: Capture) -> None:
     assert hammer.main(["-f", str(image.path), "history@x", "/folder/kept"]) == 1
     assert "'@x' is no @offset" in capsys.readouterr().err
+
+
+def test_differences_are_shown_while_diff_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large trees they do not fit into memory; whoever has seen enough, as head(1), ends it."""
+    endless = tmp_path / "diff"
+    endless.write_text("#!/bin/sh\nexec yes different\n")
+    endless.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    troubles: list[str] = []
+    pieces = differences.compare(["a", "b"], troubles)
+    assert next(pieces).startswith(b"different\ndifferent\n")
+    pieces.close()
+    endless.write_text("#!/bin/sh\necho no >&2; echo more >&2; exit 2\n")
+    assert list(differences.compare(["a", "b"], troubles)) == []
+    endless.write_text("#!/bin/sh\nexit 5\n")
+    assert list(differences.compare(["a", "b"], troubles)) == []
+    assert troubles == ["no; more", "diff ended with 5"]
