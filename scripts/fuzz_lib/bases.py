@@ -13,6 +13,7 @@ import lzma
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import trio
 
@@ -216,6 +217,15 @@ def two_volumes(version: int) -> Volumes:
     populate(fs)
     fs.close_now()
     _go_on_in_volume(devices, 1)
+    with mock.patch(
+        "hammerfs.store.blockmap.APART_BIGBLOCKS_MIN", 1 << 40
+    ):  # or nodes go on beside others of their group
+        _populate_more(devices)
+    rebuild(Image(devices), [], *FANOUT_OF_TWO)
+    return devices
+
+
+def _populate_more(devices: Volumes) -> None:
     fs = mounted(devices)
     folder = fs.create(fs.root, b"second", OBJTYPE_DIRECTORY, 0o755, 1000, 1000)
     beyond = make(fs, folder, b"beyond", b"on the second volume" * 20)
@@ -226,8 +236,6 @@ def two_volumes(version: int) -> Volumes:
     for number in range(MANY):
         make(fs, folder, b"many %d" % number, b"one of many %d" % number)
     fs.close_now()
-    rebuild(Image(devices), [], *FANOUT_OF_TWO)
-    return devices
 
 
 def _go_on_in_volume(devices: Volumes, number: int) -> None:
