@@ -6,15 +6,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from hammerfs.cli.mount_options import MountRequest, parse_mount_options
 from hammerfs.cli.verb import Subparsers, split_specials
 from hammerfs.device.file import FileDevice
+from hammerfs.errors import UsageError
 from hammerfs.fs.mount import FileSystem
 from hammerfs.vfs.daemon import run_in_background, run_in_foreground
 from hammerfs.vfs.mountpoint import check_fuse, prepare_mountpoint
+from hammerfs.vfs.mounttable import devices_under, mount_at
 from hammerfs.vfs.readiness import Readiness
 from hammerfs.vfs.server import serve
 from hammerfs.vfs.xattroperations import operations_for
@@ -91,10 +93,22 @@ def _serve(specials: Sequence[str], request: MountRequest, mountpoint: str, read
             opened.callback(device.close)
             devices.append(device)
         fs = FileSystem.open(devices, request.filesystem)
-        fs.open_device = partial(FileDevice, writable=True, offset=request.offset, exclusive=True)
+        fs.open_device = partial(_open_volume, mountpoint, request.offset)
         operations = operations_for(fs, private=request.private)
         serve(operations, mountpoint, fs.source, request.kernel, readiness, powersave=request.powersave)
     return 0
+
+
+def _open_volume(mountpoint: str, offset: int, path: str) -> FileDevice:
+    """A device to be added; UsageError for one that this very mount is under: it would wait for itself.
+
+    To be called where that does no harm yet: looking at the path may be a request to this mount.
+    """
+    mount = mount_at(mountpoint)
+    with suppress(OSError):  # FileDevice says it better
+        if mount is not None and mount.device in devices_under(path):
+            raise UsageError(f"{path} lies on the file system that it would become a part of")
+    return FileDevice(path, writable=True, offset=offset, exclusive=True)
 
 
 def _announce(message: str) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
+from typing import TypeVar
 
 from hammerfs.device.base import Device
 from hammerfs.errors import CorruptionError, DeviceError, NoSpaceError, UsageError
@@ -33,6 +34,8 @@ from hammerfs.store.volumes import Volume
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _WRITE_BYTES = 512 * 1024
 """Of a device being formatted, between two yields."""
 _BIGBLOCKS_PER_STRETCH = 500
@@ -44,15 +47,16 @@ _SETTLE_TRIES = 10
 # --- adding -------------------------------------------------------------------------------------
 def _add(call: Call) -> Work[Result]:
     """Format `device` and make it a volume; whatever ends this early leaves the file system as it is."""
-    ctx, path = call.fs.ctx, call.text("device")
-    if call.fs.open_device is None:
+    ctx, path, open_device = call.fs.ctx, call.text("device"), call.fs.open_device
+    if open_device is None:
         raise UsageError("volumes cannot be added here")
     yield from _begin(ctx)
     joined = durable = False
     device = None
     try:
         number = volumechange.unused_number(ctx)
-        device = call.fs.open_device(path)
+        # The path may lead through this very file system, which has to go on answering meanwhile.
+        device = yield from _found_aside(partial(open_device, path))
         layout, geometry = _planned(ctx, device, number)
         _refuse_formatted(ctx, device)
         yield from _format(ctx, device, layout, geometry)
@@ -68,6 +72,13 @@ def _add(call: Call) -> Work[Result]:
         if device is not None and not joined:
             device.close()
     return {"device": path, "number": number, "interrupted": not joined, "volumes": volumes_of(ctx)}
+
+
+def _found_aside(call: Callable[[], T]) -> Work[T]:
+    """What a call finds that may wait for this file system."""
+    found: list[T] = []
+    yield Aside(lambda: found.append(call()))
+    return found[0]
 
 
 def _begin(ctx: Context) -> Work[None]:
@@ -157,7 +168,7 @@ def _delete(call: Call) -> Work[Result]:
     much (`used`, bytes) keeps it from that.
     """
     ctx, path = call.fs.ctx, call.text("device")
-    volume = _volume_called(ctx, path)
+    volume = yield from _volume_called(ctx, path)
     number = volume.number
     if number == ROOT_VOLNO:
         raise UsageError(f"{path} is the root volume, which cannot be removed: it holds the freemap and the UNDO FIFO")
@@ -202,13 +213,20 @@ def _part(call: Call, volume: Volume, outcome: ReblockOutcome) -> Work[tuple[int
     return used, True
 
 
-def _volume_called(ctx: Context, path: str) -> Volume:
+def _volume_called(ctx: Context, path: str) -> Work[Volume]:
     """The volume on a device, by its path or another path of the same device."""
-    for volume in ctx.volumes.volumes.values():
-        name = volume.device.name
+
+    def is_meant(volume: Volume) -> bool:
         with suppress(OSError):
-            if name == path or os.path.samefile(name, path):
-                return volume
+            return os.path.samefile(volume.device.name, path)
+        return False
+
+    for volume in ctx.volumes.volumes.values():
+        if volume.device.name == path:
+            return volume
+    for volume in list(ctx.volumes.volumes.values()):
+        if (yield from _found_aside(partial(is_meant, volume))):
+            return volume
     raise UsageError(f"{path} is no volume of this file system")
 
 

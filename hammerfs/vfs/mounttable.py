@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 FILESYSTEM_KIND: Final = "fuse.hammer"
@@ -45,6 +48,37 @@ def mount_at(path: str) -> Mount | None:
     Asks no file system anything, so that a server may ask for its own mount.
     """
     return next((mount for mount in reversed(mounts()) if mount.path == path), None)
+
+
+def devices_under(path: str) -> set[str]:
+    """All that a file or a block device depends on, as far as it can be told: file systems and devices, "major:minor".
+
+    Follows what is mounted, loop devices, partitions, and devices made of others.  OSError when there is nothing.
+    """
+    table = mounts()
+    found: set[str] = set()
+    below = [_device(path)]
+    while below:
+        device = below.pop()
+        if device in found:
+            continue
+        found.add(device)
+        sources = [mount.source for mount in table if mount.device == device and mount.source.startswith("/")]
+        sysfs = Path("/sys/dev/block", device)
+        for folder in (sysfs, sysfs / ".."):
+            with suppress(OSError):
+                sources.append(os.fsdecode((folder / "loop/backing_file").read_bytes()).rstrip("\n"))
+        for source in sources:
+            with suppress(OSError):
+                below.append(_device(source))
+        below += [slave.read_text().strip() for slave in sysfs.glob("slaves/*/dev")]
+    return found
+
+
+def _device(path: str) -> str:
+    status = os.stat(path)
+    number = status.st_rdev if stat.S_ISBLK(status.st_mode) else status.st_dev
+    return f"{os.major(number)}:{os.minor(number)}"
 
 
 def _parse(line: bytes) -> Mount:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hammer_mount import HammerMount, hammerfs
+from hammer_mount import HammerMount, hammerfs, run
 
 from hammerfs.device.file import FileDevice
 from hammerfs.errors import BusyError
@@ -87,6 +87,57 @@ def is_locked(path: Path) -> bool:
 
 def assert_holds(folder: Path, written: dict[str, bytes]) -> None:
     assert {name: (folder / name).read_bytes() for name in written} == written
+
+
+def refused(*words: str | Path) -> str:
+    """What `hammer` complains of; it may not wait for itself."""
+    done = subprocess.run([*HAMMER, *words], capture_output=True, text=True, check=False, timeout=SECONDS_MAX)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_file_system_does_not_become_a_part_of_itself(hammer_mount: Maker, tmp_path: Path) -> None:
+    """Its server would wait for itself: for an answer about the path, or later for what it would keep there."""
+    mount = hammer_mount()
+    mount.mount()
+    inner, link, aside = mount.path / "inner", tmp_path / "link", tmp_path / "aside"
+    with inner.open("wb") as file:
+        file.truncate(512 * MIB)
+    link.symlink_to(inner)
+    aside.mkdir()
+    loop = subprocess.run(["losetup", "-f", "--show", inner], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        subprocess.run(["mount", "--bind", mount.path, aside], check=True)
+        try:
+            for path in (inner, link, aside / "inner", loop):
+                assert f"{path} lies on the file system that it would become a part of" in refused(
+                    "volume-add", path, mount.path
+                )
+                assert "is no volume of this file system" in refused("volume-del", path, mount.path)
+        finally:
+            subprocess.run(["umount", aside], check=True)
+    finally:
+        subprocess.run(["losetup", "-d", loop], check=True)
+    assert "No such file" in refused("volume-add", mount.path / "absent", mount.path)
+    inner.write_bytes(b"still served")
+    assert hammer("volume-list", mount.path) == f"{mount.image}\n"
+
+
+def test_nor_of_one_that_its_image_lies_on(hammer_mount: Maker, tmp_path: Path) -> None:
+    mount = hammer_mount()
+    mount.mount()
+    inside, place = mount.path / "inside.img", tmp_path / "inside"
+    place.mkdir()
+    run(Path(sys.executable).with_name("mkfs_hammer.py"), "-f", "-L", "inside", "-u", "128M", "--size", "600M", inside)
+    hammerfs("mount", inside, place)
+    try:
+        spare = place / "spare"
+        with spare.open("wb") as file:
+            file.truncate(512 * MIB)
+        assert "would become a part of" in refused("volume-add", spare, mount.path)
+    finally:
+        hammerfs("umount", place)
 
 
 def test_a_volume_comes_and_goes_beside_a_writer(hammer_mount: Maker, spare: Path) -> None:
