@@ -7,6 +7,7 @@ imported when it is asked for; this table knows only names.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -130,6 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `hammer` command; returns the exit code.  A program of its own runs compiled modules."""
     if argv is None:
         compiled.use()
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # A script's shell starts what runs in the background so; hammer(8) can be stopped there all the same.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     words = list(sys.argv[1:] if argv is None else argv)
     return guarded("hammer", lambda: run(words))
 

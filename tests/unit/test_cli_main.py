@@ -55,6 +55,14 @@ def test_an_error_may_bring_its_own_code() -> None:
     assert guarded("hammerfs", raising(Own("no"))) == 9
 
 
+def test_a_directive_in_the_background_of_a_script_can_be_interrupted() -> None:
+    """A shell without job control starts it with ^C ignored, which hammer(8) overrides."""
+    script = "import signal, sys\nfrom hammerfs.cli import hammer\nsys.argv[1:] = ['-h']\n"
+    script += "signal.signal(signal.SIGINT, signal.SIG_IGN)\nhammer.main()\nsignal.raise_signal(signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
 def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     script = "import sys\nfrom hammerfs.cli.errors import guarded\n"
     script += "def action():\n    while True: print('x' * 1000)\nsys.exit(guarded('hammerfs', action))"
