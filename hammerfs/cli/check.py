@@ -11,14 +11,13 @@ import sys
 from collections.abc import Iterator
 
 from hammerfs.cli.progress import reporting
-from hammerfs.cli.report_lines import print_lines
+from hammerfs.cli.report_lines import JSON_FORMAT, print_lines
 from hammerfs.cli.specials import reading
 from hammerfs.cli.verb import Subparsers, add_quiet, add_specials
 from hammerfs.ops.check import Problem, Report, check_devices
 
 EXIT_CLEAN = 0
 EXIT_PROBLEMS = 1
-JSON_FORMAT = "hammerfs/1"
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 
 from hammerfs.cli.errors import described_of
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.report_lines import print_lines
+from hammerfs.cli.report_lines import JSON_FORMAT, print_lines
 from hammerfs.errors import HammerError
 
-JSON_FORMAT = "hammerfs/1"
 _COUNTDOWN_SECONDS = 5
 
 Run: TypeAlias = Callable[[HammerOptions, list[str]], int]
@@ -51,10 +50,20 @@ def usage_error(*usages: str) -> DirectiveError:
 def show(options: HammerOptions, name: str, result: dict[str, Any], lines: Iterable[str]) -> None:
     """Print a result: as one JSON object with --json, else as lines for people."""
     if options.json:
-        json.dump({"format": JSON_FORMAT, "command": name, **result}, sys.stdout, indent=1)
+        json.dump({"format": JSON_FORMAT, "command": name, **_for_programs(result)}, sys.stdout, indent=1)
         print()
     else:
         print_lines(lines)
+
+
+def _for_programs(value: Any, name: str = "") -> Any:
+    """A result in which TIDs are what they are everywhere, hexadecimal: as numbers some programs would round them."""
+    if isinstance(value, dict):
+        return {key: _for_programs(item, key) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_for_programs(item, name) for item in value]
+    is_tid = name in ("tid", "tids") or name.endswith(("_tid", "_tids"))
+    return f"{value:#018x}" if is_tid and type(value) is int else value
 
 
 def asked_of_each(

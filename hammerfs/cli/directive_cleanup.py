@@ -4,12 +4,10 @@ deduplicated, big-blocks are freed, each as often and as long as the PFS's confi
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from typing import Any
 from hammerfs.cli.cleanup_folder import last_run, locked, note_run, state_folder
 from hammerfs.cli.cleanup_migrate import CONFIG, Migration, folder_before_records, migrate, read_folder
 from hammerfs.cli.cleanup_running import RunningCleanup, abort_all, noted
-from hammerfs.cli.directive import Directive, DirectiveError, usage_error
+from hammerfs.cli.cleanup_told import ALREADY_HANDLED, FAILED, HANDLED, LOCKED, Told
+from hammerfs.cli.directive import Directive, DirectiveError, show, usage_error
 from hammerfs.cli.directive_dedup import dedup
 from hammerfs.cli.directive_prune import prune_everything, prune_kept
 from hammerfs.cli.directive_reblock import rebalance, reblock
@@ -56,6 +55,7 @@ class _Pfs:
     """
 
     options: HammerOptions
+    told: Told
     path: str
     folder: Path
     has_records: bool
@@ -66,43 +66,50 @@ class _Pfs:
     def run(self, directive: Callable[[HammerOptions], int], cycle: str, seconds: int) -> int:
         """Carry a directive out for some time, going on where it stopped; quietly, unless -v."""
         options = replace(self.options, cycle_path=str(self.folder / f".{cycle}.cycle"), timeout=seconds)
-        if self.options.verbose:
+        if self.options.verbose and not options.json:
             return directive(options)
-        options.verbosity = -1
-        with redirect_stdout(io.StringIO()):
-            return directive(options)
+        if not self.options.verbose:
+            options.verbosity = -1
+        return self.told.captured(lambda: directive(options))
 
 
 def cleanup(options: HammerOptions, arguments: list[str]) -> int:
     """Clean up the PFSs that the paths lead to, or all of all that is mounted."""
-    paths, code = arguments, 0
+    told = Told()
+    with told.shown(options):
+        return _cleanup(options, arguments, told)
+
+
+def _cleanup(options: HammerOptions, paths: list[str], told: Told) -> int:
+    code = 0
     if not paths:
-        paths, code = _everything_offline(options) if options.specials else _everything(options)
+        paths, code = _everything_offline(options, told) if options.specials else _everything(options, told)
     handled: set[tuple[str, int]] = set()
     with noted() as running:
         for path in paths:
             try:
-                code = max(code, _clean(options, path, handled, running))
+                code = max(code, _clean(options, path, handled, running, told))
             except (HammerError, OSError) as error:
-                _tell(path, error)
+                _tell(path, error, told)
                 code = 1
     return code
 
 
-def _tell(path: str, error: HammerError | OSError) -> None:
+def _tell(path: str, error: HammerError | OSError, told: Told) -> None:
     print(f"cleanup {path:<20} - {described(error)}")
+    told.pfs(path, FAILED, error=described(error))
 
 
-def abort_cleanup(_options: HammerOptions, arguments: list[str]) -> int:
+def abort_cleanup(options: HammerOptions, arguments: list[str]) -> int:
     """Ask all cleanups of this user to end."""
     if arguments:
         raise usage_error(_ABORT)
-    for pid in abort_all():
-        print(f"Terminated cleanup process {pid}")
+    pids = abort_all()
+    show(options, "abort-cleanup", {"pids": pids}, (f"Terminated cleanup process {pid}" for pid in pids))
     return 0
 
 
-def _everything(options: HammerOptions) -> tuple[list[str], int]:
+def _everything(options: HammerOptions, told: Told) -> tuple[list[str], int]:
     """Every PFS of every file system that is mounted, and the exit code: 1 when one could not be asked.
 
     That one, dead or of another user, is told of and left out, as nobody else's night should depend on it.
@@ -115,21 +122,21 @@ def _everything(options: HammerOptions) -> tuple[list[str], int]:
             with reaching(options, mount.path) as reach:
                 found = reach.call("info", {})["pfs_list"]
         except (HammerError, OSError) as error:
-            _tell(mount.path, error)
+            _tell(mount.path, error, told)
             code = 1
             continue
         paths += [mount.path, *(below for below in _others(mount.path, found) if os.path.isdir(below))]
     return paths, code
 
 
-def _everything_offline(options: HammerOptions) -> tuple[list[str], int]:
+def _everything_offline(options: HammerOptions, told: Told) -> tuple[list[str], int]:
     """The same of the file system on the volumes of -f."""
     try:
         with working(options) as desk, desk.reach("/") as reach:
             below = _others("/", reach.call("info", {})["pfs_list"])
             return ["/", *(path for path in below if desk.names.kind(path, follow=True) == KIND_DIRECTORY)], 0
     except (HammerError, OSError) as error:
-        _tell("/", error)
+        _tell("/", error, told)
         return [], 1
 
 
@@ -138,12 +145,15 @@ def _others(top: str, pfss: list[dict[str, Any]]) -> list[str]:
     return [f"{top.rstrip('/')}/@@-1:{pfs['id']:05d}" for pfs in pfss if pfs["id"] != ROOT_PFSID]
 
 
-def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], running: RunningCleanup) -> int:
+def _clean(
+    options: HammerOptions, path: str, handled: set[tuple[str, int]], running: RunningCleanup, told: Told
+) -> int:
     with working(options, writable=True) as desk, desk.reach(path) as reach:
         info, config = reach.call("info", {}), reach.call("config-get", {})
         identity = info["fsid"], config["pfs"]
         if identity in handled:
             print(f"cleanup {path:<20} - PFS#{config['pfs']} already handled")
+            told.pfs(path, ALREADY_HANDLED, pfs=config["pfs"])
             return 0
         handled.add(identity)
         has_records = info["version"] >= VERSION_SNAPSHOT_RECORDS
@@ -163,12 +173,14 @@ def _clean(options: HammerOptions, path: str, handled: set[tuple[str, int]], run
             reach.call("config-set", {"text": text})
         inner = _inner(options, desk, path)
         outside = named if options.specials and named != inner else ""
-        pfs = _Pfs(options, path, folder, has_records, inner, outside)
+        pfs = _Pfs(options, told, path, folder, has_records, inner, outside)
     with locked(folder) as is_ours:
         if not is_ours:
             print(f"cleanup {path:<20} - PFS#{config['pfs']} locked by other process")
+            told.pfs(path, LOCKED, pfs=config["pfs"])
             return 0
         print(f"cleanup {path:<20} - handle PFS#{config['pfs']} using {folder}")
+        told.pfs(path, HANDLED, pfs=config["pfs"], folder=str(folder))
         if outside:
             print(f"\tSoftlinks in {on_one_line(outside)} are left alone: -f does not know where that is")
         lines = parse_config(_file_config(pfs) if text is None else text)
@@ -198,16 +210,17 @@ def _line(pfs: _Pfs, line: ConfigLine, running: RunningCleanup) -> int:
     print(f"{on_one_line(line.word):>20} - ", end="", flush=True)
     work = _WORKS.get(line.word)
     if work is None:
-        print("unknown directive")
+        _say(pfs, line, "unknown directive")
+        pfs.told.ended(1)
         return 1
     now = int(time.time())
     if not line.period:
-        return _guarded(lambda: _without_period(pfs, line, now))
+        return _guarded(pfs.told, lambda: _without_period(pfs, line, now))
     if not pfs.options.force and not is_due(line.period, last_run(pfs.folder, line.word), now):
-        print("skip")
+        _say(pfs, line, "skip")
         return 0
-    print("run", flush=True)
-    code = _guarded(lambda: work(pfs, line))
+    _say(pfs, line, "run")
+    code = _guarded(pfs.told, lambda: work(pfs, line))
     if running.aborted:
         raise KeyboardInterrupt
     if not code:
@@ -215,36 +228,44 @@ def _line(pfs: _Pfs, line: ConfigLine, running: RunningCleanup) -> int:
     return code
 
 
-def _guarded(work: Callable[[], int]) -> int:
+def _say(pfs: _Pfs, line: ConfigLine, outcome: str) -> None:
+    """What is done about a line, which is begun already where people read."""
+    print(outcome, flush=True)
+    pfs.told.line(line.word, outcome)
+
+
+def _guarded(told: Told, work: Callable[[], int]) -> int:
     """The exit code of one line's work: what goes wrong with one line keeps none of the next from being carried out."""
+    error = None
     try:
-        return work()
-    except HammerError as error:
+        code = work()
+    except HammerError as refusal:
+        code, error = refusal.exit_code, str(refusal)
+    except OSError as refusal:
+        code, error = EXIT_ERROR, described(refusal)
+    if error is not None:
         print(f"    {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"    {described(error)}", file=sys.stderr)
-        return EXIT_ERROR
+    told.ended(code, error)
+    return code
 
 
 def _without_period(pfs: _Pfs, line: ConfigLine, now: int) -> int:
     """What is never due; snapshots may still expire."""
-    if line.word != "snapshots":
-        print("disabled")
-    elif line.limit and (pfs.outside or _has_snapshots(pfs)):
-        print("only removing old snapshots", flush=True)
+    if line.word == "snapshots" and line.limit and (pfs.outside or _has_snapshots(pfs, line)):
+        _say(pfs, line, "only removing old snapshots")
         _expire(pfs, line, now)
-    else:
-        print("disabled")
+        return 0
+    _say(pfs, line, "disabled")
+    if line.word == "snapshots":
         pfs.without_snapshots = True
     return 0
 
 
-def _has_snapshots(pfs: _Pfs) -> bool:
+def _has_snapshots(pfs: _Pfs, line: ConfigLine) -> bool:
     try:
         return bool(_links(pfs) or _records(pfs))
     except (HammerError, OSError):
-        print("failed", flush=True)
+        _say(pfs, line, "failed")
         raise
 
 

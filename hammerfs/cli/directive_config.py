@@ -34,7 +34,9 @@ def config(options: HammerOptions, arguments: list[str]) -> int:
         raise usage_error(_CONFIG)
     path = _path(options, arguments)
     if len(arguments) == 2:
-        _write(options, path, _read_file(arguments[1]))
+        new = _read_file(arguments[1])
+        _write(options, path, new)
+        show(options, "config", {"path": path, "text": new}, [])
         return 0
     text = _read(options, path)
     if text is None:
@@ -63,9 +65,10 @@ def viconfig(options: HammerOptions, arguments: list[str]) -> int:
             raise DirectiveError(f"hammer viconfig: {editor} ended with exit code {done.returncode}", 2)
         text = _read_file(str(file))
     if text == (DEFAULTS if before is None else before):
-        print("hammer viconfig: no changes were made")
+        show(options, "viconfig", {"path": path, "changed": False}, ["hammer viconfig: no changes were made"])
         return 0
     _write(options, path, text)
+    show(options, "viconfig", {"path": path, "changed": True}, [])
     return 0
 
 

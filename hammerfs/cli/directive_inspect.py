@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from hammerfs.cli.directive import Directive, DirectiveError, usage_error
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.report_lines import print_lines
+from hammerfs.cli.report_lines import print_report
 from hammerfs.cli.specials import reading_volumes
 from hammerfs.ops.blockmap_report import blockmap_lines, checkmap_lines
 from hammerfs.ops.show import ShowOptions, show_lines
@@ -29,11 +29,11 @@ _WHOLE = 4
 """-vvvv: the bytes of files, too."""
 
 
-def _report(options: HammerOptions, lines: Callable[[VolumeSet], Iterable[str]]) -> int:
+def _report(options: HammerOptions, name: str, lines: Callable[[VolumeSet], Iterable[str]]) -> int:
     if not options.specials:
         raise DirectiveError("A -f blkdevs specification is required for this command")
     with reading_volumes(options.specials) as volumes:
-        print_lines(lines(volumes))
+        print_report(name, lines(volumes), as_json=options.json)
     return 0
 
 
@@ -43,7 +43,7 @@ def _directive(name: str, lines: Callable[[VolumeSet, int], Iterable[str]]) -> D
     def run(options: HammerOptions, arguments: list[str]) -> int:
         if arguments:
             raise usage_error(usage)
-        return _report(options, lambda volumes: lines(volumes, options.verbosity))
+        return _report(options, name, lambda volumes: lines(volumes, options.verbosity))
 
     return Directive(name, usage, run)
 
@@ -62,7 +62,7 @@ def show(options: HammerOptions, arguments: list[str]) -> int:
     )
     if set(words) - {*_STRICT, "obfuscate", "indent"}:
         raise usage_error(_SHOW_USAGE)
-    return _report(options, lambda volumes: show_lines(volumes, wanted))
+    return _report(options, "show", lambda volumes: show_lines(volumes, wanted))
 
 
 def _blockmap_lines(volumes: VolumeSet, verbosity: int) -> Iterable[str]:

@@ -28,7 +28,14 @@ def prune(options: HammerOptions, arguments: list[str]) -> int:
     return prune_kept(options, arguments[0])
 
 
-def prune_kept(options: HammerOptions, path: str, filesystem: str | None = None) -> int:
+def softprune(options: HammerOptions, arguments: list[str]) -> int:
+    """The same by another name."""
+    if len(arguments) != 1:
+        raise usage_error(_PRUNE, _EVERYTHING)
+    return prune_kept(options, arguments[0], word="softprune")
+
+
+def prune_kept(options: HammerOptions, path: str, filesystem: str | None = None, word: str = "prune") -> int:
     """Prune what lies below the softlinks in `path`, or, if there are none, `filesystem` (`path` itself by default).
 
     Of an unmounted file system, with `filesystem` only softlinks count that are about the PFS which they lie in.
@@ -42,10 +49,10 @@ def prune_kept(options: HammerOptions, path: str, filesystem: str | None = None)
         shown = on_one_line(where)
         heading = list(_plan_lines(plan, shown))
         if not plan["tids"]:
-            show(options, "prune", plan, heading)
+            show(options, word, plan, heading)
             print("No snapshots found", file=sys.stderr)
             return 0
-        return _carry_out(options, reach, shown, {"links": pairs}, heading)
+        return _carry_out(options, reach, word, shown, {"links": pairs}, heading)
 
 
 def prune_everything(options: HammerOptions, arguments: list[str]) -> int:
@@ -56,17 +63,17 @@ def prune_everything(options: HammerOptions, arguments: list[str]) -> int:
     with reaching(options, path, writable=True) as reach:
         plan = reach.call("prune-plan", {})
         heading = [f"Prune {path}: EVERYTHING", *_range_lines(plan, path)]
-        return _carry_out(options, reach, path, {"everything": True}, heading)
+        return _carry_out(options, reach, "prune-everything", path, {"everything": True}, heading)
 
 
 def _carry_out(
-    options: HammerOptions, reach: Reach, path: str, arguments: dict[str, Any], heading: Iterable[str]
+    options: HammerOptions, reach: Reach, word: str, path: str, arguments: dict[str, Any], heading: Iterable[str]
 ) -> int:
     begin = begin_numbers(options.cycle_path)
     with watching(options) as hearing:
         result = reach.call("prune", {**arguments, "begin": begin}, hearing, options.timeout)
     keep_position(options.cycle_path, result["interrupted"], result["position"])
-    show(options, "prune", result, [*heading, *prune_lines(result, path)])
+    show(options, word, result, [*heading, *prune_lines(result, path)])
     return 0
 
 
@@ -137,5 +144,5 @@ def prune_lines(result: dict[str, Any], path: str) -> Iterator[str]:
 DIRECTIVES = (
     Directive("prune", _PRUNE, prune),
     Directive("prune-everything", _EVERYTHING, prune_everything),
-    Directive("softprune", _SOFTPRUNE, prune),
+    Directive("softprune", _SOFTPRUNE, softprune),
 )

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hammerfs.cli.directive import Directive, DirectiveError, asked_of_each, show, usage_error
@@ -196,29 +197,40 @@ def snaprm(options: HammerOptions, arguments: list[str]) -> int:
     """Remove snapshots by their TIDs, or by softlinks, which go as well."""
     if not arguments:
         raise usage_error(*_SNAPRM)
+    gone = _Gone()
     with working(options, writable=True) as desk:
         kinds = [desk.names.kind(word, follow=False) for word in arguments]
         if not any(kinds):
-            _remove_records(desk, desk.here, arguments)
+            _remove_records(desk, desk.here, arguments, gone)
         elif len(arguments) > 1 and not any(kinds[1:]) and desk.names.kind(arguments[0], follow=True) == KIND_DIRECTORY:
-            _remove_records(desk, arguments[0], arguments[1:])
+            _remove_records(desk, arguments[0], arguments[1:], gone)
         else:
             for word, kind in zip(arguments, kinds, strict=True):
                 if kind != KIND_SYMLINK:
                     raise DirectiveError(f"hammer snaprm: not directory or snapshot softlink: {word}", 2)
-                _remove_link(desk, word)
+                _remove_link(desk, word, gone)
+    show(options, "snaprm", asdict(gone), [])
     return 0
 
 
-def _remove_records(desk: Desk, filesystem: str, words: list[str]) -> None:
+@dataclass(slots=True)
+class _Gone:
+    """Snapshots that were removed, those that were on no record, and softlinks that were removed."""
+
+    tids: list[int] = field(default_factory=list)
+    absent_tids: list[int] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+
+def _remove_records(desk: Desk, filesystem: str, words: list[str], gone: _Gone) -> None:
     for word in words:
         if not _TID.match(word):
             raise DirectiveError(f"hammer snaprm: not a file or tid: {word}", 2)
     with desk.reach(filesystem) as reach:
-        _remove(reach, [int(word, 16) for word in words])
+        _remove(reach, [int(word, 16) for word in words], gone)
 
 
-def _remove_link(desk: Desk, link: str) -> None:
+def _remove_link(desk: Desk, link: str, gone: _Gone) -> None:
     """Remove the snapshot that a softlink leads to, and the link; one that leads to none stays."""
     target = desk.names.readlink(link)
     found = _LINK_TID.search(target)
@@ -229,12 +241,16 @@ def _remove_link(desk: Desk, link: str) -> None:
     # Of the snapshot itself, which may be pruned already, only the PFS counts.
     place = target if desk.names.kind(target, follow=True) else directory_part(target)
     with desk.reach(place) as reach:
-        _remove(reach, [int(found.group(1), 16)])
+        _remove(reach, [int(found.group(1), 16)], gone)
     desk.names.remove(link)
+    gone.links.append(link)
 
 
-def _remove(reach: Reach, tids: list[int]) -> None:
-    for tid in reach.call("snapshot-remove", {"tids": tids})["absent"]:
+def _remove(reach: Reach, tids: list[int], gone: _Gone) -> None:
+    absent = reach.call("snapshot-remove", {"tids": tids})["absent"]
+    gone.tids += [tid for tid in tids if tid not in absent]
+    gone.absent_tids += absent
+    for tid in absent:
         print(f"Warning: hammer snaprm {tid:#018x}: meta-data not found", file=sys.stderr)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hammerfs.cli.moment import at, names_tid, parse_tid, parse_time
-from hammerfs.cli.verb import Subparsers
+from hammerfs.cli.verb import Subparsers, add_json
 from hammerfs.errors import HammerError, UsageError
 from hammerfs.ondisk.address import Tid
 
@@ -152,7 +152,7 @@ def add_command(
     parser = subparsers.add_parser(
         name, help=help_, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    add_json(parser)
     add_volumes(parser)
     return parser
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterable
+
+JSON_FORMAT = "hammerfs/1"
+"""What every object for programs says of itself."""
 
 
 def take_any_name() -> None:
@@ -18,3 +22,16 @@ def print_lines(lines: Iterable[str]) -> None:
     take_any_name()
     for line in lines:
         sys.stdout.write(line + "\n")
+
+
+def print_report(command: str, lines: Iterable[str], *, as_json: bool) -> None:
+    """The same, or with --json one object whose `lines` they are, each written when it comes."""
+    if not as_json:
+        print_lines(lines)
+        return
+    sys.stdout.write(json.dumps({"format": JSON_FORMAT, "command": command})[:-1] + ', "lines": [')
+    separator = "\n "
+    for line in lines:
+        sys.stdout.write(separator + json.dumps(line))
+        separator = ",\n "
+    sys.stdout.write("\n]}\n")

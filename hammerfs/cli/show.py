@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from hammerfs.cli.report_lines import print_lines
+from hammerfs.cli.report_lines import print_report
 from hammerfs.cli.specials import reading_volumes
-from hammerfs.cli.verb import Subparsers, add_specials
+from hammerfs.cli.verb import Subparsers, add_json, add_specials
 from hammerfs.ops.show import ShowOptions, show_lines
 from hammerfs.ops.show_search import Search
 
@@ -26,10 +26,15 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--only", action="store_true", help="with --at: only nodes that lead there")
     add_specials(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 0."""
     with reading_volumes(args.specials) as volumes:
-        print_lines(show_lines(volumes, ShowOptions(search=args.at, strict=True if args.only else None)))
+        print_report(
+            "show",
+            show_lines(volumes, ShowOptions(search=args.at, strict=True if args.only else None)),
+            as_json=args.json,
+        )
     return 0

@@ -20,12 +20,12 @@ from itertools import pairwise
 from typing import IO, Any
 
 from hammerfs.cli.differences import compare
-from hammerfs.cli.directive import JSON_FORMAT
 from hammerfs.cli.earlier import Whereabouts, whereabouts
 from hammerfs.cli.errors import EXIT_ERROR, guarded
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import parse_tid, tid_text, time_text
 from hammerfs.cli.past import Past, add_volumes, exists, local_name
+from hammerfs.cli.report_lines import JSON_FORMAT
 from hammerfs.cli.treecopy import content_of, naming
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError

@@ -30,6 +30,11 @@ def add_specials(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """A result for programs."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
 def split_specials(words: Sequence[str]) -> list[str]:
     """Paths of the volumes; `a:b` stands for two, unless a file of that very name exists."""
     return [path for word in words for path in ([word] if os.path.lexists(word) else word.split(":")) if path]

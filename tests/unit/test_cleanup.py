@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from pathlib import Path
@@ -20,7 +21,7 @@ from hammerfs.cli.hearing import interrupts
 from hammerfs.cli.offline import OfflineNames
 from hammerfs.device.file import FileDevice
 from hammerfs.device.memory import MemoryDevice
-from hammerfs.errors import HammerError, UsageError
+from hammerfs.errors import CorruptionError, HammerError, UsageError
 from hammerfs.fs import rootrecords
 from hammerfs.fs.mount import FileSystem
 from hammerfs.fs.options import MountOptions
@@ -214,6 +215,53 @@ def test_an_unknown_line_is_told(image: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["-f", str(image), "config", "/", str(file)]) == 0
     assert main(["-f", str(image), "cleanup"]) == 1
     assert words_of(capsys.readouterr().out) == {"polish": "unknown directive"}
+
+
+def test_programs_are_told_of_all_that_was_done(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config"
+    file.write_text("snapshots 1d 60d\nprune 1d 5m\npolish 1d\ndedup 0 5m\nreblock 1d 5m\n")
+    assert main(["-f", str(image), "config", "/", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["--json", "-f", str(image), "cleanup", "/", "/a", "/absent"]) == 1
+    output = capsys.readouterr()
+    told = json.loads(output.out)
+    assert (told["format"], told["command"]) == ("hammerfs/1", "cleanup")
+    assert [(pfs["path"], pfs["state"]) for pfs in told["pfss"]] == [
+        ("/", "handled"),
+        ("/a", "already handled"),
+        ("/absent", "failed"),
+    ]
+    first, _, absent = told["pfss"]
+    assert "No such file" in absent["error"]
+    assert {line["word"]: (line["outcome"], line["code"]) for line in first["lines"]} == {
+        "snapshots": ("run", 0),
+        "prune": ("run", 0),
+        "polish": ("unknown directive", 1),
+        "dedup": ("disabled", 0),
+        "reblock": ("run", 0),
+    }
+    results = {line["word"]: [result["command"] for result in line["results"]] for line in first["lines"]}
+    assert results["prune"] == ["prune"]
+    assert results["reblock"] == ["reblock-btree", "reblock-inodes", "reblock-dirs", "reblock-data"]
+    assert "polish - unknown directive\n" in output.err, "people see what goes on"
+    assert main(["--json", "-v", "-f", str(image), "cleanup"]) == 1
+    again = json.loads(capsys.readouterr().out)["pfss"][0]["lines"]
+    assert [line["outcome"] for line in again] == ["skip", "skip", "unknown directive", "disabled", "skip"]
+
+
+def test_what_goes_wrong_with_a_line_is_told_to_programs(
+    image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_arguments: object, **_options: object) -> int:
+        raise CorruptionError("damaged")
+
+    monkeypatch.setattr("hammerfs.cli.directive_cleanup.rebalance", broken)
+    assert main(["--json", "-f", str(image), "cleanup"]) == 2
+    lines = {line["word"]: line for line in json.loads(capsys.readouterr().out)["pfss"][0]["lines"]}
+    assert (lines["rebalance"]["code"], lines["rebalance"]["error"]) == (2, "damaged")
+    assert "error" not in lines["reblock"]
 
 
 def pfss_of(told: str) -> list[str]:
@@ -510,6 +558,8 @@ def test_a_cleanup_that_runs_can_be_found_and_asked_to_end(runtime: Path, capsys
         assert main(["abort-cleanup"]) == 0
         assert running.aborted
     assert capsys.readouterr().out == f"Terminated cleanup process {os.getpid()}\n"
+    assert main(["--json", "abort-cleanup"]) == 0
+    assert json.loads(capsys.readouterr().out)["pids"] == []
     assert not list(runtime.iterdir())
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert main(["abort-cleanup"]) == 0
@@ -542,3 +592,6 @@ def test_an_aborted_cleanup_begins_nothing_more(
     assert "reblock" not in output.out
     assert "interrupted" in output.err
     assert not list(runtime.iterdir())
+    assert main(["--json", "-F", "-f", str(image), "cleanup"]) == 130
+    lines = json.loads(capsys.readouterr().out)["pfss"][0]["lines"]
+    assert [line["word"] for line in lines] == ["snapshots", "prune", "rebalance"]

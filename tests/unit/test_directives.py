@@ -145,6 +145,13 @@ def test_snapshots_are_removed_by_tid_by_link_and_by_file_system(
     capsys.readouterr()
     assert hammer.main(["-f", str(image), "snaprm", tids[1]]) == 0
     assert capsys.readouterr().err == f"Warning: hammer snaprm {tids[1]}: meta-data not found\n"
+    told = json.loads(run("--json", "snap", "/snaps/d"))
+    (listed,) = json.loads(run("--json", "snapls"))["lists"][0]["snapshots"]
+    assert listed["tid"] == told["tid"], "a TID reads the same wherever it is told"
+    gone = json.loads(run("--json", "snaprm", "/snaps/d", "/snaps/b"))
+    assert (gone["tids"], gone["absent_tids"], gone["links"]) == ([told["tid"]], [tids[1]], ["/snaps/d", "/snaps/b"])
+    for word in ("prune-everything", "prune", "softprune"):
+        assert json.loads(run("--json", word, "/"))["command"] == word
 
 
 @pytest.mark.parametrize(
@@ -392,6 +399,7 @@ def test_the_configuration_comes_from_a_file(run: Hammer, tmp_path: Path) -> Non
     file.write_bytes(b"snapshots 1d 60d\n\xff\n")
     run("config", "/", str(file))
     assert json.loads(run("--json", "config"))["text"] == "snapshots 1d 60d\n\udcff\n"
+    assert json.loads(run("--json", "config", "/", str(file)))["text"] == "snapshots 1d 60d\n\udcff\n"
     file.write_bytes(b"x" * 1024)
     assert "config file too big" in run("config", "/", str(file), code=2)
 

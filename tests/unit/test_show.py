@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from second_opinion import demand_original
 from small_filesystem import fresh, make, mount
 
 from hammerfs.cli import hammer
+from hammerfs.cli.main import main
 from hammerfs.device.base import Device
 from hammerfs.errors import UsageError
 from hammerfs.ops.show_search import Search
@@ -261,3 +263,17 @@ def test_the_original_prints_the_same(image: Path, directive: Directive) -> None
         indented = [i for i, line in enumerate(ours) if "uuid=" not in line and "mirror_flags=" not in line]
         assert [line.lstrip("\t") for line in ours] == [line.lstrip("\t") for line in lines], form
         assert [ours[i] for i in indented] == [lines[i] for i in indented], form
+
+
+@pytest.mark.parametrize("word", ["show", "show-undo", "blockmap", "checkmap"])
+def test_reports_for_programs_hold_the_same_lines(word: str, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for command in ([word, str(image)], ["-f", str(image), word]):
+        assert main(command) == 0
+        lines = capsys.readouterr().out
+        assert main([*command, "--json"] if command[0] == word else ["--json", *command]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["format"], found["command"]) == ("hammerfs/1", word)
+        assert found["lines"] == lines.splitlines()
+        told.append(found["lines"])
+    assert told[0]

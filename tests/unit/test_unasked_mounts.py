@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hammerfs.cli import directive_cleanup, directive_stats, directive_status
+from hammerfs.cli.cleanup_told import HANDLED, Told
 from hammerfs.cli.hammer import main
 from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.errors import HammerError, UsageError
@@ -75,14 +76,16 @@ def test_a_line_of_cleanup_that_fails_keeps_none_of_the_next_from_its_turn(
         raise error
 
     monkeypatch.setattr(directive_cleanup, "_links", fail)
-    pfs = directive_cleanup._Pfs(HammerOptions(), "/one", tmp_path, has_records=True)
+    told = Told()
+    told.pfs("/one", HANDLED)
+    pfs = directive_cleanup._Pfs(HammerOptions(), told, "/one", tmp_path, has_records=True)
     with directive_cleanup.noted() as running:
         assert directive_cleanup._line(pfs, ConfigLine("snapshots", period, 60, any_name=False), running) == 2
         assert directive_cleanup._line(pfs, ConfigLine("prune", 0, 60, any_name=False), running) == 0
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     word = "run" if period else "failed"
-    assert told.out.splitlines() == [f"           snapshots - {word}", "               prune - disabled"]
-    assert told.err == f"    {NOT_CONNECTED if error is DEAD else error}\n"
+    assert output.out.splitlines() == [f"           snapshots - {word}", "               prune - disabled"]
+    assert output.err == f"    {NOT_CONNECTED if error is DEAD else error}\n"
     assert not pfs.without_snapshots, "or prune would keep nothing"
 
 
