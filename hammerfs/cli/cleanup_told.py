@@ -27,12 +27,16 @@ class Told:
         self._pfss.append({"path": path, "state": state, **more, "lines": []})
 
     def line(self, word: str, outcome: str) -> None:
-        """What is done about a line; results that come now belong to it."""
-        self._pfss[-1]["lines"].append({"word": word, "outcome": outcome, "code": 0, "results": []})
+        """What is done about a line; results that come now belong to it.  Its code is None until it has ended."""
+        self._pfss[-1]["lines"].append({"word": word, "outcome": outcome, "code": None, "results": []})
 
     def ended(self, code: int, error: str | None = None) -> None:
         """With which exit code the work on a line ended."""
         self._pfss[-1]["lines"][-1].update({"code": code} if error is None else {"code": code, "error": error})
+
+    def broken_off(self) -> None:
+        """The work on a line came to a step at which it could stop, and goes on from there the next time."""
+        self._pfss[-1]["lines"][-1]["code"] = None
 
     def result(self, text: str) -> None:
         """What a directive printed that was carried out for a line."""

@@ -222,6 +222,7 @@ def _line(pfs: _Pfs, line: ConfigLine, running: RunningCleanup) -> int:
     _say(pfs, line, "run")
     code = _guarded(pfs.told, lambda: work(pfs, line))
     if running.aborted:
+        pfs.told.broken_off()
         raise KeyboardInterrupt
     if not code:
         note_run(pfs.folder, line.word, now)

@@ -594,4 +594,4 @@ def test_an_aborted_cleanup_begins_nothing_more(
     assert not list(runtime.iterdir())
     assert main(["--json", "-F", "-f", str(image), "cleanup"]) == 130
     lines = json.loads(capsys.readouterr().out)["pfss"][0]["lines"]
-    assert [line["word"] for line in lines] == ["snapshots", "prune", "rebalance"]
+    assert [(line["word"], line["code"]) for line in lines] == [("snapshots", 0), ("prune", 0), ("rebalance", None)]
