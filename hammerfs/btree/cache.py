@@ -5,7 +5,6 @@ Invariants:
   is a second reference to the same node, and damage.
 - A dirty node is never evicted.  With `mirror` the parent of a dirty node is dirty, too ("pinned"), because `sync()`
   carries mirror_tid up to the root: so it finds all ancestors in memory, and `dirty` counts all that it may write.
-- What was only glimpsed is not in the cache: such a leaf was verified but for the order of its keys.
 - Nothing is evicted while an operation holds nodes: `evict` is called between operations only.
 
 Eviction gives second chances: one pass takes away the oldest nodes that nobody touched since the last one, an eighth of
@@ -79,7 +78,8 @@ class NodeCache:
     def glimpse(self, parent: Node, index: int, key: Key) -> bytes | None:
         """The element at `key` or next below it in child `index`, a leaf that is not in memory and does not come there.
 
-        None where that is no answer, and for a leaf that was asked for before: it is worth its memory.
+        None where there is no such element, and for a leaf that was asked for before: it is worth its memory.  To get
+        that costs as much again as taking a leaf apart (docs/performance.md: History).
         """
         offset = parent.children[index]
         if offset in self._glimpsed:

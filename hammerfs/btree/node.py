@@ -15,6 +15,8 @@ Follows `hammer_btree.h` and `hammer_btree.c` (hammer_btree_cmp, hammer_make_sep
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from operator import lt
 from struct import Struct
 from typing import NamedTuple, NoReturn
@@ -36,11 +38,11 @@ from hammerfs.ondisk.constants import (
 )
 from hammerfs.ondisk.element import (
     BASE,
+    BASE_KEY_SIZE,
     KEY,
     ROOT_LEFT_BOUNDARY,
     ROOT_RIGHT_BOUNDARY,
     element_key,
-    pack_key,
     unpack_key,
 )
 from hammerfs.ondisk.node import NodeHeader, crc_ok, element_at, pack_node, unpack_header
@@ -74,6 +76,11 @@ _PLACES = (
     (_SUBTREE + 7, bytes(range(ZONE_BTREE << 4, (ZONE_BTREE + 1) << 4))),
 )
 """Bytes of an internal element and what each may be when it names a place for a node: 4 KiB aligned, in zone 8."""
+_ELEMENT_WORDS = ELEMENT_SIZE // 8
+_SHARED_WORDS = (0, 1, 4)
+"""Of an element as eight numbers: obj_id, key, and rec_type with obj_type, btype and localization."""
+_CREATE_WORD = 2
+_IS_LITTLE = sys.byteorder == "little"
 _NEVER = bytes(8)
 _INFINITY = b"\xff" * 8
 
@@ -206,12 +213,16 @@ def packed_keys(raw: bytes, count: int) -> list[Key]:
 
 def decode(raw: bytes, offset: Offset, version: int, bounds: Bounds) -> Node:
     """The node in `raw`, verified against `bounds`; CorruptionError names `offset` and what is wrong."""
-    header = _verified_header(raw, offset, version, bounds)
+    return _taken_apart(raw, offset, _verified_header(raw, offset, version, bounds), bounds)
+
+
+def _taken_apart(raw: bytes, offset: Offset, header: NodeHeader, bounds: Bounds) -> Node:
     node = Node(offset, header.parent, header.mirror_tid)
     node.raw, node.elements = raw, None
     if header.kind == BTREE_LEAF:
-        _verify_records(raw, offset, header.element_count)
         node.keys = packed_keys(raw, header.element_count)
+        if raw[NODE_HEADER_SIZE + _BTYPE : _end(header.element_count) : ELEMENT_SIZE].strip(bytes((BTREE_RECORD,))):
+            _refuse(offset, "an element that is no record")
     else:
         _decode_links(node, raw, header.element_count)
     _verify_keys(node, bounds)
@@ -221,30 +232,39 @@ def decode(raw: bytes, offset: Offset, version: int, bounds: Bounds) -> Node:
 def glimpse(raw: bytes, offset: Offset, version: int, bounds: Bounds, key: Key) -> bytes | None:
     """The element with the greatest key that is not above `key`, out of a leaf that nobody is going to keep.
 
-    It is found in the page itself, and no memory is touched for good: 1000 files with 1000 versions each, which have
-    two leaves of their own each, were looked up cold in 98 us instead of 115 and read in 183 instead of 195, as of a
-    moment in 102 instead of 120 and 181 instead of 221 (seven remounts in turns).  The order of the keys is not
-    verified: an element that was found speaks for itself, and who misses one has to decode the leaf.  Else it is like
-    `decode`.
+    Verified as by `decode`, in half the time where all elements are versions of one record: it is enough that what they
+    share is the same on all of them, and their create_tids ascend.
     """
-    count = _verified_header(raw, offset, version, bounds).element_count
-    _verify_records(raw, offset, count)
-    if count and (key_at(raw, 0) < bounds.low or key_at(raw, count - 1) >= bounds.high):
-        _refuse_range(offset)
-    low, high = 0, count
-    while low < high:
-        middle = (low + high) >> 1
-        if key_at(raw, middle) > key:
-            high = middle
+    header = _verified_header(raw, offset, version, bounds)
+    count = header.element_count
+    tids = _tids_of_one_record(raw, count)
+    if tids is None:
+        at = bisect_right(_taken_apart(raw, offset, header, bounds).keys, key)
+    else:
+        base = element_key(element_at(raw, 0))[:BASE_KEY_SIZE]
+        if base + tids[0].to_bytes(8, "big") < bounds.low or base + tids[-1].to_bytes(8, "big") >= bounds.high:
+            _refuse(offset, "keys outside the range that its parent gives it,")
+        if key.startswith(base):
+            at = bisect_right(tids, int.from_bytes(key[BASE_KEY_SIZE:], "big"))
         else:
-            low = middle + 1
-    return element_at(raw, low - 1) if low else None
+            at = count if base < key else 0
+    return element_at(raw, at - 1) if at else None
 
 
-def key_at(raw: bytes, index: int) -> Key:
-    """The packed key of element `index` of a raw node."""
-    obj_id, key, create_tid, _, rec_type, _, _, localization = BASE.unpack_from(raw, _end(index))
-    return pack_key(localization, obj_id, rec_type, key, create_tid)
+def _tids_of_one_record(raw: bytes, count: int) -> list[Tid] | None:
+    """The create_tids of a leaf with versions of one record, ascending; None for any other leaf, sound or not."""
+    if not count or not _IS_LITTLE:
+        return None
+    words = memoryview(raw)[NODE_HEADER_SIZE : _end(count)].cast("Q")
+    for place in _SHARED_WORDS:
+        column = words[place::_ELEMENT_WORDS].tobytes()
+        if column != column[:8] * count:
+            return None
+    tids: list[Tid] = words[_CREATE_WORD::_ELEMENT_WORDS].tolist()
+    # A create_tid of 0 orders as infinity.
+    if raw[NODE_HEADER_SIZE + _BTYPE] != BTREE_RECORD or not tids[0] or not all(map(lt, tids, tids[1:])):
+        return None
+    return tids
 
 
 def _verified_header(raw: bytes, offset: Offset, version: int, bounds: Bounds) -> NodeHeader:
@@ -267,11 +287,6 @@ def _verify_header(header: NodeHeader, offset: Offset, bounds: Bounds) -> None:
         _refuse(offset, f"an element count of {header.element_count}")
     if header.parent != bounds.parent:
         _refuse(offset, f"parent {header.parent:016x} instead of {bounds.parent:016x}")
-
-
-def _verify_records(raw: bytes, offset: Offset, count: int) -> None:
-    if raw[NODE_HEADER_SIZE + _BTYPE : _end(count) : ELEMENT_SIZE].strip(bytes((BTREE_RECORD,))):
-        _refuse(offset, "an element that is no record")
 
 
 def _decode_links(node: Node, raw: bytes, count: int) -> None:
@@ -302,11 +317,7 @@ def _verify_keys(node: Node, bounds: Bounds) -> None:
     else:
         inside = not keys or (bounds.low <= keys[0] and keys[-1] < bounds.high)
     if not inside:
-        _refuse_range(node.offset)
-
-
-def _refuse_range(offset: Offset) -> NoReturn:
-    _refuse(offset, "keys outside the range that its parent gives it,")
+        _refuse(node.offset, "keys outside the range that its parent gives it,")
 
 
 def _refuse(offset: Offset, what: str) -> NoReturn:
