@@ -211,7 +211,17 @@ class _Search:
         self._seconds = end.seconds
         self._size = self._most = self._came = 0
 
-    def take_flush(self, tid: Tid) -> Paced[None]:
+    @property
+    def earlier(self) -> int:
+        """How many names are known to have gone before the removal."""
+        return len(self.went) - self.belonging + self._events.left
+
+    def back_to(self, begin: Tid) -> Paced[None]:
+        """Go back flush by flush, not beyond a TID."""
+        while not self.is_over and (tid := self._events.next_tid) >= max(begin, 1):
+            yield from self._take_flush(tid)
+
+    def _take_flush(self, tid: Tid) -> Paced[None]:
         """All that happened at one TID, what went first: that is how it was before."""
         while self._events.next_tid == tid and not self.is_over:
             what, path, name = self._events.pop()
@@ -250,14 +260,12 @@ def removal_of(ctx: Context, path_of: PathOf, entry: EntryVersion, since: Tid) -
     if entry.obj_type == OBJTYPE_DIRECTORY:
         yield from events.look_into(b"", entry.localization, entry.obj_id, begin, end.tid)
     search = _Search(events, end)
-    while not search.is_over and (tid := events.next_tid) >= begin:
-        yield from search.take_flush(tid)
+    yield from search.back_to(begin)
     names = yield from _to_be_seen(search.went[: search.belonging], events.folders, path_of)
     lost = search.belonging - len(names) + events.faults
-    earlier = len(search.went) - search.belonging + events.left
     versions = inode_versions(ctx, entry.localization, entry.obj_id)
     mtime_us = next((version.data.mtime for version in versions if version.life.covers(end.tid - 1)), 0)
-    return Removal(search.begin, end, names, earlier, lost, mtime_us)
+    return Removal(search.begin, end, names, search.earlier, lost, mtime_us)
 
 
 def broken_off_in(ctx: Context, directory: Inode) -> Paced[BrokenOff | None]:
@@ -280,10 +288,8 @@ def broken_off_in(ctx: Context, directory: Inode) -> Paced[BrokenOff | None]:
     if end is None:
         return None
     search = _Search(events, end)
-    while not search.is_over and (tid := events.next_tid):
-        yield from search.take_flush(tid)
-    earlier = len(search.went) - search.belonging + events.left
-    return BrokenOff(search.begin, end, search.belonging, earlier, events.faults)
+    yield from search.back_to(0)
+    return BrokenOff(search.begin, end, search.belonging, search.earlier, events.faults)
 
 
 def _to_be_seen(
