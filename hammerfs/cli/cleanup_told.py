@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
-from io import StringIO
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from hammerfs.cli.directive import show
@@ -39,20 +38,12 @@ class Told:
         self._pfss[-1]["lines"][-1]["code"] = None
 
     def result(self, text: str) -> None:
-        """What a directive printed that was carried out for a line."""
+        """What a directive printed for programs that was carried out for a line."""
         decoder = json.JSONDecoder()
         while text := text.lstrip():
             found, end = decoder.raw_decode(text)
             self._pfss[-1]["lines"][-1]["results"].append(found)
             text = text[end:]
-
-    def captured(self, directive: Callable[[], int]) -> int:
-        """Carry a directive out, whose result goes with the line; its exit code."""
-        with redirect_stdout(StringIO()) as output:
-            code = directive()
-        with suppress(ValueError):  # some have nothing for programs
-            self.result(output.getvalue())
-        return code
 
     @contextmanager
     def shown(self, options: HammerOptions) -> Iterator[None]:

@@ -4,10 +4,12 @@ deduplicated, big-blocks are freed, each as often and as long as the PFS's confi
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,11 @@ class _Pfs:
             return directive(options)
         if not self.options.verbose:
             options.verbosity = -1
-        return self.told.captured(lambda: directive(options))
+        with redirect_stdout(io.StringIO()) as output:
+            code = directive(options)
+        if options.json:
+            self.told.result(output.getvalue())
+        return code
 
 
 def cleanup(options: HammerOptions, arguments: list[str]) -> int:
