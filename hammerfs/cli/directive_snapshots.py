@@ -75,7 +75,7 @@ def _snap(options: HammerOptions, arguments: list[str], word: str, usage: str) -
                 made = reach.call("snapshot-add", {"label": note})
                 target = f"{way}/{_root_name(made)}" if word == "snap" else _at(way, made["tid"], is_root=is_root)
                 _link(names, reach, made, target, shown)
-    told = {"path": shown, "tid": f"{made['tid']:#018x}", "pfs": made["pfs"]}
+    told = {"path": shown, "tid": made["tid"], "pfs": made["pfs"]}
     show(options, word, told, [shown] if word == "snapq" else [])
     return 0
 
@@ -101,7 +101,7 @@ def snapshot(options: HammerOptions, arguments: list[str]) -> int:
             way = names.way_to_root(filesystem, start)
             made = reach.call("snapshot-add", {"label": note, "legacy": True})
             _link(names, reach, made, f"{way}/{_root_name(made)}", link)
-    show(options, "snapshot", {"path": link, "tid": f"{made['tid']:#018x}", "pfs": made["pfs"]}, [link])
+    show(options, "snapshot", {"path": link, "tid": made["tid"], "pfs": made["pfs"]}, [link])
     return 0
 
 

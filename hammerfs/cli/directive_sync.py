@@ -15,7 +15,7 @@ def synctid(options: HammerOptions, arguments: list[str]) -> int:
         raise usage_error(_SYNCTID)
     with reaching(options, arguments[0], writable=True) as reach:
         tid = reach.call("synctid", {})["tid"]
-    show(options, "synctid", {"tid": f"{tid:#018x}"}, [f"{tid:#018x}"])
+    show(options, "synctid", {"tid": tid}, [f"{tid:#018x}"])
     return 0
 
 

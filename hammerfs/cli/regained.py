@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from hammerfs.cli.moment import tid_text
 from hammerfs.cli.past import Past, Status, Tree
 from hammerfs.ondisk.address import Tid
 from hammerfs.ondisk.constants import OBJTYPE_DIRECTORY
@@ -51,8 +50,8 @@ class WentTogether:
         """For programs."""
         return {
             "names": self.names,
-            "begin_tid": tid_text(self.begin),
-            "end_tid": tid_text(self.end),
+            "begin_tid": self.begin,
+            "end_tid": self.end,
             "begin_seconds": self.begin_seconds,
             "end_seconds": self.end_seconds,
             "earlier": self.earlier,

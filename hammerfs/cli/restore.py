@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     removal = plan.removal if plan.removal is not None and plan.removal.took_more else None
     result = {
         "source": plan.source,
-        "tid": tid_text(plan.tid),
+        "tid": plan.tid,
         "target": str(target),
         "replaced": plan.occupied and args.force,
         "removal": None if removal is None else removal.told(),

@@ -8,7 +8,6 @@ with -a, the output file of -o is numbered; with several paths it is a template 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import stat
@@ -20,12 +19,13 @@ from itertools import pairwise
 from typing import IO, Any
 
 from hammerfs.cli.differences import compare
+from hammerfs.cli.directive import show
 from hammerfs.cli.earlier import Whereabouts, whereabouts
 from hammerfs.cli.errors import EXIT_ERROR, guarded
+from hammerfs.cli.hammer_options import HammerOptions
 from hammerfs.cli.looking_back import looking_back
 from hammerfs.cli.moment import parse_tid, tid_text, time_text
 from hammerfs.cli.past import Past, add_volumes, exists, local_name
-from hammerfs.cli.report_lines import JSON_FORMAT
 from hammerfs.cli.treecopy import content_of, naming
 from hammerfs.cli.verb import Subparsers
 from hammerfs.errors import UsageError
@@ -186,7 +186,7 @@ def _print_json(past: Past, paths: Sequence[str]) -> int:
         where = whereabouts(past, path)
         moments = [
             {
-                "tid": tid_text(version.tid),
+                "tid": version.tid,
                 "seconds": version.seconds,
                 "obj_id": f"0x{version.obj_id:016x}",
                 "exists": exists(past, where.at(past, version.tid)),
@@ -194,8 +194,7 @@ def _print_json(past: Past, paths: Sequence[str]) -> int:
             for version in versions_of(past, where)
         ]
         results.append({"path": path, "versions": moments})
-    json.dump({"format": JSON_FORMAT, "command": "undo", "paths": results}, sys.stdout, indent=1)
-    print()
+    show(HammerOptions(json=True), "undo", {"paths": results}, ())
     return 0 if all(result["versions"] for result in results) else EXIT_FAILED
 
 
