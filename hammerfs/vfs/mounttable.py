@@ -1,4 +1,4 @@
-"""What is mounted where, from /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+"""What is mounted where, from /proc/self/mountinfo (proc_pid_mountinfo(5)), and what a path depends on by that."""
 
 from __future__ import annotations
 
