@@ -331,6 +331,14 @@ def test_many_small_directories_let_others_run() -> None:
     assert pauses >= 2 * len(removal.names) // STEP_RECORDS
 
 
+def test_a_directory_that_came_at_no_time_is_gone_back_through_once() -> None:
+    """As an entry says with a TID of 0; then there is no event left that would be too early."""
+    fs, _ = folders_removed(2, 3)
+    (entry,) = incarnations(fs.ctx, fs.root, b"top")
+    entry = entry._replace(life=entry.life._replace(begin=entry.life.begin._replace(tid=0)))
+    assert len(at_once(removal_of(fs.ctx, fs.path_of, entry, 0)).names) == 8
+
+
 def test_what_cannot_be_read_is_counted_and_takes_nothing_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     fs, end = folders_removed(3, 4)
     real = versions.read_record
