@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from hammerfs.cli.errors import described_of
 from hammerfs.cli.hammer_options import HammerOptions
-from hammerfs.cli.moment import tid_text
 from hammerfs.cli.report_lines import JSON_FORMAT, print_lines
 from hammerfs.errors import HammerError
 
@@ -64,7 +63,7 @@ def _for_programs(value: Any, name: str = "") -> Any:
     if isinstance(value, (list, tuple)):
         return [_for_programs(item, name) for item in value]
     is_tid = name in ("tid", "tids") or name.endswith(("_tid", "_tids"))
-    return tid_text(value) if is_tid and type(value) is int else value
+    return f"{value:#018x}" if is_tid and type(value) is int else value
 
 
 def asked_of_each(
